@@ -1,0 +1,44 @@
+"""The door to what happens: changes of the mount table and signals, waited for without polling."""
+
+from __future__ import annotations
+
+import select
+import signal
+import socket
+from pathlib import Path
+from types import FrameType
+
+
+class Events:
+    """Wakes its owner when something is mounted or unmounted, or a signal comes.
+
+    SIGTERM and SIGINT set ``stopping``; SIGHUP only wakes.
+    """
+
+    def __init__(self) -> None:
+        self.stopping = False
+        self._receiver, sender = socket.socketpair()
+        for end in (self._receiver, sender):
+            end.settimeout(0)
+        self._sender = sender
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._stop)
+        signal.signal(signal.SIGHUP, lambda number, frame: None)
+        # Python writes each signal's number here, so that none is missed before poll(2).
+        signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)
+        self._mounts = Path("/proc/self/mountinfo").open("rb")  # noqa: SIM115
+        self._poll = select.poll()
+        # The kernel reports a changed mount table as an error condition: proc_pid_mounts(5).
+        self._poll.register(self._mounts, select.POLLERR | select.POLLPRI)
+        self._poll.register(self._receiver, select.POLLIN)
+
+    def wait(self, seconds: float) -> None:
+        """Returns at the next event, and at the latest after ``seconds``."""
+        if self.stopping:
+            return
+        for descriptor, _ in self._poll.poll(seconds * 1000):
+            if descriptor == self._receiver.fileno():
+                self._receiver.recv(4096)
+
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        self.stopping = True

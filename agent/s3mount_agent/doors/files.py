@@ -1,0 +1,87 @@
+"""The door to files: each is written whole or not at all, also when the power goes."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from s3mount_agent.model.errors import AgentError, Problem
+
+
+@contextlib.contextmanager
+def told_plainly(what: str) -> Iterator[None]:
+    """Turns an OSError into ``no-space`` or ``file-failed``; ``what`` completes "could not …"."""
+    try:
+        yield
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        problem = Problem.NO_SPACE if full else Problem.FILE_FAILED
+        raise AgentError(problem, f"could not {what}", cause=str(error)) from error
+
+
+def read(path: Path) -> str | None:
+    """The text of a file, or None where there is no file. Raises ``file-failed``."""
+    with told_plainly(f"read {path}"):
+        try:
+            return path.read_text(encoding="utf-8", errors="surrogateescape")
+        except FileNotFoundError:
+            return None
+
+
+def write(path: Path, text: str, *, mode: int = 0o644) -> bool:
+    """Makes a file hold ``text``; returns whether anything had to change.
+
+    Readers see the old text or the new one, never a part; an existing file keeps its mode and
+    owner. Raises ``no-space`` or ``file-failed``.
+    """
+    if read(path) == text:
+        return False
+    with told_plainly(f"write {path}"):
+        target = path.resolve()  # /etc/fuse.conf may be a link: the link must stay
+        target.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+        try:
+            with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape") as stream:
+                stream.write(text)
+                stream.flush()
+                _copy_ownership(target, descriptor, mode)
+                os.fsync(descriptor)
+            Path(name).replace(target)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+        _sync_directory(target.parent)
+    return True
+
+
+def remove(path: Path) -> bool:
+    """Removes a file; returns whether there was one. Raises ``file-failed``."""
+    with told_plainly(f"remove {path}"):
+        try:
+            path.unlink()
+        except FileNotFoundError:
+            return False
+        _sync_directory(path.parent)
+        return True
+
+
+def _copy_ownership(target: Path, descriptor: int, mode: int) -> None:
+    try:
+        before = target.stat()
+    except FileNotFoundError:
+        os.fchmod(descriptor, mode)
+        return
+    os.fchmod(descriptor, before.st_mode & 0o7777)
+    os.fchown(descriptor, before.st_uid, before.st_gid)
+
+
+def _sync_directory(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,43 @@
+"""The door to FUSE: the device, and /etc/fuse.conf."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from s3mount_agent.doors import process
+from s3mount_agent.model.errors import AgentError, Problem
+
+DEVICE = Path("/dev/fuse")
+CONF = Path("/etc/fuse.conf")
+_SETTING = "user_allow_other"
+
+
+def require_device() -> None:
+    """Makes sure that /dev/fuse is there; raises ``fuse-missing``."""
+    if DEVICE.is_char_device():
+        return
+    answer = process.run(["modprobe", "fuse"], timeout=30, check=False)
+    if not DEVICE.is_char_device():
+        raise AgentError(
+            Problem.FUSE_MISSING,
+            "this node has no /dev/fuse, so that nothing can be mounted",
+            cause=answer.last_words() or None,
+        )
+
+
+def allow_other(text: str | None) -> str:
+    """fuse.conf with ``user_allow_other`` in force, all else as it was (None: no such file)."""
+    lines = (text or "").splitlines()
+    # fusermount takes the word alone on its line: mount.fuse(8).
+    if any(line.strip() == _SETTING for line in lines):
+        return text or ""
+    commented = [
+        number
+        for number, line in enumerate(lines)
+        if line.lstrip().startswith("#") and line.strip("# \t") == _SETTING
+    ]
+    if commented:
+        lines[commented[0]] = _SETTING
+    else:
+        lines.append(_SETTING)
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,58 @@
+"""The door to the journal: one entry per event, with fields to search for.
+
+systemd-python comes from the node's distribution, and only with the first bootstrap: until it is
+there, and where systemd does not run, events go to stdout alone.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Callable
+
+IDENTIFIER = "s3mount-agent"
+# journald's priorities: syslog(3).
+ERROR, WARNING, INFO = 3, 4, 6
+
+
+def event(
+    message: str,
+    *,
+    action: str,
+    result: str,
+    mount: str = "",
+    bucket: str = "",
+    error_code: str = "",
+    priority: int = INFO,
+) -> None:
+    """Writes one entry; ``journalctl S3MOUNT_MOUNT=/mnt/s3`` tells the story of one mount."""
+    fields = {
+        "S3MOUNT_ACTION": action,
+        "S3MOUNT_RESULT": result,
+        "S3MOUNT_MOUNT": mount,
+        "S3MOUNT_BUCKET": bucket,
+        "S3MOUNT_ERROR_CODE": error_code,
+    }
+    send = _sender()
+    if send is None:
+        return
+    kept = {name: value for name, value in fields.items() if value}
+    send(message, PRIORITY=str(priority), SYSLOG_IDENTIFIER=IDENTIFIER, **kept)
+
+
+def _sender() -> Callable[..., None] | None:
+    try:
+        journal = importlib.import_module("systemd.journal")
+    except ImportError:
+        return None
+    send: Callable[..., None] = journal.send
+    return send
+
+
+def say(line: str) -> None:
+    """One line on stdout, at once; a stdout that nobody reads any more is no reason to fail."""
+    try:
+        sys.stdout.write(line + "\n")
+        sys.stdout.flush()
+    except OSError:
+        pass

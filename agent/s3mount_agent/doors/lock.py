@@ -1,0 +1,69 @@
+"""The door to the lock under which one program at a time changes the node's mounts."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from s3mount_agent.doors import files
+from s3mount_agent.model.errors import AgentError, Problem
+
+PATH = Path("/run/s3mount-agent/lock")
+_POLL_SECONDS = 0.1
+
+
+@contextlib.contextmanager
+def hold(purpose: str, *, timeout: float, path: Path = PATH) -> Iterator[None]:
+    """Holds the lock; raises ``locked``, with the holder's name and start, past ``timeout``."""
+    with files.told_plainly(f"open {path}"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        _acquire(descriptor, path, timeout)
+        started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{purpose}, pid {os.getpid()}, since {started}\n".encode(), 0)
+        yield
+        os.ftruncate(descriptor, 0)
+    finally:
+        os.close(descriptor)  # gives the lock back, as the end of the process would
+
+
+def _acquire(descriptor: int, path: Path, timeout: float) -> None:
+    deadline = time.monotonic() + timeout
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                holder = os.pread(descriptor, 200, 0).decode(errors="replace").strip()
+                raise AgentError(
+                    Problem.LOCKED,
+                    f"another program changes the mounts: {holder or 'its name is not known'}",
+                    cause=f"{path} is locked",
+                ) from None
+            time.sleep(_POLL_SECONDS)
+        else:
+            return
+
+
+def holder(path: Path) -> int | None:
+    """The pid of who holds a lock (0 if it has not said), or None if nobody does."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        match = re.search(r"pid (\d+)", os.pread(descriptor, 200, 0).decode(errors="replace"))
+        return int(match[1]) if match else 0
+    else:
+        return None
+    finally:
+        os.close(descriptor)

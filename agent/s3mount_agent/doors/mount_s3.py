@@ -1,0 +1,145 @@
+"""The door to mount-s3: where it is, which version, and what its words mean."""
+
+from __future__ import annotations
+
+import math
+import re
+import shutil
+from dataclasses import dataclass
+
+from s3mount_agent.doors import process
+from s3mount_agent.model.errors import AgentError, Problem
+from s3mount_agent.model.flags import Version
+from s3mount_agent.model.text import last_lines
+
+_PLACES = ":/usr/local/bin:/usr/bin:/opt/aws/mountpoint-s3/bin"
+_VERSION = re.compile(r"mount-s3 (\d+)\.(\d+)\.(\d+)")
+
+
+@dataclass(frozen=True)
+class Installed:
+    """A mount-s3 that runs on this node."""
+
+    program: str
+    version: Version
+
+    def __str__(self) -> str:
+        return ".".join(map(str, self.version))
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What one of mount-s3's errors means.
+
+    ``patience`` is that of :class:`AgentError`, in seconds.
+    """
+
+    pattern: re.Pattern[str]
+    problem: Problem
+    patience: float
+    sentence: str
+
+
+def _reading(pattern: str, problem: Problem, patience: float, sentence: str) -> Reading:
+    return Reading(re.compile(pattern, re.IGNORECASE), problem, patience, sentence)
+
+
+# In the order in which they are tried. The texts are mount-s3's own, releases 1.4 to 1.23
+# (mountpoint-s3/src/run.rs, s3-client error types, and clap).
+_READINGS = (
+    _reading(
+        r"No signing credentials (available|found)",
+        Problem.CREDENTIALS_MISSING,
+        math.inf,
+        "mount-s3 found no credentials",
+    ),
+    _reading(
+        r"invalid AWS credentials", Problem.CREDENTIALS_MISSING, 0, "the profile cannot be used"
+    ),
+    # A role that was just attached takes a while until S3 knows it.
+    _reading(
+        r"Forbidden|Access ?Denied", Problem.ACCESS_DENIED, 20, "S3 denies access to {bucket}"
+    ),
+    _reading(
+        r"The bucket does not exist|NoSuchBucket",
+        Problem.BUCKET_MISSING,
+        0,
+        "the bucket {bucket} does not exist",
+    ),
+    _reading(
+        r"Wrong region \(expecting (?P<detail>[a-z0-9-]+)\)",
+        Problem.REGION_WRONG,
+        0,
+        "the bucket {bucket} is in the region {detail}",
+    ),
+    _reading(r"throttled|SlowDown", Problem.S3_THROTTLED, math.inf, "S3 throttles requests"),
+    _reading(
+        r"mountpoint is not empty", Problem.DIRECTORY_NOT_EMPTY, 0, "{directory} is not empty"
+    ),
+    _reading(
+        r"mount point .* is already mounted",
+        Problem.MOUNT_FAILED,
+        math.inf,
+        "something is mounted on {directory}",
+    ),
+    _reading(
+        r"mount point .* (does not exist|is not a directory)",
+        Problem.MOUNT_FAILED,
+        math.inf,
+        "{directory} cannot be used as a directory",
+    ),
+    _reading(
+        r"fuse: device not found|/dev/fuse", Problem.FUSE_MISSING, 0, "this node has no /dev/fuse"
+    ),
+    _reading(
+        r"error while loading shared libraries: (?P<detail>[\w.]+)",
+        Problem.MOUNT_FAILED,
+        0,
+        "mount-s3 lacks the library {detail}",
+    ),
+    _reading(
+        r"For more information, try '--help'|part size must be",
+        Problem.MOUNT_REFUSED,
+        0,
+        "mount-s3 refuses its arguments",
+    ),
+    _reading(
+        r"dns|socket|connection|unreachable|timed? ?out|Client error|CRT error",
+        Problem.S3_UNREACHABLE,
+        math.inf,
+        "S3 cannot be reached for {bucket}",
+    ),
+)
+
+
+def find() -> Installed | None:
+    """The installed mount-s3, or None if there is none that runs."""
+    program = shutil.which("mount-s3", path=process.environment()["PATH"] + _PLACES)
+    if program is None:
+        return None
+    answer = process.run([program, "--version"], timeout=30, check=False)
+    match = _VERSION.search(answer.stdout)
+    if answer.code != 0 or match is None:
+        return None  # for example without libfuse2, which comes in the same transaction
+    return Installed(program, tuple(map(int, match.groups())))
+
+
+def explain(words: str, *, bucket: str, directory: str) -> AgentError:
+    """What mount-s3's last words mean; words that nobody has read before are kept as they are."""
+    cause = last_lines(words)
+    for reading in _READINGS:
+        match = reading.pattern.search(words)
+        if match:
+            told = {"bucket": bucket, "directory": directory, **match.groupdict()}
+            return AgentError(
+                reading.problem,
+                reading.sentence.format(**told),
+                cause=cause or None,
+                patience=reading.patience,
+            )
+    return AgentError(
+        Problem.MOUNT_FAILED,
+        f"mount-s3 could not mount {directory}",
+        cause=cause or None,
+        patience=math.inf,
+    )

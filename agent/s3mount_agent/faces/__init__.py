@@ -1,0 +1,1 @@
+"""The fourth floor: one small module per command, imported only when it is called."""

@@ -1,0 +1,68 @@
+"""``s3mount-agent status``: the mounts of this node, quickly, also while one of them hangs."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+
+from s3mount_agent.doors import node
+from s3mount_agent.model.errors import Exit
+from s3mount_agent.model.states import NodeState, State
+from s3mount_agent.work import look, overview
+
+_POLL_SECONDS = 0.2
+
+
+def main(arguments: list[str]) -> int:
+    """0 ok, 3 degraded, 1 failed; with --wait, 4 if not ok in time."""
+    parser = argparse.ArgumentParser(
+        prog="s3mount-agent status",
+        description="Shows the mounts of this node. Never touches a mount, so that it answers "
+        "while one hangs.",
+        epilog="exit codes: 0 all is well, 3 degraded, 1 a mount failed for good, "
+        "4 not well within --wait",
+    )
+    parser.add_argument("--json", action="store_true", help="one line of JSON")
+    parser.add_argument(
+        "--wait", type=float, metavar="SECONDS", help="wait until all is well, or one has failed"
+    )
+    options = parser.parse_args(arguments)
+    deadline = time.monotonic() + (options.wait or 0)
+    seen = overview.take()
+    while options.wait is not None and look.sum_up(seen.sights) is NodeState.DEGRADED:
+        if time.monotonic() >= deadline:
+            break
+        time.sleep(_POLL_SECONDS)
+        seen = overview.take()
+    state = look.sum_up(seen.sights)
+    print(_json(seen) if options.json else _table(seen))
+    if options.wait is not None and state is NodeState.DEGRADED:
+        return Exit.PENDING
+    return state.exit_code
+
+
+def _json(seen: overview.Overview) -> str:
+    return json.dumps(look.document(seen.node, seen.sights), separators=(",", ":"))
+
+
+def _table(seen: overview.Overview) -> str:
+    told = seen.node
+    where = " ".join(filter(None, [told.get("cluster"), told.get("role"), told.get("queue")]))
+    lines = [
+        f"{look.sum_up(seen.sights).value}: {where or node.hostname()}"
+        f" (mode {told.get('mode', 'unknown')}, mount-s3 {told.get('mount_s3', 'not installed')},"
+        f" agent {told.get('agent', 'unknown')}, looked at {seen.age})"
+    ]
+    width = max((len(sight.row.path) for sight in seen.sights), default=0)
+    for sight in seen.sights:
+        access = "ro" if sight.row.read_only else "rw"
+        pid = f"pid {sight.pid}" if sight.pid else "no process"
+        lines.append(
+            f"  {sight.judgement.state.value:<9} {sight.row.path:<{width}}  {access}  "
+            f"s3://{sight.row.bucket}  {pid}, since {sight.row.since}"
+        )
+        if sight.judgement.state is not State.OK:
+            lines.append(f"{'':12}reason: {sight.judgement.reason}")
+            lines.append(f"{'':12}hint: {sight.judgement.hint}")
+    return "\n".join(lines)

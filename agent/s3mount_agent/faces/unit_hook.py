@@ -1,0 +1,16 @@
+"""``s3mount-agent unit-hook``: run by the mounts' units, not by people."""
+
+from __future__ import annotations
+
+import os
+
+from s3mount_agent.model.errors import AgentError, Exit, Problem
+from s3mount_agent.work.hooks import HOOKS
+
+
+def main(arguments: list[str]) -> int:
+    """``unit-hook clean|ready|stop DIRECTORY``, with $MAINPID from systemd."""
+    if len(arguments) != 2 or arguments[0] not in HOOKS:
+        raise AgentError(Problem.USAGE, "usage: s3mount-agent unit-hook clean|ready|stop DIRECTORY")
+    HOOKS[arguments[0]](arguments[1], int(os.environ.get("MAINPID") or 0))
+    return Exit.OK

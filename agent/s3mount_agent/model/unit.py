@@ -1,0 +1,94 @@
+"""The text of a mount's systemd unit, in which any value stands for itself and nothing else."""
+
+from __future__ import annotations
+
+import json
+import posixpath
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from s3mount_agent.model.roles import Mode
+
+_PLACEHOLDER = re.compile(r"@([A-Z_]+)@")
+# systemd ignores sections that begin with "X-" (systemd.unit(5)): ours says what the unit is for,
+# so that the agent knows its own units and need not read a command line back.
+_RECORD = re.compile(r"^\[X-S3Mount\]\nRecord=(?P<json>\{.*\})$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Definition:
+    """What a mount was started with: enough to see whether it is still what is wanted.
+
+    ``command`` is the whole argument list, the program first.
+    """
+
+    bucket: str
+    directory: str
+    command: tuple[str, ...]
+    mode: Mode
+    read_only: bool
+
+    def to_json(self) -> str:
+        """One line of ASCII, which cannot end with a backslash."""
+        fields = {**vars(self), "command": list(self.command), "mode": self.mode.value}
+        return json.dumps(fields, sort_keys=True)
+
+    @staticmethod
+    def from_json(text: str) -> Definition:
+        """The inverse of :meth:`to_json`; raises ValueError, KeyError or TypeError."""
+        fields = json.loads(text)
+        return Definition(
+            bucket=str(fields["bucket"]),
+            directory=str(fields["directory"]),
+            command=tuple(map(str, fields["command"])),
+            mode=Mode(fields["mode"]),
+            read_only=bool(fields["read_only"]),
+        )
+
+
+def quote(word: str) -> str:
+    """One word of a command line or path list, safe from systemd's own expansion.
+
+    Specifiers (%), variables ($) and C escapes are expanded even within quotes: systemd.service(5),
+    section "Command lines".
+    """
+    for character, escaped in (("\\", "\\\\"), ('"', '\\"'), ("%", "%%"), ("$", "$$")):
+        word = word.replace(character, escaped)
+    return f'"{word}"'
+
+
+def quote_path(path: str) -> str:
+    """A path in a setting that splits words and expands specifiers, but knows no variables."""
+    return quote(path).replace("$$", "$")
+
+
+def render(template: str, definition: Definition, *, agent: Sequence[str]) -> str:
+    """Fills the template of a mount's unit; ``agent`` is the command that runs this agent."""
+    hook = " ".join(map(quote, (*agent, "unit-hook")))
+    directory = quote(definition.directory)
+    values = {
+        "DESCRIPTION": f"Mount s3://{definition.bucket} at {definition.directory}".replace(
+            "%", "%%"
+        ),
+        "PARENT": quote_path(posixpath.dirname(definition.directory)),
+        "COMMAND": " ".join(map(quote, definition.command)),
+        "CLEAN": f"{hook} clean {directory}",
+        "READY": f"{hook} ready {directory}",
+        "STOP": f"{hook} stop {directory}",
+        # In direct mode the agent's daemon decides when a mount comes back, and with which pause.
+        "RESTART": "always" if definition.mode is Mode.SYSTEMD else "no",
+        "RECORD": definition.to_json(),
+    }
+    return _PLACEHOLDER.sub(lambda match: values[match[1]], template)
+
+
+def read_definition(unit_text: str) -> Definition | None:
+    """What a unit says it is for, or None if the agent did not make it."""
+    match = _RECORD.search(unit_text)
+    if match is None:
+        return None
+    try:
+        return Definition.from_json(match["json"])
+    except (ValueError, KeyError, TypeError):
+        return None

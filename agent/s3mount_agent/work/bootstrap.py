@@ -1,0 +1,142 @@
+"""The OnNodeConfigured action: from a bare node to mounts that answer, step by step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from s3mount_agent.doors import config_file, fuse, journal, lock, node, probe
+from s3mount_agent.doors.mount_s3 import Installed
+from s3mount_agent.doors.probe import Answer
+from s3mount_agent.model.configuration import Configuration
+from s3mount_agent.model.errors import AgentError, Problem
+from s3mount_agent.model.plan import Wanted
+from s3mount_agent.model.roles import OnFailure
+from s3mount_agent.work import held, install, reconcile, service
+from s3mount_agent.work.context import Context, gather
+from s3mount_agent.work.reconcile import Failures
+from s3mount_agent.work.remember import remember
+from s3mount_agent.work.steps import Timeline
+
+_LOCK_SECONDS = 300.0
+_PROBE_SECONDS = 30.0
+# How long mounts are tried for: a head node must not keep the whole stack waiting, since the
+# daemon goes on trying; a compute node has no better use for its time, within ParallelCluster's
+# own limit of half an hour.
+_BUDGET_SECONDS = {OnFailure.CONTINUE: 60.0, OnFailure.FAIL: 300.0}
+
+
+def check(configuration: Configuration) -> Context:
+    """Refuses what cannot be done on this node; changes nothing."""
+    node.require_root()
+    context = gather(configuration)
+    reconcile.require_possible(configuration, context.supervisor)
+    return context
+
+
+def bootstrap(configuration: Configuration) -> list[AgentError]:
+    """Brings the node to what the configuration says and returns what is wrong with its mounts.
+
+    Raises an AgentError where nothing could be done at all. Run again, it changes nothing.
+    """
+    timeline = Timeline()
+    with timeline.step("facts") as step:
+        context = check(configuration)
+        step.result = _facts(context)
+    try:
+        failures = _converge(configuration, context, timeline)
+    finally:
+        timeline.save()
+    return list(failures.values())
+
+
+def _facts(context: Context) -> str:
+    conduct = context.conduct
+    told = [f"role {conduct.role.value}", f"mode {conduct.mode.value}"]
+    told += [f"{t.value} in {t.file}" for t in context.facts.node_types[:1]]
+    told.append(f"files belong to {context.facts.user if context.owner else 'root'}")
+    return ", ".join(told)
+
+
+def _converge(configuration: Configuration, context: Context, timeline: Timeline) -> Failures:
+    with lock.hold("bootstrap", timeout=_LOCK_SECONDS):
+        with timeline.step("install") as step:
+            fuse.require_device()
+            installed, new = install.ensure_mount_s3()
+            step.result = f"mount-s3 {installed}" + ("" if new else ", already there")
+            timeline.changed |= new
+        with timeline.step("fuse.conf") as step:
+            new = install.ensure_allow_other()
+            step.result = "user_allow_other " + ("added" if new else "already there")
+            timeline.changed |= new
+        wanted = reconcile.want(
+            configuration.mounts,
+            context.conduct,
+            owner=context.owner,
+            installed=installed,
+            supervisor=context.supervisor,
+        )
+        with timeline.step("config") as step:
+            new = config_file.save(configuration)
+            held.save(())
+            step.result = f"{config_file.PATH} " + ("written" if new else "unchanged")
+            timeline.changed |= new
+        failures = _mount(wanted, context, timeline)
+        remember(configuration.mounts, context, installed, failures)
+    with timeline.step("daemon") as step:
+        new = service.ensure_running()
+        step.result = "started" if new else "already running"
+        timeline.changed |= new
+    failures.update(_verify(wanted, failures, timeline))
+    _summarise(wanted, failures, installed)
+    return failures
+
+
+def _mount(wanted: Sequence[Wanted], context: Context, timeline: Timeline) -> Failures:
+    with timeline.step("mounts") as step:
+        todo, observed = reconcile.plan_for(wanted, context.supervisor)
+        failures = reconcile.carry_out(
+            todo,
+            wanted,
+            observed,
+            context.supervisor,
+            start=reconcile.start_patiently(
+                context.supervisor, budget=_BUDGET_SECONDS[context.conduct.on_failure]
+            ),
+        )
+        done = [f"{action.kind.value} {action.directory}" for action in todo.actions]
+        step.result = ", ".join(done) or "nothing to change"
+        timeline.changed |= bool(todo)
+    return failures
+
+
+def _verify(wanted: Sequence[Wanted], failures: Failures, timeline: Timeline) -> Failures:
+    """Lists each directory once: that takes the mount, the credentials and S3."""
+    up = [want for want in wanted if want.mount.id not in failures]
+    with timeline.step("verify") as step, ThreadPoolExecutor(max(1, len(up))) as pool:
+        directories = [want.mount.directory for want in up]
+        findings = list(
+            pool.map(lambda d: probe.list_first(d, timeout=_PROBE_SECONDS), directories)
+        )
+        silent = {
+            want.mount.id: AgentError(
+                Problem.MOUNT_SILENT,
+                f"{want.mount.directory} is mounted but cannot be listed",
+                cause=finding.error or f"no answer within {_PROBE_SECONDS:.0f} seconds",
+            )
+            for want, finding in zip(up, findings)
+            if finding.answer is not Answer.ANSWERS
+        }
+        step.result = f"{len(up) - len(silent)} of {len(wanted)} mounts answer"
+    return silent
+
+
+def _summarise(wanted: Sequence[Wanted], failures: Failures, installed: Installed) -> None:
+    for want in wanted:
+        mount = want.mount
+        error = failures.get(mount.id)
+        access = "ro" if mount.read_only else "rw"
+        told = f"failed: {error.message}" if error else f"mounted {access}"
+        journal.say(f"  {mount.directory} <- s3://{mount.bucket}  {told}")
+    good = len(wanted) - len(failures)
+    journal.say(f"{good} of {len(wanted)} mounts are up, with mount-s3 {installed}")

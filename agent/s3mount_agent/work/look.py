@@ -1,0 +1,70 @@
+"""The state of every mount now: what was remembered, held against what can be seen at no cost."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from s3mount_agent.model.plan import Observed
+from s3mount_agent.model.states import Facts, Judgement, NodeState, judge, node_state
+from s3mount_agent.work.snapshot import Row, now
+
+
+@dataclass(frozen=True)
+class Sight:
+    """One mount as it is now."""
+
+    row: Row
+    judgement: Judgement
+    pid: int | None
+
+    def to_json(self) -> dict[str, object]:
+        """The mount as ``status --json`` shows it, without what does not apply."""
+        shown: dict[str, object] = {
+            "path": self.row.path,
+            "bucket": self.row.bucket,
+            "state": self.judgement.state.value,
+            "reason": self.judgement.reason,
+            "hint": self.judgement.hint,
+            "since": self.row.since,
+            "pid": self.pid,
+            "read_only": self.row.read_only,
+        }
+        return shown
+
+
+def look(rows: Iterable[Row], observed: Observed) -> tuple[Sight, ...]:
+    """Judges each remembered mount by what is observed."""
+    return tuple(_see(row, observed) for row in rows)
+
+
+def sum_up(sights: Iterable[Sight]) -> NodeState:
+    """The node's state."""
+    return node_state(sight.judgement.state for sight in sights)
+
+
+def document(node: Mapping[str, str], sights: tuple[Sight, ...]) -> dict[str, object]:
+    """What ``status --json`` prints."""
+    return {
+        "schema": 1,
+        "state": sum_up(sights).value,
+        "node": dict(node),
+        "mounts": [sight.to_json() for sight in sights],
+    }
+
+
+def _see(row: Row, observed: Observed) -> Sight:
+    placed = observed.placed.get(row.id)
+    judgement = judge(
+        Facts(
+            presence=observed.on(row.path),
+            alive=placed is not None and placed.active,
+            starting=placed is not None and placed.starting,
+            held=row.held,
+            failure=row.failure,
+        )
+    )
+    if judgement.state is not row.state:
+        row = dataclasses.replace(row, state=judgement.state, since=now())
+    return Sight(row, judgement, placed.pid if placed and placed.active else None)

@@ -1,0 +1,50 @@
+"""What status shows: the daemon's last snapshot, held against the node as it is now."""
+
+from __future__ import annotations
+
+import calendar
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from s3mount_agent.model.roles import Mode
+from s3mount_agent.work import held, look, reconcile, snapshot
+from s3mount_agent.work.look import Sight
+from s3mount_agent.work.supervision import supervisor
+
+
+@dataclass(frozen=True)
+class Overview:
+    """The node's facts, its mounts, and how old the knowledge is that cannot be had live."""
+
+    node: Mapping[str, str]
+    sights: tuple[Sight, ...]
+    age: str
+
+
+def take() -> Overview:
+    """Looks at the node. Raises ``not-configured`` where there is nothing to look at."""
+    known = snapshot.load()
+    if known is None:
+        return _from_configuration()
+    mode = Mode(known.node.get("mode", Mode.SYSTEMD.value))
+    sights = look.look(known.rows, reconcile.observe(supervisor(mode)))
+    return Overview(known.node, sights, _age(known.at))
+
+
+def _from_configuration() -> Overview:
+    """Before the daemon's first look after a boot: slower, and without what it remembers."""
+    from s3mount_agent.doors import config_file, mount_s3
+    from s3mount_agent.work.context import gather
+
+    configuration = config_file.load()
+    context = gather(configuration)
+    down = held.load()
+    rows = [snapshot.fresh_row(mount, held=mount.id in down) for mount in configuration.mounts]
+    sights = look.look(rows, reconcile.observe(context.supervisor))
+    return Overview(context.describe(mount_s3.find()), sights, "just now, without the daemon")
+
+
+def _age(at: str) -> str:
+    seconds = time.time() - calendar.timegm(time.strptime(at, "%Y-%m-%dT%H:%M:%SZ"))
+    return f"{max(0, round(seconds))} s ago"

@@ -1,0 +1,152 @@
+"""mount-s3 without systemd: processes of their own session, remembered in /run by pid and start.
+
+For containers and images where something else is PID 1.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from s3mount_agent.doors import files, installation, mount_s3, mount_table, process
+from s3mount_agent.model.errors import AgentError, Problem
+from s3mount_agent.model.plan import Placed, Wanted
+from s3mount_agent.model.states import Presence
+from s3mount_agent.model.unit import Definition
+from s3mount_agent.work import hooks
+
+_HOME = installation.RUN / "mounts"
+_GONE_SECONDS = 80.0
+_KILL_SECONDS = 10.0
+
+
+class Processes:
+    """The supervisor of nodes without systemd. A definition is a file ``<id>.json``, its process a
+    file ``<id>.pid`` ("pid starttime"), and what mount-s3 said a file ``<id>.log``."""
+
+    def text(self, definition: Definition) -> str:
+        """The definition as JSON."""
+        return definition.to_json() + "\n"
+
+    def placed(self) -> dict[str, Placed]:
+        """Reads the definitions, and whether their processes live and are mounted."""
+        found = {}
+        for path in sorted(_HOME.glob("*.json")):
+            text = files.read(path) or ""
+            with contextlib.suppress(ValueError, KeyError, TypeError):
+                definition = Definition.from_json(text)
+                pid = _living(path.stem)
+                mounted = mount_table.presence(definition.directory) is Presence.MOUNTPOINT_S3
+                found[path.stem] = Placed(
+                    id=path.stem,
+                    definition=definition,
+                    text=text,
+                    active=pid is not None and mounted,
+                    starting=pid is not None and not mounted,
+                    pid=pid,
+                )
+        return found
+
+    def foreign(self) -> dict[str, str]:
+        """Nobody else writes there."""
+        return {}
+
+    def write(self, wanted: Sequence[Wanted]) -> None:
+        """Writes the definitions."""
+        for want in wanted:
+            files.write(_HOME / f"{want.mount.id}.json", want.text)
+
+    def start(self, want: Wanted) -> None:
+        """Runs mount-s3 and returns when it has mounted."""
+        self.start_later(want)
+        try:
+            hooks.ready(want.mount.directory, _living(want.mount.id) or 0)
+        except AgentError:
+            raise _explain(want.mount.id, want.definition) from None
+
+    def start_later(self, want: Wanted) -> None:
+        """Runs mount-s3 in a session of its own, with nothing of ours open."""
+        mount_id = want.mount.id
+        _end(mount_id)
+        hooks.clean(want.mount.directory, 0)
+        with files.told_plainly(f"write {_log(mount_id)}"):
+            log = _log(mount_id).open("wb")
+        with log:
+            child = subprocess.Popen(
+                want.definition.command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=log,
+                env=process.environment(),
+                start_new_session=True,
+                cwd="/",
+            )
+        files.write(_HOME / f"{mount_id}.pid", f"{child.pid} {_started(child.pid)}\n")
+
+    def failure(self, placed: Placed) -> AgentError | None:
+        """What a process that has ended said."""
+        if placed.active or placed.starting or not _log(placed.id).exists():
+            return None
+        return _explain(placed.id, placed.definition)
+
+    def stop(self, placed: Placed) -> None:
+        """Unmounts and waits for the process to end; while files are open neither happens."""
+        directory = placed.definition.directory
+        if mount_table.presence(directory) is Presence.MOUNTPOINT_S3:
+            mount_table.unmount(directory, lazy=placed.pid is None)
+            hooks.stop(directory, placed.pid or 0)
+        _end(placed.id)
+
+    def remove(self, placed: Sequence[Placed]) -> None:
+        """Removes the files."""
+        for each in placed:
+            for suffix in (".json", ".pid", ".log"):
+                files.remove(_HOME / f"{each.id}{suffix}")
+
+
+def _log(mount_id: str) -> Path:
+    return _HOME / f"{mount_id}.log"
+
+
+def _explain(mount_id: str, definition: Definition) -> AgentError:
+    words = files.read(_log(mount_id)) or ""
+    return mount_s3.explain(words, bucket=definition.bucket, directory=definition.directory)
+
+
+def _started(pid: int) -> str:
+    """When a process started, which tells it from a later one with the same pid; "" if it ended."""
+    import psutil
+
+    try:
+        found = psutil.Process(pid)
+        return "" if found.status() == psutil.STATUS_ZOMBIE else repr(found.create_time())
+    except psutil.NoSuchProcess:
+        return ""
+
+
+def _living(mount_id: str) -> int | None:
+    """The pid of a mount's process, or None if it has ended."""
+    pid, _, started = (files.read(_HOME / f"{mount_id}.pid") or "").strip().partition(" ")
+    return int(pid) if started and _started(int(pid)) == started else None
+
+
+def _end(mount_id: str) -> None:
+    """Sees to it that a mount's process is gone: asked first, then killed."""
+    for number, patience in ((15, _GONE_SECONDS), (9, _KILL_SECONDS)):
+        pid = _living(mount_id)
+        if pid is None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+        deadline = time.monotonic() + patience
+        while _living(mount_id) and time.monotonic() < deadline:
+            time.sleep(0.05)
+    if _living(mount_id):
+        raise AgentError(
+            Problem.MOUNT_BUSY,
+            f"the mount-s3 of {mount_id} cannot be ended: it hangs in the kernel",
+        )

@@ -1,0 +1,144 @@
+"""Making a node what its configuration says: observe, plan, carry out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from s3mount_agent.doors import journal, mount_table
+from s3mount_agent.doors.mount_s3 import Installed
+from s3mount_agent.model.configuration import Configuration
+from s3mount_agent.model.errors import AgentError, Problem
+from s3mount_agent.model.mounts import Mount, Owner
+from s3mount_agent.model.options import require_known_to
+from s3mount_agent.model.plan import Action, Kind, Observed, Plan, Wanted, plan
+from s3mount_agent.model.roles import Conduct
+from s3mount_agent.model.unit import Definition
+from s3mount_agent.work import directories
+from s3mount_agent.work.retry import patiently
+from s3mount_agent.work.supervision import Supervisor
+
+Failures = dict[str, AgentError]
+"""Why mounts could not be made or taken down, by mount id."""
+
+_AT_ONCE = 16
+
+
+def want(
+    mounts: Iterable[Mount],
+    conduct: Conduct,
+    *,
+    owner: Owner | None,
+    installed: Installed,
+    supervisor: Supervisor,
+) -> tuple[Wanted, ...]:
+    """The mounts as they shall run on this node; raises ``option-unknown`` if mount-s3 is old."""
+    wanted = []
+    for mount in mounts:
+        require_known_to(installed.version, mount.options)
+        definition = Definition(
+            bucket=str(mount.bucket),
+            directory=mount.directory,
+            command=(installed.program, *mount.arguments(owner)),
+            mode=conduct.mode,
+            read_only=mount.read_only,
+        )
+        wanted.append(Wanted(mount, definition, supervisor.text(definition)))
+    return tuple(wanted)
+
+
+def observe(supervisor: Supervisor) -> Observed:
+    """The node as it is."""
+    presence = {directory: entry.presence for directory, entry in mount_table.read().items()}
+    return Observed(supervisor.placed(), presence)
+
+
+def require_possible(configuration: Configuration, supervisor: Supervisor) -> None:
+    """Refuses mounts that this node has no room for, before anything is changed."""
+    own = {placed.definition.directory for placed in supervisor.placed().values()}
+    foreign = supervisor.foreign()
+    table = mount_table.read()
+    for mount in configuration.mounts:
+        if mount.id in foreign:
+            raise AgentError(Problem.UNIT_FOREIGN, f"{foreign[mount.id]} was not made by the agent")
+        directories.require_usable(mount.directory, table, own=mount.directory in own)
+
+
+def carry_out(
+    todo: Plan,
+    wanted: Sequence[Wanted],
+    observed: Observed,
+    supervisor: Supervisor,
+    *,
+    start: Callable[[Wanted], None],
+) -> Failures:
+    """Does what the plan says, in three waves; within a wave all mounts go at the same time.
+
+    ``start`` starts one mount. A mount that fails fails alone.
+    """
+    by_id = {each.mount.id: each for each in wanted}
+
+    stops = todo.of(Kind.STOP)
+    failures = _each(stops, lambda action: supervisor.stop(observed.placed[action.id]))
+    stopped = [action for action in stops if action.id not in failures]
+    if stopped:
+        supervisor.remove([observed.placed[action.id] for action in stopped])
+        directories.remove(action.directory for action in stopped if action.id not in by_id)
+
+    starts = [action for action in todo.of(Kind.START) if action.id not in failures]
+    for action in starts:
+        directories.make(action.directory)
+    writes = [by_id[action.id] for action in (*todo.of(Kind.WRITE), *starts)]
+    if writes:
+        supervisor.write(writes)
+
+    return {**failures, **_each(starts, lambda action: start(by_id[action.id]))}
+
+
+def start_patiently(supervisor: Supervisor, *, budget: float) -> Callable[[Wanted], None]:
+    """A way to start mounts: wait for each, and try again for at most ``budget`` seconds."""
+
+    def start(want: Wanted) -> None:
+        patiently(
+            lambda: supervisor.start(want),
+            budget=budget,
+            on_retry=lambda error: journal.say(f"         {want.mount.directory}: {error.message}"),
+        )
+
+    return start
+
+
+def plan_for(wanted: Sequence[Wanted], supervisor: Supervisor) -> tuple[Plan, Observed]:
+    """What is to be done now, and what that was judged by."""
+    observed = observe(supervisor)
+    return plan(wanted, observed), observed
+
+
+def _each(actions: Sequence[Action], do: Callable[[Action], None]) -> Failures:
+    def attempt(action: Action) -> AgentError | None:
+        try:
+            do(action)
+        except AgentError as error:
+            _tell(action, error)
+            return error
+        _tell(action, None)
+        return None
+
+    if not actions:
+        return {}
+    with ThreadPoolExecutor(min(_AT_ONCE, len(actions))) as pool:
+        results = list(pool.map(attempt, actions))
+    return {action.id: error for action, error in zip(actions, results) if error is not None}
+
+
+def _tell(action: Action, error: AgentError | None) -> None:
+    done = {Kind.STOP: "took down", Kind.WRITE: "wrote", Kind.START: "started"}[action.kind]
+    journal.event(
+        error.message if error else f"{done} {action.directory}, because {action.because}",
+        action=action.kind.value,
+        result="failed" if error else "done",
+        mount=action.directory,
+        bucket=action.bucket,
+        error_code=error.problem.code if error else "",
+        priority=journal.ERROR if error else journal.INFO,
+    )

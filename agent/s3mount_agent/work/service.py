@@ -1,0 +1,73 @@
+"""The agent's own service: in place, enabled and running the code that is installed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+
+from s3mount_agent.doors import files, installation, lock, process, systemd
+
+_UNIT = installation.AGENT_UNIT
+_UP = ("active", "activating", "reloading")
+# Held by the daemon as long as it lives: there is never more than one.
+LOCK = installation.RUN / "daemon.lock"
+_END_SECONDS = 30.0
+
+
+def ensure_running() -> bool:
+    """Has the daemon run now and after every boot; returns whether it did not already.
+
+    A daemon of an older installation is replaced; the mounts do not notice.
+    """
+    if not systemd.runs():
+        return _spawn()
+    text = installation.template(_UNIT).replace("@BUILD@", installation.build())
+    changed = files.write(systemd.ETC / _UNIT, text)
+    facts = systemd.show([_UNIT])[_UNIT]
+    if changed or facts.needs_reload:
+        systemd.reload()
+    if facts.file_state != "enabled":
+        systemd.enable([_UNIT])
+    if facts.active_state in _UP and not changed:
+        return False
+    # Not waited for: it tells systemd that it is up once its mounts are.
+    systemd.restart_later(_UNIT)
+    return True
+
+
+def take_down() -> None:
+    """Stops the daemon and removes its unit."""
+    if not systemd.runs():
+        _end_spawned()
+        return
+    systemd.stop(_UNIT)
+    if (systemd.ETC / _UNIT).exists():
+        systemd.disable([_UNIT])
+    if files.remove(systemd.ETC / _UNIT):
+        systemd.reload()
+    systemd.reset_failed(_UNIT)
+
+
+def _spawn() -> bool:
+    """Without systemd: a process of its own session that keeps nothing of ours open."""
+    if lock.holder(LOCK) is not None:
+        return False
+    subprocess.Popen(
+        [installation.COMMAND, "daemon"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=process.environment(),
+        start_new_session=True,
+        cwd="/",
+    )
+    return True
+
+
+def _end_spawned() -> None:
+    pid = lock.holder(LOCK)
+    if pid:
+        os.kill(pid, signal.SIGTERM)
+        with lock.hold("uninstall", timeout=_END_SECONDS, path=LOCK):
+            pass

@@ -1,0 +1,86 @@
+"""/run/s3mount-agent/status.json: what was last known of each mount, for who only wants to look."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from s3mount_agent.doors import files, installation
+from s3mount_agent.model.errors import AgentError
+from s3mount_agent.model.mounts import Mount
+from s3mount_agent.model.states import Failure, State
+
+PATH = installation.RUN / "status.json"
+_SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Row:
+    """What is remembered of one mount; ``since`` is when it came into ``state`` (UTC)."""
+
+    id: str
+    path: str
+    bucket: str
+    read_only: bool
+    state: State
+    since: str
+    held: bool = False
+    failure: Failure | None = None
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What the agent knew at a moment: ``node`` holds the node's own facts, ``at`` is UTC."""
+
+    at: str
+    node: dict[str, str]
+    rows: tuple[Row, ...]
+
+    def row(self, mount_id: str) -> Row | None:
+        """What is remembered of a mount."""
+        return next((row for row in self.rows if row.id == mount_id), None)
+
+
+def now() -> str:
+    """The time as it stands in the snapshot and in status."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+
+def fresh_row(mount: Mount, *, held: bool = False) -> Row:
+    """A mount of which nothing is known yet."""
+    return Row(
+        mount.id, mount.directory, str(mount.bucket), mount.read_only, State.MISSING, now(), held
+    )
+
+
+def failure_of(error: AgentError) -> Failure:
+    """An error as it is remembered."""
+    return Failure(error.problem.code, error.message, error.hint, permanent=error.patience == 0)
+
+
+def load(path: Path = PATH) -> Snapshot | None:
+    """The last snapshot since the node booted, or None if there is none that can be read."""
+    try:
+        fields = json.loads(files.read(path) or "null")
+        if fields is None or fields["schema"] != _SCHEMA:
+            return None
+        return Snapshot(fields["at"], fields["node"], tuple(map(_row, fields["mounts"])))
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def save(node: dict[str, str], rows: Iterable[Row], path: Path = PATH) -> None:
+    """Writes a snapshot."""
+    document = {"schema": _SCHEMA, "at": now(), "node": node, "mounts": [asdict(r) for r in rows]}
+    files.write(path, json.dumps(document) + "\n")
+
+
+def _row(fields: dict[str, object]) -> Row:
+    failure = fields.pop("failure")
+    return Row(
+        **{**fields, "state": State(fields["state"])},  # type: ignore[arg-type]
+        failure=Failure(**failure) if isinstance(failure, dict) else None,
+    )

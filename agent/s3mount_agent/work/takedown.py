@@ -1,0 +1,106 @@
+"""Taking mounts down, and the agent off a node, leaving it as it was found."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import shutil
+from collections.abc import Collection
+
+from s3mount_agent.doors import config_file, files, installation, journal, lock, mount_s3, node
+from s3mount_agent.model.configuration import Configuration
+from s3mount_agent.model.errors import AgentError, Problem
+from s3mount_agent.model.plan import plan
+from s3mount_agent.work import held, install, reconcile, service
+from s3mount_agent.work.context import Context, gather
+from s3mount_agent.work.reconcile import Failures
+from s3mount_agent.work.remember import remember
+
+_LOCK_SECONDS = 120.0
+
+
+def unmount(directories: Collection[str] | None) -> list[AgentError]:
+    """Takes down the mounts on these directories (None: all) until the next boot or bootstrap.
+
+    Returns what stood in the way. Raises ``mount-unknown`` for a directory that is none of ours.
+    """
+    node.require_root()
+    configuration = config_file.load()
+    context = gather(configuration)
+    with lock.hold("unmount", timeout=_LOCK_SECONDS):
+        failures = _take_down(_ids(directories, configuration), context)
+        remember(configuration.mounts, context, mount_s3.find(), {})
+    return list(failures.values())
+
+
+def uninstall() -> list[AgentError]:
+    """Takes everything back that the agent made on this node.
+
+    Returns the mounts that are in use; while there are any, the agent stays.
+    """
+    node.require_root()
+    context = gather(_configuration())
+    with lock.hold("uninstall", timeout=_LOCK_SECONDS):
+        failures = _take_down(frozenset(context.supervisor.placed()), context)
+        if failures:
+            return list(failures.values())
+        service.take_down()
+        journal.say("took down the agent's service")
+    install.take_back_allow_other()
+    install.take_back_packages()
+    journal.say("took back the packages and /etc/fuse.conf")
+    _remove_own_files()
+    journal.say("removed the agent: this node is as it was found")
+    return []
+
+
+def _take_down(ids: frozenset[str], context: Context) -> Failures:
+    """Carries out the plan of a node that has only these mounts, and wants none of them."""
+    before = held.load()
+    # Held first: the daemon may look at any moment, and must not bring them back.
+    held.save(before | ids)
+    observed = reconcile.observe(context.supervisor)
+    placed = {each.id: each for each in observed.placed.values() if each.id in ids}
+    observed = dataclasses.replace(observed, placed=placed)
+    failures = reconcile.carry_out(
+        plan((), observed), (), observed, context.supervisor, start=context.supervisor.start_later
+    )
+    held.save(before | ids.difference(failures))
+    for each in placed.values():
+        outcome = "in use" if each.id in failures else "unmounted"
+        journal.say(f"{each.definition.directory}: {outcome}")
+    return failures
+
+
+def _configuration() -> Configuration:
+    """The configuration as far as it can be read: a broken one must not keep the agent here."""
+    try:
+        return config_file.load()
+    except AgentError:
+        return Configuration()
+
+
+def _ids(directories: Collection[str] | None, configuration: Configuration) -> frozenset[str]:
+    ids = {mount.directory: mount.id for mount in configuration.mounts}
+    if directories is None:
+        return frozenset(ids.values())
+    unknown = [directory for directory in directories if directory not in ids]
+    if unknown:
+        raise AgentError(
+            Problem.MOUNT_UNKNOWN, f"{unknown[0]} is not the directory of a mount of this node"
+        )
+    return frozenset(ids[directory] for directory in directories)
+
+
+def _remove_own_files() -> None:
+    """The last step: this program's own code goes too, so that nothing is imported after it.
+
+    /etc/s3mount-agent/environment stays: the agent reads it, but did not make it.
+    """
+    files.remove(config_file.PATH)
+    with contextlib.suppress(OSError):
+        config_file.PATH.parent.rmdir()
+    if installation.LINK.is_symlink():
+        files.remove(installation.LINK)
+    for path in (installation.RUN, installation.STATE, installation.ROOT):
+        shutil.rmtree(path, ignore_errors=True)

@@ -1,0 +1,93 @@
+"""What went wrong with mounts, and when each may be tried again."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+
+from s3mount_agent.model.errors import AgentError
+from s3mount_agent.work.reconcile import Failures
+
+_LONGEST_PAUSE_SECONDS = 60.0
+
+
+@dataclass
+class Trouble:
+    """One mount's: why it failed, since when, how often in a row, and when it is due again.
+
+    ``trying`` while an attempt is under way. Times are monotonic seconds.
+    """
+
+    error: AgentError
+    began: float
+    attempts: int
+    due: float
+    trying: bool = False
+
+    def may_try(self, now: float) -> bool:
+        """Whether it is time for another attempt."""
+        return self.error.patience > 0 and now >= self.due
+
+
+class Troubles:
+    """The troubles of a node by mount id, with growing, jittered pauses."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._by_id: dict[str, Trouble] = {}
+
+    def note(self, mount_id: str, error: AgentError) -> bool:
+        """Writes a failed attempt down; returns whether it is news."""
+        now = self._clock()
+        known = self._by_id.get(mount_id)
+        attempts = known.attempts + 1 if known else 1
+        began = known.began if known else now
+        if now - began >= error.patience:
+            error.patience = 0
+        longest = min(_LONGEST_PAUSE_SECONDS, 2.0**attempts)
+        due = now + random.uniform(longest / 2, longest)  # noqa: S311
+        self._by_id[mount_id] = Trouble(error, began, attempts, due)
+        return known is None or known.error.problem is not error.problem
+
+    def is_news(self, mount_id: str) -> bool:
+        """Whether a mount that is down now has failed anew, not just stayed down."""
+        known = self._by_id.get(mount_id)
+        return known is None or known.trying
+
+    def may_try(self, mount_id: str) -> bool:
+        """Whether a mount may be started now."""
+        known = self._by_id.get(mount_id)
+        return known is None or known.may_try(self._clock())
+
+    def trying(self, mount_id: str) -> None:
+        """An attempt begins."""
+        if mount_id in self._by_id:
+            self._by_id[mount_id].trying = True
+
+    def over(self, mount_id: str) -> bool:
+        """A mount is up; returns whether it was in trouble."""
+        return self._by_id.pop(mount_id, None) is not None
+
+    def keep_only(self, ids: Collection[str]) -> None:
+        """Forgets mounts that are no longer wanted."""
+        self._by_id = {key: value for key, value in self._by_id.items() if key in ids}
+
+    def clear(self) -> None:
+        """A change of circumstances: everything gets a new chance."""
+        self._by_id.clear()
+
+    def failures(self) -> Failures:
+        """The reasons, by mount id."""
+        return {key: trouble.error for key, trouble in self._by_id.items()}
+
+    def seconds_until_due(self) -> float | None:
+        """When to look again: the next attempt, or soon while one is under way."""
+        now = self._clock()
+        waits = [
+            0.5 if trouble.trying else max(0.1, trouble.due - now)
+            for trouble in self._by_id.values()
+            if trouble.trying or trouble.error.patience > 0
+        ]
+        return min(waits, default=None)

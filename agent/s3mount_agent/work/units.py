@@ -1,0 +1,148 @@
+"""mount-s3 under systemd: one unit for each mount, in both modes and on every role.
+
+In ``systemd`` mode the unit lies in /etc, is started at every boot and restarted by systemd. In
+``direct`` mode it lies in /run: the agent alone starts it, and nothing of it outlives the boot.
+Either way the process has a cgroup of its own and stays when the agent goes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from s3mount_agent.doors import files, installation, mount_s3, mount_table, systemd
+from s3mount_agent.model.errors import AgentError
+from s3mount_agent.model.mounts import UNIT_NAME
+from s3mount_agent.model.plan import Placed, Wanted
+from s3mount_agent.model.roles import Mode
+from s3mount_agent.model.states import Presence
+from s3mount_agent.model.unit import Definition, read_definition, render
+
+# A little more than the unit's own TimeoutStartSec=, which is to speak first.
+_START_SECONDS = 170.0
+_PLACES = (systemd.ETC, systemd.RUN)  # in systemd's own order of precedence
+
+
+class Units:
+    """The supervisor of nodes where systemd is PID 1."""
+
+    def __init__(self, mode: Mode) -> None:
+        self._mode = mode
+        self._home = systemd.ETC if mode is Mode.SYSTEMD else systemd.RUN
+
+    def text(self, definition: Definition) -> str:
+        """The text of the unit."""
+        template = installation.template("mountpoint-s3.service")
+        return render(template, definition, agent=[installation.COMMAND])
+
+    def placed(self) -> dict[str, Placed]:
+        """Reads the units that the agent made, and what systemd knows of them."""
+        found: dict[str, tuple[Path, str, Definition]] = {}
+        for path, text in _unit_files():
+            definition = read_definition(text)
+            if definition is not None:
+                found.setdefault(path.name, (path, text, definition))
+        facts = systemd.show(list(found))
+        return {
+            _id(unit): self._placed(unit, path, text, definition, facts[unit])
+            for unit, (path, text, definition) in found.items()
+        }
+
+    def foreign(self) -> dict[str, str]:
+        """Unit files of our names that something else wrote, such as the scripts before us."""
+        return {
+            _id(path.name): str(path)
+            for path, text in _unit_files()
+            if read_definition(text) is None
+        }
+
+    def write(self, wanted: Sequence[Wanted]) -> None:
+        """Writes the units, and has systemd read and (in ``systemd`` mode) enable them."""
+        elsewhere = next(place for place in _PLACES if place != self._home)
+        for want in wanted:
+            files.write(self._home / want.mount.unit, want.text)
+        moved = [want.mount.unit for want in wanted if (elsewhere / want.mount.unit).exists()]
+        if moved and elsewhere == systemd.ETC:
+            systemd.disable(moved)
+        for unit in moved:
+            files.remove(elsewhere / unit)
+        systemd.reload()
+        if self._mode is Mode.SYSTEMD:
+            systemd.enable(want.mount.unit for want in wanted)
+
+    def start(self, want: Wanted) -> None:
+        """``systemctl start``, which returns when the unit's "ready" hook has seen the mount."""
+        unit = want.mount.unit
+        if systemd.start(unit, timeout=_START_SECONDS).code != 0:
+            raise self._explain(unit, want.definition)
+
+    def start_later(self, want: Wanted) -> None:
+        """``systemctl start --no-block``."""
+        systemd.reset_failed(want.mount.unit)
+        systemd.start_later(want.mount.unit)
+
+    def failure(self, placed: Placed) -> AgentError | None:
+        """Reads the journal of a unit that failed."""
+        unit = _unit(placed.id)
+        if systemd.show([unit])[unit].active_state != "failed":
+            return None
+        return self._explain(unit, placed.definition)
+
+    def stop(self, placed: Placed) -> None:
+        """Unmounts before it stops the unit: while files are open neither happens."""
+        directory = placed.definition.directory
+        if mount_table.presence(directory) is Presence.MOUNTPOINT_S3:
+            # Nothing is lost with a mount whose process is gone.
+            mount_table.unmount(directory, lazy=not (placed.active or placed.starting))
+        systemd.stop(_unit(placed.id))
+
+    def remove(self, placed: Sequence[Placed]) -> None:
+        """Removes the unit files and what systemd remembers of them."""
+        units = [_unit(each.id) for each in placed]
+        enabled = [unit for unit in units if (systemd.ETC / unit).exists()]
+        if enabled:
+            systemd.disable(enabled)
+        for unit in units:
+            for place in _PLACES:
+                files.remove(place / unit)
+        systemd.reload()
+        for unit in units:
+            systemd.reset_failed(unit)
+
+    def _placed(
+        self, unit: str, path: Path, text: str, definition: Definition, facts: systemd.UnitFacts
+    ) -> Placed:
+        wanted_state = "enabled" if self._mode is Mode.SYSTEMD else facts.file_state
+        return Placed(
+            id=_id(unit),
+            definition=definition,
+            text=text,
+            active=facts.active_state == "active",
+            starting=facts.active_state in ("activating", "reloading"),
+            pid=facts.main_pid or None,
+            settled=(
+                path.parent == self._home
+                and not facts.needs_reload
+                and facts.file_state == wanted_state
+            ),
+        )
+
+    def _explain(self, unit: str, definition: Definition) -> AgentError:
+        words = systemd.errors_of(unit, systemd.show([unit])[unit].invocation)
+        return mount_s3.explain(words, bucket=definition.bucket, directory=definition.directory)
+
+
+def _unit_files() -> Iterator[tuple[Path, str]]:
+    for place in _PLACES:
+        for path in sorted(place.glob("mountpoint-s3-*.service")):
+            text = files.read(path) if UNIT_NAME.fullmatch(path.name) else None
+            if text is not None:
+                yield path, text
+
+
+def _unit(mount_id: str) -> str:
+    return f"mountpoint-s3-{mount_id}.service"
+
+
+def _id(unit: str) -> str:
+    return unit[len("mountpoint-s3-") : -len(".service")]

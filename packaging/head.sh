@@ -1,0 +1,29 @@
+#!/bin/sh
+# s3mount-bootstrap @VERSION@: puts s3mount-agent on this node and runs `s3mount-agent bootstrap`.
+# Above is this script, below a zip archive that Python runs: https://docs.python.org/3/library/zipapp.html
+# https://github.com/awslabs/mountpoint-s3 is what it mounts S3 with.
+set -u
+
+fail() {
+    printf 's3mount-agent: error [%s]: %s\n  hint: %s\n' "$1" "$2" "$3" >&2
+    exit 1
+}
+
+size=$(wc -c <"$0")
+if [ "$size" -ne @SIZE@ ]; then
+    fail bootstrap-damaged "$0 has $size bytes instead of @SIZE@" \
+        'upload dist/s3mount-bootstrap again, in binary mode'
+fi
+
+# The distribution's own first, then what ParallelCluster brings: on RHEL 8 python3 is 3.6.
+for python in python3 python3.14 python3.13 python3.12 python3.11 python3.10 python3.9 \
+    /usr/bin/python3 /usr/libexec/platform-python \
+    /opt/parallelcluster/pyenv/versions/*/bin/python3 \
+    /opt/parallelcluster/pyenv/versions/*/envs/*/bin/python3; do
+    found=$(command -v "$python" 2>/dev/null) || continue
+    if "$found" -I -c 'import sys; sys.exit(sys.version_info < (3, 9))' 2>/dev/null </dev/null; then
+        exec "$found" -I "$0" "$@" </dev/null
+    fi
+done
+fail python-missing 'this node has no python3 of version 3.9 or later' \
+    'install one (dnf install python3.11, apt-get install python3), then run this file again'
