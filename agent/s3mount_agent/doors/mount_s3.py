@@ -12,7 +12,9 @@ from s3mount_agent.model.errors import AgentError, Problem
 from s3mount_agent.model.flags import Version
 from s3mount_agent.model.text import last_lines
 
-_PLACES = ":/usr/local/bin:/usr/bin:/opt/aws/mountpoint-s3/bin"
+# Not PATH, which differs between cloud-init, SSM and systemd: the same node must always find the
+# same program, or its mounts would seem to have changed.
+_PLACES = "/usr/bin:/opt/aws/mountpoint-s3/bin:/usr/local/bin"
 _VERSION = re.compile(r"mount-s3 (\d+)\.(\d+)\.(\d+)")
 
 
@@ -114,7 +116,7 @@ _READINGS = (
 
 def find() -> Installed | None:
     """The installed mount-s3, or None if there is none that runs."""
-    program = shutil.which("mount-s3", path=process.environment()["PATH"] + _PLACES)
+    program = shutil.which("mount-s3", path=_PLACES)
     if program is None:
         return None
     answer = process.run([program, "--version"], timeout=30, check=False)

@@ -10,7 +10,7 @@ import time
 
 from s3mount_agent.doors import config_file, journal, lock, mount_s3, systemd
 from s3mount_agent.doors.events import Events
-from s3mount_agent.model.errors import AgentError
+from s3mount_agent.model.errors import AgentError, Problem
 from s3mount_agent.model.plan import Kind, Observed, Wanted, plan
 from s3mount_agent.model.states import State
 from s3mount_agent.work import held, reconcile, service
@@ -19,12 +19,12 @@ from s3mount_agent.work.look import Sight
 from s3mount_agent.work.remember import remember
 from s3mount_agent.work.troubles import Troubles
 
-_LOCK_SECONDS = 600.0
 _ALONE_SECONDS = 10.0
 # Jobs wait for READY=1 after a reboot (Before=slurmd.service), but not for ever.
 _READY_SECONDS = 120.0
 _IDLE_SECONDS = 60.0
 _MOVING_SECONDS = 0.5
+_BLIND_SECONDS = 2.0
 _SETTLED = {State.OK, State.FAILED, State.FOREIGN}
 _MOVING = {State.STARTING, State.STALE}
 
@@ -40,7 +40,9 @@ def _work(events: Events, daemon: Daemon) -> None:
     ready = False
     while not events.stopping:
         sights = daemon.cycle()
-        settled = all(s.row.held or s.judgement.state in _SETTLED for s in sights)
+        settled = sights is not None and all(
+            sight.row.held or sight.judgement.state in _SETTLED for sight in sights
+        )
         if not ready and (settled or time.monotonic() - began > _READY_SECONDS):
             ready = True
             systemd.notify("READY=1")
@@ -57,13 +59,14 @@ class Daemon:
         self._troubles = Troubles()
         self._configuration_written = 0.0
 
-    def cycle(self) -> tuple[Sight, ...]:
-        """Starts what is down and may be tried, and saves what is seen. Raises nothing of ours."""
+    def cycle(self) -> tuple[Sight, ...] | None:
+        """Starts what is down and may be tried, and saves what is seen; None if it cannot look."""
         try:
-            with lock.hold("daemon", timeout=_LOCK_SECONDS):
+            # Not waited for: while another command works, SIGTERM must still be heard.
+            with lock.hold("daemon", timeout=0):
                 sights = self._cycle()
         except AgentError as error:
-            if error.message != self.sentence:
+            if error.problem is not Problem.LOCKED and error.message != self.sentence:
                 journal.event(
                     error.message,
                     action="cycle",
@@ -72,12 +75,14 @@ class Daemon:
                     priority=journal.ERROR,
                 )
             self.sentence = error.message
-            return ()
+            return None
         self.sentence = _sentence(sights)
         return sights
 
-    def pause(self, sights: tuple[Sight, ...]) -> float:
+    def pause(self, sights: tuple[Sight, ...] | None) -> float:
         """How many seconds may pass until the next cycle, if nothing happens."""
+        if sights is None:
+            return _BLIND_SECONDS
         if any(sight.judgement.state in _MOVING for sight in sights):
             return _MOVING_SECONDS
         due = self._troubles.seconds_until_due()

@@ -1,0 +1,187 @@
+"""The root file system that all nodes share, and the few packages that a node may fetch later."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cluster.host import run
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+CACHE_VARIABLE = "S3MOUNT_TEST_CACHE"
+DEFAULT_CACHE = "/var/cache/s3mount-agent-tests"
+
+SUITE = "bookworm"
+PACKAGES = (
+    "systemd",
+    "systemd-sysv",
+    "dbus",
+    "iproute2",
+    "ca-certificates",
+    "python3",
+    # On ParallelCluster's Ubuntu images, too. It provides `fuse`; installing `fuse` removes it.
+    "fuse3",
+    "gpgv",
+    "procps",
+    "dos2unix",
+)
+# What mount-s3 and the agent want and a ParallelCluster image does not have.
+LATER_PACKAGES = ("libfuse2", "python3-systemd")
+CLUSTER_USER = "ubuntu"
+# Units that a container has no use for, and that cost boot time or touch the host's kernel.
+MASKED_UNITS = (
+    "apt-daily.timer",
+    "apt-daily-upgrade.timer",
+    "console-getty.service",
+    "dev-hugepages.mount",
+    "dpkg-db-backup.timer",
+    "e2scrub_all.timer",
+    "e2scrub_reap.service",
+    "fstrim.timer",
+    "getty.target",
+    "sys-kernel-debug.mount",
+    "sys-kernel-tracing.mount",
+    "systemd-firstboot.service",
+    "systemd-modules-load.service",
+    "systemd-networkd.service",
+    "systemd-pstore.service",
+    "systemd-sysctl.service",
+)
+BUILD_DEADLINE = 900.0  # seconds; about one minute on a fast mirror
+
+
+@dataclass(frozen=True)
+class Image:
+    """A finished image; both folders are read-only for everybody.
+
+    root: the root file system, the lower layer of every node's overlay.
+    apt: a flat apt repository (`deb [trusted=yes] URL ./`) with LATER_PACKAGES and all that they
+        need and `root` lacks.
+    """
+
+    root: Path
+    apt: Path
+
+
+def ensure_image() -> Image:
+    """Return the image of the recipe in this file, and build it first where it is not there yet.
+
+    Needs root. Raises cluster.host.ProgramError when debootstrap or apt fail; whatever happens,
+    the cache holds complete images only.
+    """
+    cache = Path(os.environ.get(CACHE_VARIABLE, DEFAULT_CACHE))
+    cache.mkdir(parents=True, exist_ok=True)
+    # The recipe is this file: whatever changes here makes another image.
+    key = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:12]
+    folder = cache / f"image-{key}"
+    with _locked(cache / "lock"):
+        if not folder.exists():
+            _build(cache, folder)
+    return Image(root=folder / "root", apt=folder / "apt")
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with path.open("w", encoding="utf-8") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _build(cache: Path, folder: Path) -> None:
+    """Build an image beside `folder` and rename it into place; the caller holds the lock."""
+    for abandoned in cache.glob("building-*"):  # its builder was killed: we hold the lock
+        shutil.rmtree(abandoned)
+    building = Path(tempfile.mkdtemp(prefix="building-", dir=cache))
+    try:
+        root, apt = building / "root", building / "apt"
+        _install(root)
+        _set_up(root)
+        _download(root, apt)
+        _forget_package_sources(root)
+        building.chmod(0o755)
+        building.rename(folder)
+    except BaseException:
+        shutil.rmtree(building)
+        raise
+
+
+def _isolated(*argv: str) -> str:
+    """Run `argv` where its mounts and processes end with it, also when it is interrupted."""
+    isolation = ("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8"}
+    return run(*isolation, *argv, timeout=BUILD_DEADLINE, env=environment)
+
+
+def _install(root: Path) -> None:
+    mirror = _host_mirror()
+    include = f"--include={','.join(PACKAGES)}"
+    _isolated(
+        "debootstrap", "--variant=minbase", include, SUITE, str(root), *([mirror] if mirror else [])
+    )
+
+
+def _host_mirror() -> str | None:
+    """Return the URL from which this machine gets SUITE, None where it is another system."""
+    targets = run("apt-get", "indextargets", "--format", "$(ORIGIN) $(CODENAME) $(REPO_URI)")
+    for origin, codename, url in (line.split(" ", 2) for line in targets.splitlines()):
+        if (origin, codename) == ("Debian", SUITE):
+            return url
+    return None
+
+
+def _set_up(root: Path) -> None:
+    """Add the cluster's user, and leave out what makes one machine different from another."""
+    _isolated(
+        "chroot", str(root), "useradd", "--uid=1000", "--user-group", "--create-home",
+        "--shell=/bin/bash", CLUSTER_USER,
+    )  # fmt: skip
+    _isolated("systemctl", f"--root={root}", "mask", *MASKED_UNITS)
+    (root / "var/log/journal").mkdir(exist_ok=True)  # its presence makes the journal persistent
+    (root / "etc/machine-id").write_text("", encoding="ascii")
+    for made_by_debootstrap in ("etc/hostname", "etc/resolv.conf"):
+        (root / made_by_debootstrap).unlink(missing_ok=True)
+
+
+def _download(root: Path, apt: Path) -> None:
+    """Fetch LATER_PACKAGES and their dependencies into `apt`, with the index that apt reads."""
+    # A resolver's address for as long as the mirror is needed.
+    shutil.copyfile("/etc/resolv.conf", root / "etc/resolv.conf")
+    apt_get = ("chroot", str(root), "apt-get", "--quiet", "--yes")
+    _isolated(*apt_get, "clean")  # debootstrap leaves the packages of the image there
+    _isolated(*apt_get, "update")
+    _isolated(*apt_get, "install", "--download-only", "--no-install-recommends", *LATER_PACKAGES)
+    apt.mkdir()
+    for package in (root / "var/cache/apt/archives").glob("*.deb"):
+        shutil.move(str(package), apt / package.name)
+    stanzas = (_stanza(package) for package in sorted(apt.glob("*.deb")))
+    (apt / "Packages").write_text("\n".join(stanzas), encoding="utf-8")
+
+
+def _stanza(package: Path) -> str:
+    """Return the entry of one .deb in a repository's Packages file."""
+    content = package.read_bytes()
+    return (
+        f"{run('dpkg-deb', '--field', str(package)).rstrip()}\n"
+        f"Filename: ./{package.name}\n"
+        f"Size: {len(content)}\n"
+        f"SHA256: {hashlib.sha256(content).hexdigest()}\n"
+    )
+
+
+def _forget_package_sources(root: Path) -> None:
+    """Leave the image without package lists and sources: a node gets the cluster's own."""
+    _isolated("chroot", str(root), "apt-get", "clean")
+    for listed in (root / "var/lib/apt/lists").iterdir():
+        if listed.is_file():
+            listed.unlink()
+    (root / "etc/apt/sources.list").write_text("", encoding="ascii")
+    (root / "etc/resolv.conf").unlink()

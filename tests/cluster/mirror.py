@@ -1,0 +1,135 @@
+"""A mirror of AWS's release bucket of mount-s3 and of the distribution's packages, over HTTP."""
+
+from __future__ import annotations
+
+import functools
+import http.server
+import shutil
+import socketserver
+import threading
+from typing import TYPE_CHECKING
+
+from cluster.host import run
+from cluster.signing import Signer
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+# How AWS names what dpkg calls amd64 and arm64.
+ARCHITECTURES = {"amd64": ("x86_64",), "arm64": ("arm64",), "all": ("x86_64", "arm64")}
+OWNER = "Mountpoint for Amazon S3 (simulation) <mountpoint@example.com>"
+STRANGER = "Somebody Else <stranger@example.com>"
+
+
+def package_version(package: Path) -> str:
+    """Return the version that a .deb says it has, as `1.23.0`."""
+    return run("dpkg-deb", "--field", str(package), "Version").strip()
+
+
+class Mirror:
+    """A static web server with `/mountpoint-s3-release/` (AWS's layout) and `/apt/`.
+
+    url: its address without a slash at the end. fingerprint: of the key that signs the releases.
+    requests: the path of each request, in the order of arrival.
+    """
+
+    def __init__(self, address: str, apt: Path, folder: Path) -> None:
+        """Listen on a free port of `address`; `folder`, which must not exist, holds the files."""
+        folder.mkdir()
+        self.requests: list[str] = []
+        self._gnupg = folder / "gnupg"
+        self._gnupg.mkdir()
+        self._files = folder / "files"
+        self._releases = self._files / "mountpoint-s3-release"
+        keys = self._releases / "public_keys/KEYS"
+        keys.parent.mkdir(parents=True)
+        (self._files / "apt").symlink_to(apt)
+        self._signer = Signer(self._gnupg / "release", OWNER)
+        self.fingerprint = self._signer.fingerprint
+        keys.write_text(self._signer.public_key, encoding="ascii")
+        try:
+            handler = functools.partial(_Handler, self.requests, directory=str(self._files))
+            self._server = _Server((address, 0), handler)
+        except BaseException:
+            self._signer.close()
+            raise
+        self.url = f"http://{address}:{self._server.server_address[1]}"
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, args=(0.05,), name="mirror", daemon=True
+        )
+        self._thread.start()
+
+    def publish(self, package: Path, version: str) -> None:
+        """Release a .deb under `version`, signed, and as the latest from now on."""
+        architecture = run("dpkg-deb", "--field", str(package), "Architecture").strip()
+        for folder in ARCHITECTURES[architecture]:
+            release = self._releases / version / folder / f"mount-s3-{version}-{folder}.deb"
+            release.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(package, release)
+            self._signer.sign(release, _signature(release))
+            latest = self._releases / "latest" / folder / "mount-s3.deb"
+            latest.parent.mkdir(parents=True, exist_ok=True)
+            # Links, so that what breaks a release breaks it as the latest one, too.
+            for link, target in ((latest, release), (_signature(latest), _signature(release))):
+                link.unlink(missing_ok=True)
+                link.symlink_to(target)
+
+    def truncate(self, version: str) -> None:
+        """Cut the packages of a release in half, as an interrupted upload does."""
+        for package in self._packages(version):
+            content = package.read_bytes()
+            package.write_bytes(content[: len(content) // 2])
+
+    def corrupt_signature(self, version: str) -> None:
+        """Put something else in the place of a release's signatures."""
+        for package in self._packages(version):
+            _signature(package).write_text("this is not a signature\n", encoding="ascii")
+
+    def resign_with_unknown_key(self, version: str) -> None:
+        """Sign a release's packages correctly, but with a key that nobody has heard of."""
+        stranger = Signer(self._gnupg / f"stranger-{version}", STRANGER)
+        try:
+            for package in self._packages(version):
+                stranger.sign(package, _signature(package))
+        finally:
+            stranger.close()
+
+    def _packages(self, version: str) -> list[Path]:
+        packages = sorted((self._releases / version).glob("*/*.deb"))
+        if not packages:
+            raise LookupError(f"version {version} was never published")
+        return packages
+
+    def close(self) -> None:
+        """Stop listening, and end GnuPG's agent."""
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+        self._signer.close()
+
+
+def _signature(package: Path) -> Path:
+    return package.with_name(f"{package.name}.asc")
+
+
+class _Server(socketserver.ThreadingTCPServer):
+    """http.server.ThreadingHTTPServer, except that it does not ask the DNS for its own name."""
+
+    daemon_threads = True
+
+
+class _Handler(http.server.SimpleHTTPRequestHandler):
+    """Serves files, and writes each request to a list instead of to the terminal."""
+
+    protocol_version = "HTTP/1.1"  # apt keeps its connection open
+    timeout = 60  # seconds without a request, after which a connection is closed
+
+    def __init__(self, requests: list[str], *args: object, directory: str) -> None:
+        self._requests = requests
+        super().__init__(*args, directory=directory)  # type: ignore[arg-type]
+
+    def log_request(self, code: object = "-", size: object = "-") -> None:
+        self._requests.append(self.path)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Say nothing."""

@@ -1,0 +1,229 @@
+"""A node: a real systemd machine in a container, to be booted, cut off, killed and rebooted."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import posixpath
+import shutil
+import subprocess
+import uuid
+from typing import TYPE_CHECKING
+
+from cluster.cgroup import Cgroup
+from cluster.command import Command, CommandError
+from cluster.host import run
+from cluster.nspawn import BootError, Machine
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from cluster.image import Image
+    from cluster.network import Link
+
+# What cloud-init and the SSM agent give to root's commands: a PATH and hardly anything else.
+ENVIRONMENT = {
+    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    "AWS_EC2_METADATA_DISABLED": "true",
+}
+WRITE = """
+set -e
+mkdir -p -- "$(dirname -- "$1")"
+temporary=$(mktemp -- "$1.XXXXXX")
+cat > "$temporary"
+chmod -- "$2" "$temporary"
+mv -f -- "$temporary" "$1"
+"""
+
+
+class Node:
+    """A machine with a root file system, a network address and, while it is on, a systemd.
+
+    name: its host name. address: its IPv4 address. root: its root file system as this machine
+    sees it, without what the running node mounts on top of it (/run, /tmp, S3).
+    """
+
+    def __init__(self, name: str, image: Image, link: Link, folder: Path) -> None:
+        """Make a powered-off node; it owns `link` and the new directory `folder` from now on."""
+        self.name = name
+        self.address = link.address
+        self.root = folder / "root"
+        self._link = link
+        self._folder = folder
+        self._machine: Machine | None = None
+        self._numbers = itertools.count(1)
+        with contextlib.ExitStack() as undo:
+            undo.callback(link.close)
+            folder.mkdir()
+            undo.callback(shutil.rmtree, folder)
+            self._mount(image)
+            undo.callback(run, "umount", str(self.root))
+            self._group = Cgroup.create(link.name)
+            undo.callback(self._group.remove)
+            undo.callback(self.kill)
+            self._give_identity()
+            self._undo = undo.pop_all()
+
+    def _mount(self, image: Image) -> None:
+        upper, work = self._folder / "upper", self._folder / "work"
+        for directory in (upper, work, self.root):
+            directory.mkdir()
+        layers = f"lowerdir={image.root},upperdir={upper},workdir={work}"
+        run("mount", "-t", "overlay", "-o", layers, "overlay", str(self.root))
+
+    def _give_identity(self) -> None:
+        """Write what makes it this machine; without a machine id, each boot had another journal."""
+        etc = self.root / "etc"
+        (etc / "machine-id").write_text(f"{uuid.uuid4().hex}\n", encoding="ascii")
+        (etc / "hostname").write_text(f"{self.name}\n", encoding="ascii")
+        hosts = f"127.0.0.1 localhost\n{self.address} {self.name}\n"
+        (etc / "hosts").write_text(hosts, encoding="ascii")
+
+    @property
+    def is_on(self) -> bool:
+        """Whether the machine runs; False also after it has gone down by itself."""
+        return self._machine is not None and self._machine.is_up()
+
+    @property
+    def leader_pid(self) -> int:
+        """The host's id of the node's PID 1; raises RuntimeError while the node is off."""
+        return self._running().leader
+
+    def _running(self) -> Machine:
+        if self._machine is None or not self._machine.is_up():
+            raise RuntimeError(f"{self.name} is off")
+        return self._machine
+
+    def boot(self) -> None:
+        """Power on, and return when systemd has started everything (or given up on some of it).
+
+        Raises cluster.nspawn.BootError when that takes more than BOOT_DEADLINE seconds.
+        """
+        if self.is_on:
+            raise RuntimeError(f"{self.name} is on already")
+        self.kill()  # it may have gone down by itself
+        group = self._group.child(f"boot-{next(self._numbers)}")
+        self._machine = Machine(self.root, self.name, self._link, group, self._folder)
+        state = self.run(["systemctl", "is-system-running", "--wait"], check=False).stdout.strip()
+        if state not in {"running", "degraded"}:
+            raise BootError(f"systemd on {self.name} is {state!r}")
+
+    def power_off(self) -> None:
+        """Shut down cleanly; raises TimeoutError when it takes longer than POWER_OFF_DEADLINE."""
+        machine = self._running()
+        # The command may be ended by the shutdown that it has started: no exit code to check.
+        self.run(["systemctl", "poweroff"], check=False)
+        machine.wait_until_off()
+        self._machine = None
+
+    def kill(self) -> None:
+        """Lose power, if it is on: every process is gone; what was written stays."""
+        if self._machine is not None:
+            self._machine.kill()
+            self._machine = None
+
+    def reboot(self) -> None:
+        """Shut down cleanly and boot again."""
+        self.power_off()
+        self.boot()
+
+    def cut(self) -> None:
+        """Cut it off the network: packets vanish without an answer."""
+        self._link.cut()
+
+    def reconnect(self) -> None:
+        """Undo cut()."""
+        self._link.reconnect()
+
+    def close(self) -> None:
+        """Kill the node and remove all of it; twice is once."""
+        self._undo.close()
+
+    def popen(
+        self,
+        argv: Sequence[str],
+        *,
+        user: str | None = None,
+        env: Mapping[str, str] | None = None,
+        cwd: str = "/",
+        stdin: int = subprocess.DEVNULL,
+    ) -> Command:
+        """Start `argv` in the node and return at once; on a powered-off one, in a mere chroot.
+
+        It runs as root without HOME, or as `user` with the user's groups and HOME; `env` is added
+        to ENVIRONMENT. It belongs to no unit, so it outlives every service, but not the node.
+        """
+        environment = dict(ENVIRONMENT)
+        become: tuple[str, ...] = ()
+        enter: tuple[str, ...]
+        if user is not None:
+            uid, gid, environment["HOME"] = self._account(user)
+            become = ("setpriv", f"--reuid={uid}", f"--regid={gid}", "--init-groups", "--")
+        environment.update(env or {})
+        if self._machine is not None and self._machine.is_up():
+            place = self._machine.payload()
+            enter = ("nsenter", f"--target={self._machine.leader}", "--all", "--")
+        else:
+            place = self._group
+            enter = ("chroot", str(self.root))
+        settings = ("--ignore-environment", f"--chdir={cwd}")
+        variables = (f"{name}={value}" for name, value in environment.items())
+        command = Command(
+            (*enter, "/usr/bin/env", *settings, *variables, *become, *argv),
+            place.child(f"command-{next(self._numbers)}"),
+            stdin=stdin,
+        )
+        command.args = list(argv)  # what subprocess shows in its messages
+        return command
+
+    def _account(self, user: str) -> tuple[str, str, str]:
+        """Return uid, gid and home directory; raises KeyError for a user that the node lacks."""
+        for line in (self.root / "etc/passwd").read_text(encoding="utf-8").splitlines():
+            name, _, uid, gid, _, home, _ = line.split(":")
+            if name == user:
+                return uid, gid, home
+        raise KeyError(f"no user {user} on {self.name}")
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        user: str | None = None,
+        env: Mapping[str, str] | None = None,
+        cwd: str = "/",
+        check: bool = True,
+        timeout: float = 60.0,
+        input: str | None = None,  # the name that subprocess.run gave it
+    ) -> subprocess.CompletedProcess[str]:
+        """Run `argv` in the node as popen() does and return what it said.
+
+        Raises CommandError where `check` is set and it exits non-zero. After `timeout` seconds it
+        is killed, with all that it has started, and subprocess.TimeoutExpired is raised.
+        """
+        stdin = subprocess.DEVNULL if input is None else subprocess.PIPE
+        with self.popen(argv, user=user, env=env, cwd=cwd, stdin=stdin) as command:
+            try:
+                stdout, stderr = command.communicate(input, timeout)
+            except BaseException:
+                command.kill()
+                raise
+        command.group.remove_if_empty()
+        if check and command.returncode != 0:
+            raise CommandError(command.returncode, list(argv), stdout, stderr)
+        return subprocess.CompletedProcess(list(argv), command.returncode, stdout, stderr)
+
+    def read(self, path: str) -> str:
+        """Return a file's text; raises FileNotFoundError, and CommandError for other troubles."""
+        if not self.exists(path):
+            raise FileNotFoundError(f"{self.name}:{path}")
+        return self.run(["cat", "--", path]).stdout
+
+    def write(self, path: str, text: str, mode: int = 0o644) -> None:
+        """Write a file whole, as root and with exactly `mode`, and make its directories."""
+        target = posixpath.normpath(path)
+        self.run(["sh", "-c", WRITE, "sh", target, f"{mode:o}"], input=text)
+
+    def exists(self, path: str) -> bool:
+        """Return whether there is something at `path`; a dangling link is nothing."""
+        return self.run(["test", "-e", path], check=False).returncode == 0
