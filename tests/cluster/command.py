@@ -7,13 +7,20 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import PurePath
 
     from cluster.cgroup import Cgroup
 
 OUTPUT_SHOWN = 4000  # characters of each stream in an error message
+REAP_DEADLINE = 1.0  # seconds
 
-# $0 is the control group, "$@" the command: it has to be in there before it can start anything.
-IN_GROUP = 'echo $$ > "$0/cgroup.procs" && exec "$@"'
+
+def joining(group: PurePath) -> tuple[str, ...]:
+    """Return what has to stand before a command so that it joins `group` before it does anything.
+
+    `group` is the control group's directory as it is seen where the command runs.
+    """
+    return ("/bin/sh", "-c", 'echo $$ > "$0/cgroup.procs" && exec "$@"', str(group))
 
 
 class CommandError(subprocess.CalledProcessError):
@@ -35,10 +42,10 @@ class Command(subprocess.Popen[str]):
     """
 
     def __init__(self, argv: Sequence[str], group: Cgroup, *, stdin: int) -> None:
-        """Start `argv`; `stdin` is subprocess.PIPE or subprocess.DEVNULL."""
+        """Start `argv`, of which one part is joining(); `stdin` is PIPE or DEVNULL."""
         self.group = group
         super().__init__(
-            ("sh", "-c", IN_GROUP, str(group.path), *argv),
+            argv,
             stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -51,4 +58,9 @@ class Command(subprocess.Popen[str]):
     def kill(self) -> None:
         """Send SIGKILL to the command and everything that it has started, at the same moment."""
         self.group.kill()
-        super().kill()  # in case it was still on its way into the group
+        # What stays outside of the group ends by itself when it has reaped the command. Killed
+        # before, it would leave a zombie in the node to this machine's PID 1, which may not care.
+        try:
+            self.wait(REAP_DEADLINE)
+        except subprocess.TimeoutExpired:
+            super().kill()

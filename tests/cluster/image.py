@@ -56,6 +56,22 @@ MASKED_UNITS = (
     "systemd-pstore.service",
     "systemd-sysctl.service",
 )
+# The unit to which a test's commands in a node belong, as on a real one they belong to cloud-init
+# or the SSM agent. Without a unit they would be there until the very end of a shutdown, where
+# systemd waits for ten seconds for processes whose parent is outside of the node.
+VISITORS = "visitors.service"
+VISITORS_UNIT = """\
+[Unit]
+Description=Commands from outside of the node
+
+[Service]
+ExecStart=/bin/sleep infinity
+Delegate=yes
+TimeoutStopSec=10
+
+[Install]
+WantedBy=multi-user.target
+"""
 BUILD_DEADLINE = 900.0  # seconds; about one minute on a fast mirror
 
 
@@ -145,6 +161,8 @@ def _set_up(root: Path) -> None:
         "--shell=/bin/bash", CLUSTER_USER,
     )  # fmt: skip
     _isolated("systemctl", f"--root={root}", "mask", *MASKED_UNITS)
+    (root / "etc/systemd/system" / VISITORS).write_text(VISITORS_UNIT, encoding="ascii")
+    _isolated("systemctl", f"--root={root}", "enable", VISITORS)
     (root / "var/log/journal").mkdir(exist_ok=True)  # its presence makes the journal persistent
     (root / "etc/machine-id").write_text("", encoding="ascii")
     for made_by_debootstrap in ("etc/hostname", "etc/resolv.conf"):

@@ -8,10 +8,11 @@ import posixpath
 import shutil
 import subprocess
 import uuid
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from cluster.cgroup import Cgroup
-from cluster.command import Command, CommandError
+from cluster.command import Command, CommandError, joining
 from cluster.host import run
 from cluster.nspawn import BootError, Machine
 
@@ -152,28 +153,28 @@ class Node:
         """Start `argv` in the node and return at once; on a powered-off one, in a mere chroot.
 
         It runs as root without HOME, or as `user` with the user's groups and HOME; `env` is added
-        to ENVIRONMENT. It belongs to no unit, so it outlives every service, but not the node.
+        to ENVIRONMENT. What it leaves running belongs to the unit image.VISITORS.
         """
         environment = dict(ENVIRONMENT)
         become: tuple[str, ...] = ()
-        enter: tuple[str, ...]
         if user is not None:
             uid, gid, environment["HOME"] = self._account(user)
             become = ("setpriv", f"--reuid={uid}", f"--regid={gid}", "--init-groups", "--")
         environment.update(env or {})
-        if self._machine is not None and self._machine.is_up():
-            place = self._machine.payload()
-            enter = ("nsenter", f"--target={self._machine.leader}", "--all", "--")
-        else:
-            place = self._group
-            enter = ("chroot", str(self.root))
         settings = ("--ignore-environment", f"--chdir={cwd}")
         variables = (f"{name}={value}" for name, value in environment.items())
-        command = Command(
-            (*enter, "/usr/bin/env", *settings, *variables, *become, *argv),
-            place.child(f"command-{next(self._numbers)}"),
-            stdin=stdin,
-        )
+        program = ("/usr/bin/env", *settings, *variables, *become, *argv)
+        name = f"command-{next(self._numbers)}"
+        if self._machine is not None and self._machine.is_up():
+            group = self._machine.visitors().child(name)
+            # It joins its group once it is inside: nsenter stays outside, and is there to reap it.
+            inside = PurePosixPath("/sys/fs/cgroup") / group.path.relative_to(self._machine.payload)
+            enter = ("nsenter", f"--target={self._machine.leader}", "--all", "--")
+            line = (*enter, *joining(inside), *program)
+        else:
+            group = self._group.child(name)
+            line = (*joining(group.path), "chroot", str(self.root), *program)
+        command = Command(line, group, stdin=stdin)
         command.args = list(argv)  # what subprocess shows in its messages
         return command
 

@@ -9,6 +9,7 @@ import time
 from typing import TYPE_CHECKING
 
 from cluster.cgroup import Cgroup
+from cluster.image import VISITORS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -38,7 +39,8 @@ class BootError(Exception):
 class Machine:
     """One boot of a machine, from power on to power off.
 
-    leader: the host's id of its PID 1. group: the control group that holds all of it.
+    leader: the host's id of its PID 1. group: the control group that holds all of it. payload: the
+    one in there that the machine itself sees as the root of its tree.
     """
 
     def __init__(self, root: Path, hostname: str, link: Link, group: Cgroup, folder: Path) -> None:
@@ -49,6 +51,7 @@ class Machine:
         then, nor after any other exception.
         """
         self.group = group
+        self.payload = group.path / "payload"  # nspawn's name for it
         self._console = folder / "console.log"
         address = folder / "notify"
         address.unlink(missing_ok=True)
@@ -113,9 +116,9 @@ class Machine:
     def _last_words(self) -> str:
         return self._console.read_text(encoding="utf-8", errors="backslashreplace")[-3000:]
 
-    def payload(self) -> Cgroup:
-        """Return the control group that the machine itself sees as the root of its tree."""
-        return Cgroup(self.group.path / "payload")
+    def visitors(self) -> Cgroup:
+        """Return the control group of image.VISITORS, for commands that come from outside."""
+        return Cgroup(self.payload / "system.slice" / VISITORS)
 
     def is_up(self) -> bool:
         """Return False once it has gone down, by itself or by us."""
@@ -126,8 +129,9 @@ class Machine:
         try:
             self._process.wait(POWER_OFF_DEADLINE)
         except subprocess.TimeoutExpired:
+            words = self._last_words()
             raise TimeoutError(
-                f"still on {POWER_OFF_DEADLINE} s after power off: {self._last_words()}"
+                f"still on {POWER_OFF_DEADLINE} s after power off: {words}"
             ) from None
         self.kill()  # nothing runs any more: this removes its control group
 

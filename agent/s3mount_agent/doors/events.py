@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import select
 import signal
 import socket
+from collections.abc import Iterable
 from pathlib import Path
 from types import FrameType
 
 
 class Events:
-    """Wakes its owner when something is mounted or unmounted, or a signal comes.
+    """Wakes its owner when something is mounted or unmounted, a process ends, or a signal comes.
 
     SIGTERM and SIGINT set ``stopping``; SIGHUP only wakes.
     """
@@ -32,13 +35,25 @@ class Events:
         self._poll.register(self._mounts, select.POLLERR | select.POLLPRI)
         self._poll.register(self._receiver, select.POLLIN)
 
-    def wait(self, seconds: float) -> None:
-        """Returns at the next event, and at the latest after ``seconds``."""
+    def wait(self, seconds: float, pids: Iterable[int] = ()) -> None:
+        """Returns when something happens or one of the processes ends, at the latest after
+        ``seconds``."""
         if self.stopping:
             return
-        for descriptor, _ in self._poll.poll(seconds * 1000):
-            if descriptor == self._receiver.fileno():
-                self._receiver.recv(4096)
+        with contextlib.ExitStack() as stack:
+            for pid in pids:
+                self._watch(pid, stack)
+            for descriptor, _ in self._poll.poll(seconds * 1000):
+                if descriptor == self._receiver.fileno():
+                    self._receiver.recv(4096)
+
+    def _watch(self, pid: int, stack: contextlib.ExitStack) -> None:
+        """A pidfd becomes readable when its process ends: pidfd_open(2), Linux 5.3."""
+        with contextlib.suppress(OSError):  # it has ended already, or the kernel is older
+            descriptor = os.pidfd_open(pid)
+            stack.callback(os.close, descriptor)
+            self._poll.register(descriptor, select.POLLIN)
+            stack.callback(self._poll.unregister, descriptor)
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
         self.stopping = True

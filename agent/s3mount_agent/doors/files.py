@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -43,16 +43,17 @@ def write(path: Path, text: str, *, mode: int = 0o644) -> bool:
     with told_plainly(f"write {path}"):
         target = path.resolve()  # /etc/fuse.conf may be a link: the link must stay
         target.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+        name = target.with_name(f".{target.name}.{os.getpid()}.{threading.get_ident()}")
+        descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
             with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape") as stream:
                 stream.write(text)
                 stream.flush()
                 _copy_ownership(target, descriptor, mode)
                 os.fsync(descriptor)
-            Path(name).replace(target)
+            name.replace(target)
         except BaseException:
-            Path(name).unlink(missing_ok=True)
+            name.unlink(missing_ok=True)
             raise
         _sync_directory(target.parent)
     return True

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import re
@@ -71,6 +70,8 @@ def unmount(directory: str, *, lazy: bool = False) -> None:
     The system call, not umount(8), which looks at the directory and hangs with it. Raises
     ``mount-busy`` or ``program-failed``; what is not mounted is no error.
     """
+    import ctypes  # which costs those who only read the table 5 ms
+
     libc = ctypes.CDLL(None, use_errno=True)
     flags = _UMOUNT_NOFOLLOW | (_MNT_DETACH if lazy else 0)
     if libc.umount2(os.fsencode(directory), flags) == 0:
@@ -80,7 +81,11 @@ def unmount(directory: str, *, lazy: bool = False) -> None:
     if isinstance(error, FileNotFoundError) or number == errno.EINVAL:  # not a mount
         return
     if number == errno.EBUSY:
-        raise AgentError(Problem.MOUNT_BUSY, f"{directory} is in use")
+        from s3mount_agent.doors import holders
+
+        raise AgentError(
+            Problem.MOUNT_BUSY, f"{directory} is in use", cause=holders.of(directory) or None
+        )
     raise AgentError(
         Problem.PROGRAM_FAILED, f"{directory} could not be unmounted", cause=error.strerror
     )

@@ -90,8 +90,3 @@ def _read_cfnconfig(path: Path) -> dict[str, str]:
         if equals and not name.startswith("#"):
             values[name] = value.strip().strip("\"'")
     return values
-
-
-def hostname() -> str:
-    """The node's name."""
-    return platform.node()

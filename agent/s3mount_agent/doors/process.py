@@ -6,9 +6,9 @@ import contextlib
 import os
 import shlex
 import subprocess
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO
 
 from s3mount_agent.model.errors import AgentError, Problem
@@ -60,8 +60,9 @@ def run(
     Raises ``program-timeout``, or ``program-failed`` if it cannot be started or, with ``check``,
     if it does not end with 0.
     """
-    # Files, not pipes: a daemon that the program leaves behind would hold a pipe open for ever.
-    with tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr:
+    # Not pipes: a daemon that the program leaves behind would hold a pipe open for ever. Not files
+    # on a disk, which may be full.
+    with _memory("stdout") as stdout, _memory("stderr") as stderr:
         try:
             process = subprocess.Popen(
                 arguments,
@@ -96,6 +97,19 @@ def run(
     return completed
 
 
+def started(pid: int) -> int | None:
+    """When a process started, in clock ticks since boot, or None if it has ended.
+
+    It tells a process from a later one with the same pid. One that only waits to be reaped has
+    ended. Field 22 of /proc/PID/stat: proc_pid_stat(5).
+    """
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return None if fields[0] == "Z" else int(fields[19])
+
+
 def _wait(process: subprocess.Popen[bytes], timeout: float) -> bool:
     """Waits for the end of a process; past ``timeout`` it is killed, and abandoned if it still
     does not end: subprocess.run() would wait for ever for one that hangs in the kernel."""
@@ -107,6 +121,10 @@ def _wait(process: subprocess.Popen[bytes], timeout: float) -> bool:
             process.wait(_KILL_GRACE_SECONDS)
         return False
     return True
+
+
+def _memory(name: str) -> IO[bytes]:
+    return os.fdopen(os.memfd_create(name), "w+b")
 
 
 def _text(stream: IO[bytes]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,18 +95,20 @@ def reset_failed(unit: str) -> None:
 
 
 def errors_of(unit: str, invocation: str) -> str:
-    """What a unit's processes wrote to stderr in one of its runs, the last lines."""
+    """What a unit's processes wrote to stderr in one of its runs, or else in this boot: the end."""
     # The journal reads a unit's output when it comes to it; --sync waits until it has.
     process.run(["journalctl", "--sync"], timeout=_QUICK_SECONDS, check=False)
     matches = [f"_SYSTEMD_UNIT={unit}", "_TRANSPORT=stdout"]
-    if invocation:
-        matches.append(f"_SYSTEMD_INVOCATION_ID={invocation}")
-    answer = process.run(
-        ["journalctl", "--no-pager", "--quiet", "--output=cat", "--lines=20", *matches],
-        timeout=_QUICK_SECONDS,
-        check=False,
-    )
-    return answer.stdout
+    # By the time we ask, systemd may have begun the next run, which has said nothing yet.
+    for match in (f"_SYSTEMD_INVOCATION_ID={invocation}", "--boot"):
+        answer = process.run(
+            ["journalctl", "--no-pager", "--quiet", "--output=cat", "--lines=20", *matches, match],
+            timeout=_QUICK_SECONDS,
+            check=False,
+        )
+        if answer.stdout.strip():
+            return answer.stdout
+    return ""
 
 
 def notify(*assignments: str) -> None:
@@ -115,6 +116,8 @@ def notify(*assignments: str) -> None:
     address = os.environ.get("NOTIFY_SOCKET")
     if not address:
         return
+    import socket
+
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
         channel.connect("\0" + address[1:] if address.startswith("@") else address)
         channel.sendall("\n".join(assignments).encode())

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import time
 
-from s3mount_agent.doors import node
 from s3mount_agent.model.errors import Exit
 from s3mount_agent.model.states import NodeState, State
 from s3mount_agent.work import look, overview
@@ -50,7 +50,7 @@ def _table(seen: overview.Overview) -> str:
     told = seen.node
     where = " ".join(filter(None, [told.get("cluster"), told.get("role"), told.get("queue")]))
     lines = [
-        f"{look.sum_up(seen.sights).value}: {where or node.hostname()}"
+        f"{look.sum_up(seen.sights).value}: {where or os.uname().nodename}"
         f" (mode {told.get('mode', 'unknown')}, mount-s3 {told.get('mount_s3', 'not installed')},"
         f" agent {told.get('agent', 'unknown')}, looked at {seen.age})"
     ]

@@ -12,5 +12,5 @@ def main(arguments: list[str]) -> int:
     """``unit-hook clean|ready|stop DIRECTORY``, with $MAINPID from systemd."""
     if len(arguments) != 2 or arguments[0] not in HOOKS:
         raise AgentError(Problem.USAGE, "usage: s3mount-agent unit-hook clean|ready|stop DIRECTORY")
-    HOOKS[arguments[0]](arguments[1], int(os.environ.get("MAINPID") or 0))
-    return Exit.OK
+    done = HOOKS[arguments[0]](arguments[1], int(os.environ.get("MAINPID") or 0))
+    return Exit.OK if done else Exit.FAILED

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -11,8 +10,6 @@ from s3mount_agent.model.bucket import Bucket, parse_bucket
 from s3mount_agent.model.directory import parse_directory, require_apart
 from s3mount_agent.model.errors import AgentError, Problem
 from s3mount_agent.model.options import Options, parse_options
-
-UNIT_NAME = re.compile(r"mountpoint-s3-(?P<id>[0-9a-f]{8})\.service")
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -90,6 +89,8 @@ def _find(word: str) -> tuple[Flag, str | None]:
         return FLAGS[name[2:]], attached if equals else None
     if word[:1] == "-" and word[1:2] in SHORT_FLAGS:
         return SHORT_FLAGS[word[1:2]], word[2:].removeprefix("=") or None
+    import difflib
+
     close = difflib.get_close_matches(name.lstrip("-"), FLAGS, n=1)
     raise AgentError(
         Problem.OPTION_UNKNOWN,

@@ -6,10 +6,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
+from typing import TYPE_CHECKING
 
-from s3mount_agent.model.mounts import Mount
 from s3mount_agent.model.states import Presence
 from s3mount_agent.model.unit import Definition
+
+if TYPE_CHECKING:  # it would bring all of mount-s3's flags to `status`, which needs none
+    from s3mount_agent.model.mounts import Mount
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,11 @@ from s3mount_agent.doors.mount_s3 import Installed
 from s3mount_agent.doors.probe import Answer
 from s3mount_agent.model.configuration import Configuration
 from s3mount_agent.model.errors import AgentError, Problem
-from s3mount_agent.model.plan import Wanted
+from s3mount_agent.model.plan import Wanted, plan
 from s3mount_agent.model.roles import OnFailure
 from s3mount_agent.work import held, install, reconcile, service
 from s3mount_agent.work.context import Context, gather
+from s3mount_agent.work.observe import observe
 from s3mount_agent.work.reconcile import Failures
 from s3mount_agent.work.remember import remember
 from s3mount_agent.work.steps import Timeline
@@ -94,7 +95,8 @@ def _converge(configuration: Configuration, context: Context, timeline: Timeline
 
 def _mount(wanted: Sequence[Wanted], context: Context, timeline: Timeline) -> Failures:
     with timeline.step("mounts") as step:
-        todo, observed = reconcile.plan_for(wanted, context.supervisor)
+        observed = observe(context.supervisor)
+        todo = plan(wanted, observed)
         failures = reconcile.carry_out(
             todo,
             wanted,

@@ -16,6 +16,7 @@ from s3mount_agent.model.states import State
 from s3mount_agent.work import held, reconcile, service
 from s3mount_agent.work.context import Context, gather
 from s3mount_agent.work.look import Sight
+from s3mount_agent.work.observe import observe
 from s3mount_agent.work.remember import remember
 from s3mount_agent.work.troubles import Troubles
 
@@ -47,7 +48,8 @@ def _work(events: Events, daemon: Daemon) -> None:
             ready = True
             systemd.notify("READY=1")
         systemd.notify(f"STATUS={daemon.sentence}")
-        events.wait(daemon.pause(sights))
+        pids = [sight.pid for sight in sights or () if sight.pid]
+        events.wait(daemon.pause(sights), pids)
     systemd.notify("STOPPING=1")
 
 
@@ -108,7 +110,7 @@ class Daemon:
 
     def _reconcile(self, wanted: tuple[Wanted, ...], context: Context) -> None:
         self._troubles.keep_only({want.mount.id for want in wanted})
-        observed = reconcile.observe(context.supervisor)
+        observed = observe(context.supervisor)
         for want in wanted:
             self._take_note(want, observed, context)
         due = tuple(want for want in wanted if self._troubles.may_try(want.mount.id))

@@ -8,7 +8,7 @@ import stat
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from s3mount_agent.doors import belongings, files
+from s3mount_agent.doors import belongings, files, mount_table
 from s3mount_agent.doors.mount_table import Entry
 from s3mount_agent.model.directory import is_below
 from s3mount_agent.model.errors import AgentError, Problem
@@ -68,6 +68,8 @@ def make(directory: str) -> None:
 
     They belong to root: while nothing is mounted, nobody fills the node's disk by mistake.
     """
+    if mount_table.presence(directory) is not Presence.ABSENT:
+        return  # to look at what is mounted might hang, and a dead mount seems not to exist
     missing: list[Path] = []
     path = Path(directory)
     while not os.path.lexists(path):

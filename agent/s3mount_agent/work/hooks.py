@@ -6,10 +6,10 @@ agent's daemon does not, and none of them can hang on a mount.
 
 from __future__ import annotations
 
-import os
+import math
 import time
 
-from s3mount_agent.doors import mount_table, probe
+from s3mount_agent.doors import mount_table, probe, process
 from s3mount_agent.doors.probe import Answer
 from s3mount_agent.model.errors import AgentError, Problem
 from s3mount_agent.model.states import Presence
@@ -21,50 +21,49 @@ _PROBE_SECONDS = 5.0
 _POLL_SECONDS = 0.02
 
 
-def clean(directory: str, pid: int) -> None:
+def clean(directory: str, pid: int) -> bool:
     """Takes away what a dead mount-s3 left on a directory; anything else stays."""
     while mount_table.presence(directory) is Presence.MOUNTPOINT_S3:
         finding = probe.look(directory, timeout=_PROBE_SECONDS)
         if finding.answer is not Answer.DISCONNECTED:
-            return
+            break
         mount_table.unmount(directory, lazy=True)
+    return True
 
 
-def ready(directory: str, pid: int) -> None:
-    """Returns when mount-s3 has mounted; raises ``mount-not-ready`` if it ends or is too slow."""
+def ready(directory: str, pid: int) -> bool:
+    """Waits until mount-s3 has mounted: False if it ends before that, having said why itself.
+
+    Raises ``mount-not-ready`` if it takes too long.
+    """
     deadline = time.monotonic() + _READY_SECONDS
     while mount_table.presence(directory) is not Presence.MOUNTPOINT_S3:
-        if not _runs(pid):
-            raise AgentError(Problem.MOUNT_NOT_READY, f"mount-s3 ended before {directory} was up")
+        if process.started(pid) is None:
+            return False
         if time.monotonic() > deadline:
             raise AgentError(
                 Problem.MOUNT_NOT_READY,
                 f"{directory} was not up after {_READY_SECONDS:.0f} seconds",
+                patience=math.inf,
             )
         time.sleep(_POLL_SECONDS)
+    return True
 
 
-def stop(directory: str, pid: int) -> None:
+def stop(directory: str, pid: int) -> bool:
     """Unmounts, and waits until mount-s3 has ended by itself; raises ``mount-busy``.
 
     The wait matters: on its way out mount-s3 unmounts the directory once more, whatever lies on it
-    by then.
+    by then. False if it did not end.
     """
     if mount_table.presence(directory) is Presence.MOUNTPOINT_S3:
         mount_table.unmount(directory)
     deadline = time.monotonic() + _GONE_SECONDS
-    while _runs(pid) and time.monotonic() < deadline:
+    while process.started(pid) is not None:
+        if time.monotonic() > deadline:
+            return False
         time.sleep(_POLL_SECONDS)
+    return True
 
 
 HOOKS = {"clean": clean, "ready": ready, "stop": stop}
-
-
-def _runs(pid: int) -> bool:
-    if pid <= 0:
-        return False
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True

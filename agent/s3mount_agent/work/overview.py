@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from s3mount_agent.model.roles import Mode
-from s3mount_agent.work import held, look, reconcile, snapshot
+from s3mount_agent.work import held, look, snapshot
 from s3mount_agent.work.look import Sight
+from s3mount_agent.work.observe import observe
 from s3mount_agent.work.supervision import supervisor
 
 
@@ -28,7 +29,7 @@ def take() -> Overview:
     if known is None:
         return _from_configuration()
     mode = Mode(known.node.get("mode", Mode.SYSTEMD.value))
-    sights = look.look(known.rows, reconcile.observe(supervisor(mode)))
+    sights = look.look(known.rows, observe(supervisor(mode)))
     return Overview(known.node, sights, _age(known.at))
 
 
@@ -41,7 +42,7 @@ def _from_configuration() -> Overview:
     context = gather(configuration)
     down = held.load()
     rows = [snapshot.fresh_row(mount, held=mount.id in down) for mount in configuration.mounts]
-    sights = look.look(rows, reconcile.observe(context.supervisor))
+    sights = look.look(rows, observe(context.supervisor))
     return Overview(context.describe(mount_s3.find()), sights, "just now, without the daemon")
 
 

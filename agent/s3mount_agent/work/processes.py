@@ -63,10 +63,8 @@ class Processes:
     def start(self, want: Wanted) -> None:
         """Runs mount-s3 and returns when it has mounted."""
         self.start_later(want)
-        try:
-            hooks.ready(want.mount.directory, _living(want.mount.id) or 0)
-        except AgentError:
-            raise _explain(want.mount.id, want.definition) from None
+        if not hooks.ready(want.mount.directory, _living(want.mount.id) or 0):
+            raise _explain(want.mount.id, want.definition)
 
     def start_later(self, want: Wanted) -> None:
         """Runs mount-s3 in a session of its own, with nothing of ours open."""
@@ -85,7 +83,7 @@ class Processes:
                 start_new_session=True,
                 cwd="/",
             )
-        files.write(_HOME / f"{mount_id}.pid", f"{child.pid} {_started(child.pid)}\n")
+        files.write(_HOME / f"{mount_id}.pid", f"{child.pid} {process.started(child.pid)}\n")
 
     def failure(self, placed: Placed) -> AgentError | None:
         """What a process that has ended said."""
@@ -117,21 +115,10 @@ def _explain(mount_id: str, definition: Definition) -> AgentError:
     return mount_s3.explain(words, bucket=definition.bucket, directory=definition.directory)
 
 
-def _started(pid: int) -> str:
-    """When a process started, which tells it from a later one with the same pid; "" if it ended."""
-    import psutil
-
-    try:
-        found = psutil.Process(pid)
-        return "" if found.status() == psutil.STATUS_ZOMBIE else repr(found.create_time())
-    except psutil.NoSuchProcess:
-        return ""
-
-
 def _living(mount_id: str) -> int | None:
     """The pid of a mount's process, or None if it has ended."""
-    pid, _, started = (files.read(_HOME / f"{mount_id}.pid") or "").strip().partition(" ")
-    return int(pid) if started and _started(int(pid)) == started else None
+    pid, _, start = (files.read(_HOME / f"{mount_id}.pid") or "").strip().partition(" ")
+    return int(pid) if pid and str(process.started(int(pid))) == start else None
 
 
 def _end(mount_id: str) -> None:

@@ -11,7 +11,7 @@ from s3mount_agent.model.configuration import Configuration
 from s3mount_agent.model.errors import AgentError, Problem
 from s3mount_agent.model.mounts import Mount, Owner
 from s3mount_agent.model.options import require_known_to
-from s3mount_agent.model.plan import Action, Kind, Observed, Plan, Wanted, plan
+from s3mount_agent.model.plan import Action, Kind, Observed, Plan, Wanted
 from s3mount_agent.model.roles import Conduct
 from s3mount_agent.model.unit import Definition
 from s3mount_agent.work import directories
@@ -47,12 +47,6 @@ def want(
     return tuple(wanted)
 
 
-def observe(supervisor: Supervisor) -> Observed:
-    """The node as it is."""
-    presence = {directory: entry.presence for directory, entry in mount_table.read().items()}
-    return Observed(supervisor.placed(), presence)
-
-
 def require_possible(configuration: Configuration, supervisor: Supervisor) -> None:
     """Refuses mounts that this node has no room for, before anything is changed."""
     own = {placed.definition.directory for placed in supervisor.placed().values()}
@@ -80,19 +74,23 @@ def carry_out(
 
     stops = todo.of(Kind.STOP)
     failures = _each(stops, lambda action: supervisor.stop(observed.placed[action.id]))
+    _tell_done(stops, failures)
     stopped = [action for action in stops if action.id not in failures]
     if stopped:
         supervisor.remove([observed.placed[action.id] for action in stopped])
         directories.remove(action.directory for action in stopped if action.id not in by_id)
 
     starts = [action for action in todo.of(Kind.START) if action.id not in failures]
-    for action in starts:
-        directories.make(action.directory)
+    # One after the other: they share one record of what was made.
+    failures.update(_each(starts, lambda action: directories.make(action.directory), at_once=1))
+    starts = [action for action in starts if action.id not in failures]
     writes = [by_id[action.id] for action in (*todo.of(Kind.WRITE), *starts)]
     if writes:
         supervisor.write(writes)
 
-    return {**failures, **_each(starts, lambda action: start(by_id[action.id]))}
+    started = _each(starts, lambda action: start(by_id[action.id]))
+    _tell_done(starts, started)
+    return {**failures, **started}
 
 
 def start_patiently(supervisor: Supervisor, *, budget: float) -> Callable[[Wanted], None]:
@@ -108,37 +106,40 @@ def start_patiently(supervisor: Supervisor, *, budget: float) -> Callable[[Wante
     return start
 
 
-def plan_for(wanted: Sequence[Wanted], supervisor: Supervisor) -> tuple[Plan, Observed]:
-    """What is to be done now, and what that was judged by."""
-    observed = observe(supervisor)
-    return plan(wanted, observed), observed
-
-
-def _each(actions: Sequence[Action], do: Callable[[Action], None]) -> Failures:
+def _each(
+    actions: Sequence[Action], do: Callable[[Action], None], *, at_once: int = _AT_ONCE
+) -> Failures:
     def attempt(action: Action) -> AgentError | None:
         try:
             do(action)
         except AgentError as error:
-            _tell(action, error)
+            journal.event(
+                error.message,
+                action=action.kind.value,
+                result="failed",
+                mount=action.directory,
+                bucket=action.bucket,
+                error_code=error.problem.code,
+                priority=journal.ERROR,
+            )
             return error
-        _tell(action, None)
         return None
 
     if not actions:
         return {}
-    with ThreadPoolExecutor(min(_AT_ONCE, len(actions))) as pool:
+    with ThreadPoolExecutor(min(at_once, len(actions))) as pool:
         results = list(pool.map(attempt, actions))
     return {action.id: error for action, error in zip(actions, results) if error is not None}
 
 
-def _tell(action: Action, error: AgentError | None) -> None:
-    done = {Kind.STOP: "took down", Kind.WRITE: "wrote", Kind.START: "started"}[action.kind]
-    journal.event(
-        error.message if error else f"{done} {action.directory}, because {action.because}",
-        action=action.kind.value,
-        result="failed" if error else "done",
-        mount=action.directory,
-        bucket=action.bucket,
-        error_code=error.problem.code if error else "",
-        priority=journal.ERROR if error else journal.INFO,
-    )
+def _tell_done(actions: Sequence[Action], failures: Failures) -> None:
+    done = {Kind.STOP: "took down", Kind.START: "started"}
+    for action in actions:
+        if action.id not in failures:
+            journal.event(
+                f"{done[action.kind]} {action.directory}, because {action.because}",
+                action=action.kind.value,
+                result="done",
+                mount=action.directory,
+                bucket=action.bucket,
+            )

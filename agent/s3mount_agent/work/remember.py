@@ -7,8 +7,9 @@ from collections.abc import Iterable
 
 from s3mount_agent.doors.mount_s3 import Installed
 from s3mount_agent.model.mounts import Mount
-from s3mount_agent.work import held, look, reconcile, snapshot
+from s3mount_agent.work import held, look, snapshot
 from s3mount_agent.work.context import Context
+from s3mount_agent.work.observe import observe
 from s3mount_agent.work.reconcile import Failures
 
 
@@ -34,6 +35,6 @@ def remember(
                 failure=snapshot.failure_of(error) if error else None,
             )
         )
-    sights = look.look(rows, reconcile.observe(context.supervisor))
+    sights = look.look(rows, observe(context.supervisor))
     snapshot.save(context.describe(installed), (sight.row for sight in sights))
     return sights

@@ -7,11 +7,14 @@ import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from s3mount_agent.doors import files, installation
 from s3mount_agent.model.errors import AgentError
-from s3mount_agent.model.mounts import Mount
 from s3mount_agent.model.states import Failure, State
+
+if TYPE_CHECKING:
+    from s3mount_agent.model.mounts import Mount
 
 PATH = installation.RUN / "status.json"
 _SCHEMA = 1

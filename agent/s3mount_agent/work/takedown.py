@@ -13,6 +13,7 @@ from s3mount_agent.model.errors import AgentError, Problem
 from s3mount_agent.model.plan import plan
 from s3mount_agent.work import held, install, reconcile, service
 from s3mount_agent.work.context import Context, gather
+from s3mount_agent.work.observe import observe
 from s3mount_agent.work.reconcile import Failures
 from s3mount_agent.work.remember import remember
 
@@ -59,7 +60,7 @@ def _take_down(ids: frozenset[str], context: Context) -> Failures:
     before = held.load()
     # Held first: the daemon may look at any moment, and must not bring them back.
     held.save(before | ids)
-    observed = reconcile.observe(context.supervisor)
+    observed = observe(context.supervisor)
     placed = {each.id: each for each in observed.placed.values() if each.id in ids}
     observed = dataclasses.replace(observed, placed=placed)
     failures = reconcile.carry_out(

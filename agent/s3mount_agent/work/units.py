@@ -7,12 +7,12 @@ Either way the process has a cgroup of its own and stays when the agent goes.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from s3mount_agent.doors import files, installation, mount_s3, mount_table, systemd
+from s3mount_agent.doors import files, installation, mount_table, systemd
 from s3mount_agent.model.errors import AgentError
-from s3mount_agent.model.mounts import UNIT_NAME
 from s3mount_agent.model.plan import Placed, Wanted
 from s3mount_agent.model.roles import Mode
 from s3mount_agent.model.states import Presence
@@ -20,6 +20,7 @@ from s3mount_agent.model.unit import Definition, read_definition, render
 
 # A little more than the unit's own TimeoutStartSec=, which is to speak first.
 _START_SECONDS = 170.0
+_UNIT_NAME = re.compile(r"mountpoint-s3-[0-9a-f]{8}\.service")
 _PLACES = (systemd.ETC, systemd.RUN)  # in systemd's own order of precedence
 
 
@@ -128,6 +129,8 @@ class Units:
         )
 
     def _explain(self, unit: str, definition: Definition) -> AgentError:
+        from s3mount_agent.doors import mount_s3
+
         words = systemd.errors_of(unit, systemd.show([unit])[unit].invocation)
         return mount_s3.explain(words, bucket=definition.bucket, directory=definition.directory)
 
@@ -135,7 +138,7 @@ class Units:
 def _unit_files() -> Iterator[tuple[Path, str]]:
     for place in _PLACES:
         for path in sorted(place.glob("mountpoint-s3-*.service")):
-            text = files.read(path) if UNIT_NAME.fullmatch(path.name) else None
+            text = files.read(path) if _UNIT_NAME.fullmatch(path.name) else None
             if text is not None:
                 yield path, text
 

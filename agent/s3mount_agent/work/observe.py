@@ -1,0 +1,13 @@
+"""Looking at a node: what the agent placed, and what the mount table has. Touches no mount."""
+
+from __future__ import annotations
+
+from s3mount_agent.doors import mount_table
+from s3mount_agent.model.plan import Observed
+from s3mount_agent.work.supervision import Supervisor
+
+
+def observe(supervisor: Supervisor) -> Observed:
+    """The node as it is."""
+    presence = {directory: entry.presence for directory, entry in mount_table.read().items()}
+    return Observed(supervisor.placed(), presence)

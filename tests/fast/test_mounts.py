@@ -1,0 +1,150 @@
+"""A mount: its identity, its arguments, and the company it keeps."""
+
+from __future__ import annotations
+
+import pytest
+
+from s3mount_agent.model.errors import AgentError, Exit, Problem
+from s3mount_agent.model.mounts import Owner, parse_arguments, parse_mount
+
+UBUNTU = Owner(1000, 1000)
+
+
+@pytest.mark.parametrize(
+    ("bucket", "directory", "mount_id"),
+    [
+        ("hpc-dev-mountpoint-sample-2", "/mnt/s3", "585e79a6"),
+        ("hpc-dev-mountpoint-sample-1", "/mnt/s3-readonly", "91ef1212"),
+        ("hpc-dev-mountpoint-sample-2", "/mnt/s3/", "585e79a6"),
+        ("s3://hpc-dev-mountpoint-sample-2", "//mnt/s3", "585e79a6"),
+        ("s3://hpc-dev-mountpoint-sample-2/some/prefix/", "/mnt/s3", "585e79a6"),
+    ],
+)
+def test_the_identity_of_a_mount_is_frozen(bucket: str, directory: str, mount_id: str) -> None:
+    mount = parse_mount(bucket, directory, "--allow-other")
+    assert mount.id == mount_id
+    assert mount.unit == f"mountpoint-s3-{mount_id}.service"
+
+
+def test_the_description_is_what_systemctl_shows() -> None:
+    mount = parse_mount("s3://my-bucket/a/", "/mnt/s3", "")
+    assert mount.description == "Mount s3://my-bucket/a/ at /mnt/s3"
+
+
+@pytest.mark.parametrize(
+    ("options", "owner", "expected"),
+    [
+        (
+            "--allow-delete --allow-other",
+            UBUNTU,
+            "--allow-delete --allow-other --uid=1000 --gid=1000",
+        ),
+        ("--allow-other", None, "--allow-other"),
+        ("--allow-other", Owner(0, 0), "--allow-other"),
+        ("--allow-other", Owner(1000, 0), "--allow-other --uid=1000"),
+        ("--allow-other --uid 7", UBUNTU, "--allow-other --uid=7 --gid=1000"),
+        ("--allow-other --uid 7 --gid=8", UBUNTU, "--allow-other --uid=7 --gid=8"),
+        ("--allow-root", UBUNTU, "--allow-root --uid=1000 --gid=1000"),
+        (
+            "--read-only",
+            UBUNTU,
+            "--read-only --dir-mode=0700 --file-mode=0600 --allow-other --uid=1000 --gid=1000",
+        ),
+        (
+            "--dir-mode 0750",
+            UBUNTU,
+            "--dir-mode=0750 --file-mode=0600 --allow-other --uid=1000 --gid=1000",
+        ),
+    ],
+)
+def test_files_belong_to_the_owner_unless_the_options_say_otherwise(
+    options: str, owner: Owner | None, expected: str
+) -> None:
+    arguments = parse_mount("my-bucket", "/mnt/s3", options).arguments(owner)
+    assert arguments == (
+        "--foreground",
+        *expected.split(),
+        "--user-agent-prefix=s3mount-agent",
+        "my-bucket",
+        "/mnt/s3",
+    )
+
+
+def test_a_prefix_in_the_bucket_becomes_an_option() -> None:
+    arguments = parse_mount("s3://my-bucket/a b/", "/mnt/s3", "--allow-other").arguments(None)
+    assert "--prefix=a b/" in arguments
+    assert arguments[-2:] == ("my-bucket", "/mnt/s3")
+
+
+def test_the_users_own_user_agent_stays() -> None:
+    options = "--allow-other --user-agent-prefix mine"
+    arguments = parse_mount("my-bucket", "/mnt/s3", options).arguments(None)
+    assert [word for word in arguments if "user-agent" in word] == ["--user-agent-prefix=mine"]
+
+
+@pytest.mark.parametrize("options", ["--read-only", "--allow-other --read-only"])
+def test_read_only_is_known(options: str) -> None:
+    assert parse_mount("my-bucket", "/mnt/s3", options).read_only
+    assert not parse_mount("my-bucket", "/mnt/s3", "--allow-other").read_only
+
+
+def test_the_articles_form_gives_its_mounts_in_order() -> None:
+    mounts = parse_arguments(
+        ["bucket-one", "/mnt/one", "--read-only --allow-other", "bucket-two", "/mnt/two", ""]
+    )
+    assert [(m.bucket.name, m.directory, m.read_only) for m in mounts] == [
+        ("bucket-one", "/mnt/one", True),
+        ("bucket-two", "/mnt/two", False),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        ([], Problem.ARGS_NOT_TRIPLES),
+        (["my-bucket"], Problem.ARGS_NOT_TRIPLES),
+        (["my-bucket", "/mnt/s3"], Problem.ARGS_NOT_TRIPLES),
+        (["my-bucket", "/mnt/s3", "", "other"], Problem.ARGS_NOT_TRIPLES),
+        (["my-bucket", "/mnt/s3", "--read-only", "--allow-other"], Problem.ARGS_NOT_TRIPLES),
+        (["/mnt/s3", "my-bucket", ""], Problem.BUCKET_INVALID),
+        (["my-bucket", "--read-only", "/mnt/s3"], Problem.DIRECTORY_INVALID),
+        (["my-bucket", "/mnt/s3", "", "other", "/mnt/s3", ""], Problem.DIRECTORY_TWICE),
+        (["my-bucket", "/mnt/s3", "", "my-bucket", "/mnt/s3/", ""], Problem.DIRECTORY_TWICE),
+        (["my-bucket", "/mnt/s3", "", "other", "/mnt/s3/sub", ""], Problem.DIRECTORY_TWICE),
+        (["s3://my-bucket/a/", "/mnt/s3", "--prefix b/"], Problem.OPTION_CONFLICT),
+        (["my-bucket", "/mnt/s3", "--foreground"], Problem.OPTION_RESERVED),
+        (["my-bucket", "/mnt/s3", "--read-only '"], Problem.OPTIONS_UNBALANCED),
+    ],
+)
+def test_bad_arguments_are_refused_with_their_code(
+    arguments: list[str], problem: Problem
+) -> None:
+    with pytest.raises(AgentError) as caught:
+        parse_arguments(arguments)
+    assert caught.value.problem is problem
+    assert problem.exit_code is Exit.USAGE
+
+
+@pytest.mark.parametrize(
+    ("one", "two"),
+    [
+        ("/var/tmp/cache", "/var/tmp/cache"),
+        ("/var/tmp/cache", "/var/tmp/cache/"),
+        ("/var/tmp/cache", "/var/tmp//cache"),
+        ("/var/tmp/cache", "/var/tmp/./cache"),
+    ],
+)
+def test_two_mounts_cannot_share_a_cache_directory(one: str, two: str) -> None:
+    with pytest.raises(AgentError, match="cache") as caught:
+        parse_arguments(
+            ["bucket-one", "/mnt/one", f"--cache {one}", "bucket-two", "/mnt/two", f"--cache {two}"]
+        )
+    assert caught.value.problem is Problem.OPTION_CONFLICT
+
+
+def test_caches_of_their_own_are_accepted() -> None:
+    options = ("--cache /var/tmp/one", "--cache /var/tmp/two")
+    mounts = parse_arguments(
+        ["bucket-one", "/mnt/one", options[0], "bucket-two", "/mnt/two", options[1]]
+    )
+    assert len(mounts) == 2

@@ -1,0 +1,147 @@
+"""The one function that decides what changes on a node: situation by situation."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from s3mount_agent.model.mounts import parse_mount
+from s3mount_agent.model.plan import Action, Kind, Observed, Placed, Plan, Wanted, plan
+from s3mount_agent.model.roles import Mode
+from s3mount_agent.model.states import Presence
+from s3mount_agent.model.unit import Definition
+
+DIRECTORY = "/mnt/s3"
+OURS = {DIRECTORY: Presence.MOUNTPOINT_S3}
+OTHER = {DIRECTORY: Presence.OTHER}
+
+
+def wanted(
+    options: str = "--allow-other", *, bucket: str = "my-bucket", directory: str = DIRECTORY
+) -> Wanted:
+    mount = parse_mount(bucket, directory, options)
+    command = ("/usr/bin/mount-s3", *mount.arguments(None))
+    definition = Definition(bucket, directory, command, Mode.SYSTEMD, mount.read_only)
+    return Wanted(mount, definition, "text of " + definition.to_json())
+
+
+def placed(want: Wanted, *, active: bool = False, starting: bool = False) -> Placed:
+    pid = 4711 if active or starting else None
+    return Placed(want.mount.id, want.definition, want.text, active, starting, pid)
+
+
+WANT = wanted()
+UP = placed(WANT, active=True)
+DOWN = placed(WANT)
+RISING = placed(WANT, starting=True)
+OTHER_OPTIONS = placed(wanted("--read-only"), active=True)
+OTHER_BUCKET = placed(wanted(bucket="other-bucket"), active=True)
+OTHER_TEXT = dataclasses.replace(UP, text="from an older agent")
+UNSETTLED = dataclasses.replace(UP, settled=False)
+
+
+def kinds(found: Plan) -> list[tuple[str, str]]:
+    return [(action.kind.value, action.id) for action in found.actions]
+
+
+@pytest.mark.parametrize(
+    ("here", "presence", "expected"),
+    [
+        pytest.param(None, {}, ["start"], id="new"),
+        pytest.param(UP, OURS, [], id="unchanged"),
+        pytest.param(OTHER_OPTIONS, OURS, ["stop", "start"], id="options changed"),
+        pytest.param(
+            dataclasses.replace(OTHER_OPTIONS, active=False),
+            {},
+            ["stop", "start"],
+            id="options changed while down",
+        ),
+        pytest.param(DOWN, {}, ["start"], id="down"),
+        pytest.param(DOWN, OURS, ["start"], id="stale: process dead, mount left"),
+        pytest.param(UP, {}, ["stop", "start"], id="process alive, mount vanished"),
+        pytest.param(RISING, {}, [], id="starting"),
+        pytest.param(RISING, OURS, [], id="starting, just mounted"),
+        pytest.param(OTHER_TEXT, OURS, ["write"], id="text differs, same command"),
+        pytest.param(UNSETTLED, OURS, ["write"], id="unit not enabled or not reloaded"),
+        pytest.param(
+            dataclasses.replace(RISING, text="old"), {}, ["write"], id="text differs, starting"
+        ),
+        pytest.param(
+            dataclasses.replace(DOWN, text="old"), {}, ["start"], id="text differs and down"
+        ),
+    ],
+)
+def test_each_situation_has_its_actions(
+    here: Placed | None, presence: dict[str, Presence], expected: list[str]
+) -> None:
+    found = plan([WANT], Observed({here.id: here} if here else {}, presence))
+    assert kinds(found) == [(kind, WANT.mount.id) for kind in expected]
+    assert found.foreign == ()
+    assert bool(found) is bool(expected)
+    assert all(action.because and action.directory == DIRECTORY for action in found.actions)
+
+
+@pytest.mark.parametrize(
+    ("here", "presence"),
+    [
+        pytest.param(None, OTHER, id="another file system"),
+        pytest.param(None, OURS, id="a mount-s3 that the agent did not make"),
+        pytest.param(UP, OTHER, id="over-mounted while up"),
+        pytest.param(DOWN, OTHER, id="over-mounted while down"),
+        pytest.param(OTHER_OPTIONS, OTHER, id="over-mounted, options changed"),
+    ],
+)
+def test_what_the_agent_did_not_mount_is_reported_and_left_alone(
+    here: Placed | None, presence: dict[str, Presence]
+) -> None:
+    found = plan([WANT], Observed({here.id: here} if here else {}, presence))
+    assert found == Plan(foreign=(DIRECTORY,))
+
+
+@pytest.mark.parametrize("here", [UP, DOWN, RISING])
+@pytest.mark.parametrize("presence", [{}, OURS, OTHER])
+def test_a_mount_that_is_no_longer_wanted_is_stopped(
+    here: Placed, presence: dict[str, Presence]
+) -> None:
+    found = plan([], Observed({here.id: here}, presence))
+    assert kinds(found) == [("stop", here.id)]
+    assert found.actions[0].directory == DIRECTORY
+
+
+def test_another_bucket_on_the_same_directory_replaces_the_first() -> None:
+    found = plan([WANT], Observed({OTHER_BUCKET.id: OTHER_BUCKET}, OURS))
+    assert kinds(found) == [("stop", OTHER_BUCKET.id), ("start", WANT.mount.id)]
+    assert [action.bucket for action in found.actions] == ["other-bucket", "my-bucket"]
+
+
+def test_a_mount_that_moves_is_stopped_there_and_started_here() -> None:
+    there = placed(wanted(directory="/mnt/old"), active=True)
+    found = plan([WANT], Observed({there.id: there}, {"/mnt/old": Presence.MOUNTPOINT_S3}))
+    assert [(a.kind, a.directory) for a in found.actions] == [
+        (Kind.STOP, "/mnt/old"),
+        (Kind.START, DIRECTORY),
+    ]
+
+
+def test_one_mount_in_trouble_does_not_touch_the_others() -> None:
+    wants = [wanted(directory=f"/mnt/{n}") for n in range(5)]
+    here = {want.mount.id: placed(want, active=True) for want in wants}
+    presence = {f"/mnt/{n}": Presence.MOUNTPOINT_S3 for n in range(5) if n != 3}
+    found = plan(wants, Observed(here, presence))
+    assert {action.directory for action in found.actions} == {"/mnt/3"}
+
+
+def test_actions_can_be_had_by_kind() -> None:
+    stop = Action(Kind.STOP, "1", "/a", "b", "x")
+    start = Action(Kind.START, "1", "/a", "b", "x")
+    found = Plan((stop, start))
+    assert (found.of(Kind.STOP), found.of(Kind.WRITE), found.of(Kind.START)) == (
+        (stop,),
+        (),
+        (start,),
+    )
+
+
+def test_nothing_wanted_and_nothing_there_is_nothing_to_do() -> None:
+    assert plan([], Observed({}, OTHER)) == Plan()

@@ -1,0 +1,147 @@
+"""One cluster for all node tests, and nodes that live as long as a test or a module needs them."""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import itertools
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Callable
+
+import pytest
+from cluster.cluster import Cluster
+from mount_s3_package import Chosen, choose
+from node.article import COMPUTE, HEAD
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from cluster.node import Node
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+BOOTSTRAP = REPOSITORY / "dist/s3mount-bootstrap"
+NUMBERS = itertools.count(1)
+NewNode = Callable[[str], "Node"]
+
+
+@functools.cache
+def chosen() -> Chosen:
+    """The mount-s3 of this run; built or downloaded once, and removed with this process."""
+    directory = Path(tempfile.mkdtemp(prefix="mount-s3-"))
+    atexit.register(shutil.rmtree, directory)
+    return choose(directory)
+
+
+def pytest_report_collectionfinish(items: list[pytest.Item]) -> str | None:
+    """Says which mount-s3 is in use, before the first test.
+
+    Not pytest_report_header, which is asked of a conftest.py down here only when the tests of this
+    directory alone are run.
+    """
+    return chosen().sentence if any(item.get_closest_marker("node") for item in items) else None
+
+
+@pytest.fixture(scope="session")
+def package() -> Path:
+    """The mount-s3 package that the mirror offers."""
+    return chosen().path
+
+
+@pytest.fixture(scope="session")
+def cluster(package: Path) -> Iterator[Cluster]:
+    """A cluster with the article's buckets and the bootstrap file, built from what is here now."""
+    if os.geteuid() != 0:
+        pytest.fail("node tests boot systemd nodes: run them as root", pytrace=False)
+    if not Path("/dev/fuse").is_char_device():
+        pytest.fail("node tests mount through FUSE: this machine has no /dev/fuse", pytrace=False)
+    subprocess.run([sys.executable, str(REPOSITORY / "packaging/build_bootstrap.py")], check=True)
+    with Cluster(package, BOOTSTRAP) as running:
+        running.seed_article()
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def healthy_s3(request: pytest.FixtureRequest) -> Iterator[None]:
+    """No fault of S3 outlives the test that made it."""
+    yield
+    if "cluster" in request.fixturenames:
+        request.getfixturevalue("cluster").s3.heal()
+
+
+def _nodes(cluster: Cluster) -> Iterator[NewNode]:
+    made: list[Node] = []
+
+    def new(role: str) -> Node:
+        node = cluster.node(f"{role}-{next(NUMBERS)}", role)
+        made.append(node)
+        node.boot()
+        return node
+
+    yield new
+    for node in made:
+        node.close()
+
+
+@pytest.fixture
+def new_node(cluster: Cluster) -> Iterator[NewNode]:
+    """Boots fresh nodes, which are gone after the test."""
+    yield from _nodes(cluster)
+
+
+@pytest.fixture(scope="module")
+def new_module_node(cluster: Cluster) -> Iterator[NewNode]:
+    """Boots fresh nodes, which are gone after the module."""
+    yield from _nodes(cluster)
+
+
+@pytest.fixture
+def new_ready_node(new_node: NewNode, package: Path) -> NewNode:
+    """Boots nodes of an image that has mount-s3 already, without the agent."""
+    return functools.partial(_ready, new_node, package)
+
+
+@pytest.fixture(scope="module")
+def new_ready_module_node(new_module_node: NewNode, package: Path) -> NewNode:
+    """The same for a module."""
+    return functools.partial(_ready, new_module_node, package)
+
+
+def _ready(new: NewNode, package: Path, role: str) -> Node:
+    node = new(role)
+    shutil.copyfile(package, node.root / "root/mount-s3.deb")
+    quick = ["-qq", "--yes", "-o", "Dpkg::Options::=--force-unsafe-io"]
+    node.run(["apt-get", *quick, "update"])
+    node.run(
+        ["apt-get", *quick, "install", "libfuse2", "python3-systemd", "/root/mount-s3.deb"],
+        env={"DEBIAN_FRONTEND": "noninteractive"},
+    )
+    return node
+
+
+@pytest.fixture
+def head(cluster: Cluster, new_ready_node: NewNode) -> Node:
+    """A head node on which the article's bootstrap has succeeded."""
+    return _bootstrapped(cluster, new_ready_node("head"), HEAD)
+
+
+@pytest.fixture
+def compute(cluster: Cluster, new_ready_node: NewNode) -> Node:
+    """A compute node on which the article's bootstrap has succeeded."""
+    return _bootstrapped(cluster, new_ready_node("compute"), COMPUTE)
+
+
+@pytest.fixture(scope="module")
+def module_head(cluster: Cluster, new_ready_module_node: NewNode) -> Node:
+    """A head node on which the article's bootstrap has succeeded, for tests that leave it so."""
+    return _bootstrapped(cluster, new_ready_module_node("head"), HEAD)
+
+
+def _bootstrapped(cluster: Cluster, node: Node, arguments: tuple[str, ...]) -> Node:
+    action = cluster.custom_action(node, arguments)
+    assert action.returncode == 0, action.stdout + action.stderr
+    return node
