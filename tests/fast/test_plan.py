@@ -99,14 +99,22 @@ def test_what_the_agent_did_not_mount_is_reported_and_left_alone(
     assert found == Plan(foreign=(DIRECTORY,))
 
 
-@pytest.mark.parametrize("here", [UP, DOWN, RISING])
-@pytest.mark.parametrize("presence", [{}, OURS, OTHER])
+@pytest.mark.parametrize(
+    ("here", "presence"),
+    [(UP, {}), (UP, OURS), (RISING, {}), (RISING, OURS), (DOWN, {}), (DOWN, OURS), (DOWN, OTHER)],
+)
 def test_a_mount_that_is_no_longer_wanted_is_stopped(
     here: Placed, presence: dict[str, Presence]
 ) -> None:
     found = plan([], Observed({here.id: here}, presence))
     assert kinds(found) == [("stop", here.id)]
     assert found.actions[0].directory == DIRECTORY
+
+
+@pytest.mark.parametrize("here", [UP, RISING])
+def test_an_unwanted_mount_below_a_foreign_one_is_reported_and_not_stopped(here: Placed) -> None:
+    """On its way out mount-s3 unmounts its directory, whatever lies uppermost by then."""
+    assert plan([], Observed({here.id: here}, OTHER)) == Plan(foreign=(DIRECTORY,))
 
 
 def test_another_bucket_on_the_same_directory_replaces_the_first() -> None:

@@ -56,7 +56,6 @@ class Node:
     units: dict[str, Unit] = field(default_factory=dict)
     stacks: dict[str, list[int]] = field(default_factory=dict)
     processes: int = 0
-    harmed: list[str] = field(default_factory=list)
 
     def top(self, directory: str) -> int | None:
         stack = self.stacks.get(directory, [])
@@ -93,11 +92,14 @@ class Node:
         )
 
     def stop(self, key: str) -> None:
-        """Unmounts if mount-s3 lies uppermost, and ends the process, whose mount may stay below."""
+        """Unmounts if mount-s3 lies uppermost, and ends the process.
+
+        A process that ends unmounts its directory once more, whatever lies on it by then.
+        """
         unit = self.units[key]
-        directory = unit.definition.directory
-        if self.top(directory):
-            self.stacks[directory].pop()
+        stack = self.stacks.get(unit.definition.directory, [])
+        if stack and (stack[-1] or unit.process is not None):
+            stack.pop()
         unit.process, unit.starting = None, False
 
     def start(self, wanted: Wanted) -> None:
@@ -113,6 +115,17 @@ class Node:
         self.processes += 1
         unit.process = self.processes
         stack.append(unit.process)
+
+    def settle(self) -> None:
+        """Lets what is starting come up, or fail where something is in the way."""
+        for unit in self.units.values():
+            if unit.starting and unit.process is not None:
+                stack = self.stacks.setdefault(unit.definition.directory, [])
+                unit.starting = False
+                if stack:
+                    unit.process = None
+                else:
+                    stack.append(unit.process)
 
     def carry_out(self, todo: Plan, wanted: list[Wanted], limit: int) -> None:
         """As work.reconcile does it: stops, then writes, then starts; ends after ``limit``."""
@@ -165,6 +178,17 @@ class Faults(RuleBasedStateMachine):
         self.node.units[key].process = None
         self.node.units[key].starting = False
 
+    @precondition(lambda self: self.node.units)
+    @rule(data=st.data())
+    def systemd_restarts_a_mount(self, data: st.DataObject) -> None:
+        unit = self.node.units[data.draw(st.sampled_from(sorted(self.node.units)))]
+        if unit.process is None:
+            stack = self.node.stacks.setdefault(unit.definition.directory, [])
+            if stack and stack[-1]:
+                stack.pop()  # ExecStartPre clears what is dead
+            self.node.processes += 1
+            unit.process, unit.starting = self.node.processes, True
+
     @rule(directory=st.sampled_from(DIRECTORIES))
     def unmount_by_hand(self, directory: str) -> None:
         if self.node.stacks.get(directory):
@@ -208,6 +232,7 @@ class Faults(RuleBasedStateMachine):
 
     @rule()
     def converge(self) -> None:
+        self.node.settle()
         first = self.pass_once()
         if self.pass_once():
             self.pass_once()
@@ -215,16 +240,17 @@ class Faults(RuleBasedStateMachine):
         assert not last, f"no end: {last} after {first}"
         blocked = set(last.foreign)
         ids = {each.mount.id for each in self.wanted}
-        assert self.node.units.keys() <= ids
+        for key, unit in self.node.units.items():
+            assert key in ids or unit.definition.directory in blocked
         for each in self.wanted:
             if each.mount.directory not in blocked:
                 assert self.node.healthy(each.mount.id, each), each.mount.directory
                 assert self.node.units[each.mount.id].text == each.text
                 assert self.node.units[each.mount.id].settled
+        alive = {unit.process for unit in self.node.units.values() if unit.process is not None}
         for directory in DIRECTORIES:
             if directory not in {each.mount.directory for each in self.wanted}:
-                # A foreign mount stays; a mount of ours below it cannot be reached.
-                assert not self.node.top(directory)
+                assert self.node.top(directory) not in alive
 
     @invariant()
     def an_observation_has_one_plan(self) -> None:
@@ -232,5 +258,5 @@ class Faults(RuleBasedStateMachine):
         assert plan(self.wanted, observed) == plan(self.wanted, observed)
 
 
-Faults.TestCase.settings = settings(max_examples=150, stateful_step_count=25, deadline=None)
+Faults.TestCase.settings = settings(max_examples=300, stateful_step_count=25, deadline=None)
 TestFaults = Faults.TestCase

@@ -199,7 +199,7 @@ def test_contradictory_node_types_name_both_files_and_values(
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{", "[]", '"cluster"', '{"cluster": []}', '{"cluster": {}}', "{}"]
+    "text", ["", "{", "[]", '"cluster"', '{"cluster": []}', '{"cluster": {}}', '{"cluster": {"region": "x"}}']
 )
 def test_a_broken_dna_json_is_named(
     cluster: Cluster, node: Node, dna: object, text: str

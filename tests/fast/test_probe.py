@@ -1,0 +1,140 @@
+"""Looking at directories that may hang, and waking up when something happens."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from s3mount_agent.doors import probe
+from s3mount_agent.doors.probe import Answer, Finding
+
+MAY_MOUNT = os.geteuid() == 0 and Path("/dev/fuse").exists()
+
+# A FUSE file system of which nobody ever reads the requests, and then its end: what a hung and what
+# a dead mount-s3 look like. In a mount namespace of its own, so that nothing is left behind.
+HUNG = """
+import ctypes, os, sys, time
+from s3mount_agent.doors import mount_table, probe
+from s3mount_agent.work import hooks
+home = sys.argv[1]
+device = os.open("/dev/fuse", os.O_RDWR)
+options = f"fd={device},rootmode=40000,user_id=0,group_id=0,default_permissions"
+libc = ctypes.CDLL(None, use_errno=True)
+if libc.mount(b"mountpoint-s3", home.encode(), b"fuse", 6, options.encode()):
+    sys.exit(os.strerror(ctypes.get_errno()))
+began = time.monotonic()
+for ask in (probe.look, probe.list_first):
+    finding = ask(home, timeout=0.5)
+    print(finding.answer.value, finding.error)
+print("quick" if time.monotonic() - began < 4 else "slow", mount_table.presence(home).value)
+os.close(device)
+for ask in (probe.look, probe.list_first):
+    finding = ask(home, timeout=10)
+    print(finding.answer.value, finding.error)
+hooks.clean(home, 0)
+print(mount_table.presence(home).value)
+"""
+
+
+@pytest.mark.skipif(not MAY_MOUNT, reason="only root with /dev/fuse may mount")
+def test_a_hung_and_a_dead_mount_are_told_apart_and_only_the_dead_one_is_cleared(
+    tmp_path: Path,
+) -> None:
+    answer = subprocess.run(
+        ["unshare", "--mount", sys.executable, "-c", HUNG, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert answer.stdout.splitlines() == [
+        "silent None",
+        "silent None",
+        "quick mountpoint-s3",
+        "disconnected ENOTCONN",
+        "disconnected ENOTCONN",
+        "absent",
+    ], answer.stderr
+
+
+@pytest.mark.parametrize("ask", [probe.look, probe.list_first])
+def test_a_directory_answers(tmp_path: Path, ask: Callable[..., Finding]) -> None:
+    assert ask(str(tmp_path), timeout=20) == Finding(Answer.ANSWERS)
+    (tmp_path / "file").write_text("")
+    assert ask(str(tmp_path), timeout=20) == Finding(Answer.ANSWERS)
+
+
+@pytest.mark.parametrize(
+    ("name", "error"), [("none", "ENOENT"), ("file/below", "ENOTDIR"), ("x" * 300, "ENAMETOOLONG")]
+)
+def test_an_error_is_told_by_its_name(tmp_path: Path, name: str, error: str) -> None:
+    (tmp_path / "file").write_text("")
+    assert probe.look(str(tmp_path / name), timeout=20) == Finding(Answer.ERROR, error)
+
+
+def test_what_cannot_be_listed_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    assert probe.look(str(tmp_path / "file"), timeout=20).answer is Answer.ANSWERS
+    assert probe.list_first(str(tmp_path / "file"), timeout=20).error == "ENOTDIR"
+
+
+WAIT = """
+import sys, time
+from s3mount_agent.doors.events import Events
+events = Events()
+events.wait(0)  # takes what happened before we looked
+print("ready", flush=True)
+began = time.monotonic()
+events.wait(20)
+print(events.stopping, time.monotonic() - began < 15, flush=True)
+events.wait(20 if events.stopping else 0)
+print(time.monotonic() - began < 15)
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "stopping"),
+    [(signal.SIGTERM, True), (signal.SIGINT, True), (signal.SIGHUP, False)],
+)
+def test_a_signal_wakes_the_daemon(number: signal.Signals, stopping: bool) -> None:
+    child = subprocess.Popen([sys.executable, "-c", WAIT], stdout=subprocess.PIPE, text=True)
+    assert child.stdout
+    assert child.stdout.readline() == "ready\n"
+    time.sleep(0.1)
+    child.send_signal(number)
+    rest, _ = child.communicate(timeout=30)
+    assert rest.splitlines() == [f"{stopping} True", "True"]
+    assert child.returncode == 0
+
+
+MOUNT = """
+import subprocess, sys, threading, time
+from s3mount_agent.doors.events import Events
+events = Events()
+for words in (["mount", "-t", "tmpfs", "tmpfs", sys.argv[1]], ["umount", sys.argv[1]]):
+    events.wait(0)
+    threading.Timer(0.2, subprocess.run, [words]).start()
+    began = time.monotonic()
+    events.wait(20)
+    print(0.1 < time.monotonic() - began < 10)
+    time.sleep(0.2)
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount")
+def test_a_change_of_the_mount_table_wakes_the_daemon(tmp_path: Path) -> None:
+    answer = subprocess.run(
+        ["unshare", "--mount", sys.executable, "-c", MOUNT, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert answer.stdout.split() == ["True", "True"], answer.stderr
