@@ -29,7 +29,7 @@ def load(path: Path = PATH) -> Configuration:
         raise AgentError(Problem.NOT_CONFIGURED, f"this node has no {path}")
     try:
         document = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise AgentError(Problem.CONFIG_INVALID, f"{path} is not YAML", cause=str(error)) from None
     if not isinstance(document, Mapping) or not isinstance(document.get("mounts"), list):
         raise AgentError(Problem.CONFIG_INVALID, f"{path} has no list 'mounts'")

@@ -63,9 +63,16 @@ def _take_down(ids: frozenset[str], context: Context) -> Failures:
     observed = observe(context.supervisor)
     placed = {each.id: each for each in observed.placed.values() if each.id in ids}
     observed = dataclasses.replace(observed, placed=placed)
+    todo = plan((), observed)
     failures = reconcile.carry_out(
-        plan((), observed), (), observed, context.supervisor, start=context.supervisor.start_later
+        todo, (), observed, context.supervisor, start=context.supervisor.start_later
     )
+    for each in placed.values():
+        if each.definition.directory in todo.foreign:
+            failures[each.id] = AgentError(
+                Problem.DIRECTORY_IN_USE,
+                f"something else is mounted on {each.definition.directory}, over the agent's mount",
+            )
     held.save(before | ids.difference(failures))
     for each in placed.values():
         outcome = "in use" if each.id in failures else "unmounted"
