@@ -15,18 +15,19 @@ from types import FrameType
 class Events:
     """Wakes its owner when something is mounted or unmounted, a process ends, or a signal comes.
 
-    SIGTERM and SIGINT set ``stopping``; SIGHUP only wakes.
+    SIGTERM and SIGINT set ``stopping``; SIGHUP asks for a reload.
     """
 
     def __init__(self) -> None:
         self.stopping = False
+        self._reload = False
         self._receiver, sender = socket.socketpair()
         for end in (self._receiver, sender):
             end.settimeout(0)
         self._sender = sender
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
-        signal.signal(signal.SIGHUP, lambda number, frame: None)
+        signal.signal(signal.SIGHUP, self._ask_reload)
         # Python writes each signal's number here, so that none is missed before poll(2).
         signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)
         self._mounts = Path("/proc/self/mountinfo").open("rb")  # noqa: SIM115
@@ -38,7 +39,7 @@ class Events:
     def wait(self, seconds: float, pids: Iterable[int] = ()) -> None:
         """Returns when something happens or one of the processes ends, at the latest after
         ``seconds``."""
-        if self.stopping:
+        if self.stopping or self._reload:
             return
         with contextlib.ExitStack() as stack:
             for pid in pids:
@@ -46,6 +47,11 @@ class Events:
             for descriptor, _ in self._poll.poll(seconds * 1000):
                 if descriptor == self._receiver.fileno():
                     self._receiver.recv(4096)
+
+    def take_reload(self) -> bool:
+        """Whether a reload was asked for since the last time."""
+        asked, self._reload = self._reload, False
+        return asked
 
     def _watch(self, pid: int, stack: contextlib.ExitStack) -> None:
         """A pidfd becomes readable when its process ends: pidfd_open(2), Linux 5.3."""
@@ -57,3 +63,6 @@ class Events:
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
         self.stopping = True
+
+    def _ask_reload(self, number: int, frame: FrameType | None) -> None:
+        self._reload = True

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from s3mount_agent.doors import files, process
+from s3mount_agent.model.configuration import Install
 from s3mount_agent.model.errors import AgentError, Problem
 
 DEFAULT_URL = "https://s3.amazonaws.com/mountpoint-s3-release"
@@ -46,14 +47,15 @@ class Release:
     fingerprints: tuple[str, ...] = DEFAULT_FINGERPRINTS
 
     @staticmethod
-    def from_environment() -> Release:
-        """A mirror may be named in the agent's environment file, with the keys it signs with."""
+    def chosen(source: Install) -> Release:
+        """A mirror, and the keys it signs with, may be named in the configuration or, for this node
+        alone, in the agent's environment file."""
         named = os.environ.get("S3MOUNT_RELEASE_FINGERPRINTS", "")
         fingerprints = tuple(re.sub(r"[\s:]", "", f).upper() for f in named.split(",") if f)
         return Release(
-            os.environ.get("S3MOUNT_RELEASE_URL", DEFAULT_URL).rstrip("/"),
-            os.environ.get("S3MOUNT_RELEASE_VERSION", DEFAULT_VERSION),
-            fingerprints or DEFAULT_FINGERPRINTS,
+            (os.environ.get("S3MOUNT_RELEASE_URL") or source.url or DEFAULT_URL).rstrip("/"),
+            os.environ.get("S3MOUNT_RELEASE_VERSION") or source.version or DEFAULT_VERSION,
+            fingerprints or source.fingerprints or DEFAULT_FINGERPRINTS,
         )
 
     def package_url(self, architecture: str, extension: str) -> str:

@@ -7,6 +7,7 @@ import json
 import os
 import time
 
+from s3mount_agent.doors import origin
 from s3mount_agent.model.errors import Exit
 from s3mount_agent.model.states import NodeState, State
 from s3mount_agent.work import look, overview
@@ -43,7 +44,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _json(seen: overview.Overview) -> str:
-    return json.dumps(look.document(seen.node, seen.sights), separators=(",", ":"))
+    return json.dumps(look.document(seen.node, seen.sights, origin.load()), separators=(",", ":"))
 
 
 def _table(seen: overview.Overview) -> str:
@@ -62,7 +63,14 @@ def _table(seen: overview.Overview) -> str:
             f"  {sight.judgement.state.value:<9} {sight.row.path:<{width}}  {access}  "
             f"s3://{sight.row.bucket}  {pid}, since {sight.row.since}"
         )
+        if sight.row.pending:
+            lines.append(f"{'':12}pending: {sight.row.pending}")
         if sight.judgement.state is not State.OK:
             lines.append(f"{'':12}reason: {sight.judgement.reason}")
             lines.append(f"{'':12}hint: {sight.judgement.hint}")
+    followed = origin.load()
+    if followed is not None:
+        lines.append(f"  configuration: version {followed.shown} of {followed.url}")
+        if followed.problem:
+            lines.append(f"{'':12}problem: {followed.problem}")
     return "\n".join(lines)

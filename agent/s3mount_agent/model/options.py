@@ -51,7 +51,7 @@ def parse_options(text: str) -> Options:
             Problem.OPTIONS_UNBALANCED, f"the options {text!r} cannot be split into words: {error}"
         ) from None
     options = Options(tuple(_read_flags(iter(words))))
-    _require_company(options)
+    require_company(options)
     return options
 
 
@@ -114,7 +114,8 @@ def _read_value(flag: Flag, attached: str | None, words: Iterator[str]) -> str |
     return text
 
 
-def _require_company(options: Options) -> None:
+def require_company(options: Options) -> None:
+    """Refuses options that exclude or lack each other (``option-conflict``)."""
     for name, _ in options.flags:
         flag = FLAGS[name]
         rival = next((other for other in flag.conflicts if other in options), None)

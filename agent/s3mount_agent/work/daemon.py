@@ -1,7 +1,7 @@
-"""The service: brings the wanted mounts up after a boot, and back when they go.
+"""The service: keeps the mounts as the configuration says, after a boot and when things happen.
 
 It waits for nothing but events: mounts are started by their supervisor and looked at again when
-the mount table changes or the time has come, so that one mount never waits for another.
+something changes or the time has come, so that one mount never waits for another.
 """
 
 from __future__ import annotations
@@ -10,20 +10,22 @@ import time
 
 from s3mount_agent.doors import config_file, journal, lock, mount_s3, systemd
 from s3mount_agent.doors.events import Events
+from s3mount_agent.model.configuration import Configuration
 from s3mount_agent.model.errors import AgentError, Problem
-from s3mount_agent.model.plan import Kind, Observed, Wanted, plan
+from s3mount_agent.model.plan import Kind, Observed, Placed, Wanted, plan
 from s3mount_agent.model.states import State
-from s3mount_agent.work import held, reconcile, service
+from s3mount_agent.work import desired, held, reconcile, service
 from s3mount_agent.work.context import Context, gather
 from s3mount_agent.work.look import Sight
 from s3mount_agent.work.observe import observe
+from s3mount_agent.work.reconcile import Failures
+from s3mount_agent.work.refresher import Refresher
 from s3mount_agent.work.remember import remember
 from s3mount_agent.work.troubles import Troubles
 
 _ALONE_SECONDS = 10.0
 # Jobs wait for READY=1 after a reboot (Before=slurmd.service), but not for ever.
 _READY_SECONDS = 120.0
-_IDLE_SECONDS = 60.0
 _MOVING_SECONDS = 0.5
 _BLIND_SECONDS = 2.0
 _SETTLED = {State.OK, State.FAILED, State.FOREIGN}
@@ -33,10 +35,10 @@ _MOVING = {State.STARTING, State.STALE}
 def run() -> None:
     """Works until SIGTERM; the mounts stay."""
     with lock.hold("daemon", timeout=_ALONE_SECONDS, path=service.LOCK):
-        _work(Events(), Daemon())
+        _work(Events(), Daemon(), Refresher())
 
 
-def _work(events: Events, daemon: Daemon) -> None:
+def _work(events: Events, daemon: Daemon, refresher: Refresher) -> None:
     began = time.monotonic()
     ready = False
     while not events.stopping:
@@ -48,8 +50,9 @@ def _work(events: Events, daemon: Daemon) -> None:
             ready = True
             systemd.notify("READY=1")
         systemd.notify(f"STATUS={daemon.sentence}")
-        pids = [sight.pid for sight in sights or () if sight.pid]
-        events.wait(daemon.pause(sights), pids)
+        refresher.work(every=daemon.configuration.refresh, now=events.take_reload())
+        pids = [sight.pid for sight in sights or () if sight.pid] + refresher.pids
+        events.wait(min(daemon.pause(sights), refresher.pause()), pids)
     systemd.notify("STOPPING=1")
 
 
@@ -58,8 +61,9 @@ class Daemon:
 
     def __init__(self) -> None:
         self.sentence = "starting"
+        self.configuration = Configuration()
         self._troubles = Troubles()
-        self._configuration_written = 0.0
+        self._written = 0.0
 
     def cycle(self) -> tuple[Sight, ...] | None:
         """Starts what is down and may be tried, and saves what is seen; None if it cannot look."""
@@ -88,74 +92,76 @@ class Daemon:
         if any(sight.judgement.state in _MOVING for sight in sights):
             return _MOVING_SECONDS
         due = self._troubles.seconds_until_due()
-        return _IDLE_SECONDS if due is None else min(due, _IDLE_SECONDS)
+        idle = float(self.configuration.look_every)
+        return idle if due is None else min(due, idle)
 
     def _cycle(self) -> tuple[Sight, ...]:
-        configuration = config_file.load()
-        self._forget_if_rewritten()
-        context = gather(configuration)
-        down = held.load()
+        self._read_configuration()
+        context = gather(self.configuration)
         installed = mount_s3.find()
+        failures: Failures = {}
         if installed is not None:
-            mounts = [mount for mount in configuration.mounts if mount.id not in down]
-            wanted = reconcile.want(
-                mounts,
-                context.conduct,
-                owner=context.owner,
-                installed=installed,
-                supervisor=context.supervisor,
-            )
-            self._reconcile(wanted, context)
-        return remember(configuration.mounts, context, installed, self._troubles.failures())
+            wanted, failures = reconcile.want(context, installed)
+            down = held.load()
+            self._reconcile(tuple(each for each in wanted if each.mount.id not in down), context)
+        return remember(context, installed, {**self._troubles.failures(), **failures})
 
     def _reconcile(self, wanted: tuple[Wanted, ...], context: Context) -> None:
-        self._troubles.keep_only({want.mount.id for want in wanted})
         observed = observe(context.supervisor)
-        for want in wanted:
-            self._take_note(want, observed, context)
+        self._troubles.keep_only({want.mount.id for want in wanted} | set(observed.placed))
+        for placed in observed.placed.values():
+            self._take_note(placed, context)
+        # What has to wait is neither started, nor stopped, nor taken for unwanted.
         due = tuple(want for want in wanted if self._troubles.may_try(want.mount.id))
-        # What has to wait is neither started nor taken for unwanted.
-        waiting = {want.mount.id for want in wanted if want not in due}
-        visible = {key: value for key, value in observed.placed.items() if key not in waiting}
+        visible = {
+            mount_id: placed
+            for mount_id, placed in observed.placed.items()
+            if self._troubles.may_try(mount_id)
+        }
         seen = Observed(visible, observed.presence)
         todo = plan(due, seen)
-        failures = reconcile.carry_out(
-            todo, due, seen, context.supervisor, start=context.supervisor.start_later
-        )
+        start = context.supervisor.start_later
+        failures = reconcile.carry_out(todo, due, seen, context, start=start)
+        for action in todo.of(Kind.STOP):
+            self._troubles.over(action.id)
         for action in todo.of(Kind.START):
             self._troubles.trying(action.id)
         for mount_id, error in failures.items():
             self._troubles.note(mount_id, error)
 
-    def _take_note(self, want: Wanted, observed: Observed, context: Context) -> None:
+    def _take_note(self, placed: Placed, context: Context) -> None:
         """Learns how the last attempt to start a mount ended, if it has ended."""
-        mount = want.mount
-        placed = observed.placed.get(mount.id)
-        if placed is None or placed.starting:
+        if placed.starting or self._troubles.is_busy(placed.id):
             return
         if placed.active:
-            if self._troubles.over(mount.id):
-                _tell(want, f"{mount.directory} is mounted again", result="recovered")
+            if self._troubles.over(placed.id):
+                told = f"{placed.definition.directory} is mounted again"
+                _tell(placed, told, result="recovered")
             return
-        error = context.supervisor.failure(placed) if self._troubles.is_news(mount.id) else None
-        if error is not None and self._troubles.note(mount.id, error):
-            _tell(want, error.message, result="failed", error_code=error.problem.code)
+        error = context.supervisor.failure(placed) if self._troubles.is_news(placed.id) else None
+        if error is not None and self._troubles.note(placed.id, error):
+            _tell(placed, error.message, result="failed", error_code=error.problem.code)
 
-    def _forget_if_rewritten(self) -> None:
+    def _read_configuration(self) -> None:
         """A new configuration is a new chance for what had failed for good."""
-        written = config_file.PATH.stat().st_mtime
-        if written != self._configuration_written:
+        try:
+            written = config_file.PATH.stat().st_mtime
+        except FileNotFoundError:
+            written = 0.0
+        if written != self._written:
+            self.configuration = desired.in_force()
             self._troubles.clear()
-            self._configuration_written = written
+            self._troubles.longest_pause = float(self.configuration.retry_at_most_every)
+            self._written = written
 
 
-def _tell(want: Wanted, message: str, *, result: str, error_code: str = "") -> None:
+def _tell(placed: Placed, message: str, *, result: str, error_code: str = "") -> None:
     journal.event(
         message,
         action="start",
         result=result,
-        mount=want.mount.directory,
-        bucket=str(want.mount.bucket),
+        mount=placed.definition.directory,
+        bucket=placed.definition.bucket,
         error_code=error_code,
         priority=journal.ERROR if error_code else journal.INFO,
     )

@@ -10,13 +10,14 @@ from pathlib import Path
 
 from s3mount_agent.doors import belongings, files, fuse, mount_s3, node, packages, release
 from s3mount_agent.doors.mount_s3 import Installed
+from s3mount_agent.model.configuration import Install
 from s3mount_agent.model.errors import AgentError, Problem
 from s3mount_agent.work.retry import patiently
 
 _BUDGET_SECONDS = 600.0
 
 
-def ensure_mount_s3() -> tuple[Installed, bool]:
+def ensure_mount_s3(source: Install) -> tuple[Installed, bool]:
     """Returns the node's mount-s3, and whether it had to be installed."""
     found = mount_s3.find()
     if found:
@@ -25,7 +26,7 @@ def ensure_mount_s3() -> tuple[Installed, bool]:
     packages.require_space()
     _write_down_before()
     with tempfile.TemporaryDirectory(prefix="s3mount-agent-") as name:
-        patiently(lambda: _install(Path(name)), budget=_BUDGET_SECONDS)
+        patiently(lambda: _install(Path(name), source), budget=_BUDGET_SECONDS)
     _write_down_after()
     found = mount_s3.find()
     if found is None:
@@ -65,14 +66,14 @@ def take_back_packages() -> None:
     belongings.save(dataclasses.replace(made, packages=(), packages_before=None))
 
 
-def _install(directory: Path) -> None:
+def _install(directory: Path, source: Install) -> None:
     """One attempt: the lists and the package at the same time, then everything in one go."""
     # apt reads the package as its own user.
     directory.chmod(0o755)
     with ThreadPoolExecutor() as pool:
         fetched = pool.submit(
             release.fetch,
-            release.Release.from_environment(),
+            release.Release.chosen(source),
             node.architecture(),
             "deb",
             directory,

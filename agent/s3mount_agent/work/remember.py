@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
 
 from s3mount_agent.doors.mount_s3 import Installed
-from s3mount_agent.model.mounts import Mount
+from s3mount_agent.model.errors import Problem
 from s3mount_agent.work import held, look, snapshot
 from s3mount_agent.work.context import Context
 from s3mount_agent.work.observe import observe
@@ -14,27 +13,31 @@ from s3mount_agent.work.reconcile import Failures
 
 
 def remember(
-    mounts: Iterable[Mount],
-    context: Context,
-    installed: Installed | None,
-    failures: Failures,
+    context: Context, installed: Installed | None, failures: Failures
 ) -> tuple[look.Sight, ...]:
     """Looks at the mounts and saves what is seen; a state that lasts keeps its beginning."""
     before = snapshot.load()
     down = held.load()
+    observed = observe(context.supervisor)
     rows = []
-    for mount in mounts:
+    for mount in context.mounts:
         known = before.row(mount.id) if before else None
         error = failures.get(mount.id)
+        # A mount that is in use is up: it is the change to it that failed.
+        busy = error if error and error.problem is Problem.MOUNT_BUSY else None
         rows.append(
             dataclasses.replace(
                 known or snapshot.fresh_row(mount),
                 bucket=str(mount.bucket),
                 read_only=mount.read_only,
                 held=mount.id in down,
-                failure=snapshot.failure_of(error) if error else None,
+                pending=f"its new options wait: {busy.message}" if busy else None,
+                failure=snapshot.failure_of(error) if error and not busy else None,
             )
         )
-    sights = look.look(rows, observe(context.supervisor))
+    wanted = {mount.id for mount in context.mounts}
+    leaving = [each for each in observed.placed.values() if each.id not in wanted]
+    rows += map(snapshot.leaving_row, leaving)
+    sights = look.look(rows, observed)
     snapshot.save(context.describe(installed), (sight.row for sight in sights))
     return sights

@@ -36,6 +36,14 @@ def ensure_running() -> bool:
     return True
 
 
+def wake() -> None:
+    """Has the daemon look at once."""
+    if systemd.runs():
+        systemd.reload_later(_UNIT)
+    elif pid := lock.holder(LOCK):
+        os.kill(pid, signal.SIGHUP)
+
+
 def take_down() -> None:
     """Stops the daemon and removes its unit."""
     if not systemd.runs():

@@ -15,6 +15,7 @@ from s3mount_agent.model.states import Failure, State
 
 if TYPE_CHECKING:
     from s3mount_agent.model.mounts import Mount
+    from s3mount_agent.model.plan import Placed
 
 PATH = installation.RUN / "status.json"
 _SCHEMA = 1
@@ -31,6 +32,8 @@ class Row:
     state: State
     since: str
     held: bool = False
+    pending: str | None = None
+    """What waits until the mount is no longer in use."""
     failure: Failure | None = None
 
 
@@ -56,6 +59,20 @@ def fresh_row(mount: Mount, *, held: bool = False) -> Row:
     """A mount of which nothing is known yet."""
     return Row(
         mount.id, mount.directory, str(mount.bucket), mount.read_only, State.MISSING, now(), held
+    )
+
+
+def leaving_row(placed: Placed) -> Row:
+    """A mount that is no longer wanted, but still there."""
+    definition = placed.definition
+    return Row(
+        placed.id,
+        definition.directory,
+        definition.bucket,
+        definition.read_only,
+        State.OK,
+        now(),
+        pending="it is to be removed when it is no longer in use",
     )
 
 

@@ -89,12 +89,19 @@ class Units:
             return None
         return self._explain(unit, placed.definition)
 
-    def stop(self, placed: Placed) -> None:
-        """Unmounts before it stops the unit: while files are open neither happens."""
+    def stop(self, placed: Placed, *, force: bool = False) -> None:
+        """Unmounts before it stops the unit: while files are open neither happens.
+
+        By force the process is killed: it would live on for those files, and unmount whatever is on
+        the directory by then.
+        """
         directory = placed.definition.directory
         if mount_table.presence(directory) is Presence.MOUNTPOINT_S3:
             # Nothing is lost with a mount whose process is gone.
-            mount_table.unmount(directory, lazy=not (placed.active or placed.starting))
+            alive = placed.active or placed.starting
+            mount_table.unmount(directory, lazy=force or not alive)
+        if force:
+            systemd.kill(_unit(placed.id))
         systemd.stop(_unit(placed.id))
 
     def remove(self, placed: Sequence[Placed]) -> None:
