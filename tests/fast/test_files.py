@@ -76,9 +76,10 @@ def test_text_comes_back_as_it_was_written(tmp_path: Path, text: str) -> None:
 
 
 def test_nothing_is_left_beside_the_file(tmp_path: Path) -> None:
-    files.write(tmp_path / "file", "one")
-    files.write(tmp_path / "file", "two")
-    assert os.listdir(tmp_path) == ["file"]
+    path = tmp_path / "file"
+    files.write(path, "one")
+    files.write(path, "two")
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_reader_sees_the_old_text_or_the_new_one(tmp_path: Path) -> None:
@@ -108,7 +109,7 @@ def test_two_writers_at_once_leave_one_whole_text(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert path.read_text() in texts
-    assert os.listdir(tmp_path) == ["file"]
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_missing_file_reads_as_none(tmp_path: Path) -> None:

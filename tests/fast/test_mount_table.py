@@ -33,7 +33,12 @@ def test_a_mount_of_mount_s3_is_known(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("fstype", "source"),
-    [("ext4", "/dev/root"), ("fuse", "s3fs"), ("fuse.mountpoint-s3", "x"), ("nfs4", "mountpoint-s3")],
+    [
+        ("ext4", "/dev/root"),
+        ("fuse", "s3fs"),
+        ("fuse.mountpoint-s3", "x"),
+        ("nfs4", "mountpoint-s3"),
+    ],
 )
 def test_everything_else_is_other(tmp_path: Path, fstype: str, source: str) -> None:
     line = OURS.replace("fuse mountpoint-s3", f"{fstype} {source}")

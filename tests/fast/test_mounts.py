@@ -116,9 +116,7 @@ def test_the_articles_form_gives_its_mounts_in_order() -> None:
         (["my-bucket", "/mnt/s3", "--read-only '"], Problem.OPTIONS_UNBALANCED),
     ],
 )
-def test_bad_arguments_are_refused_with_their_code(
-    arguments: list[str], problem: Problem
-) -> None:
+def test_bad_arguments_are_refused_with_their_code(arguments: list[str], problem: Problem) -> None:
     with pytest.raises(AgentError) as caught:
         parse_arguments(arguments)
     assert caught.value.problem is problem

@@ -32,7 +32,7 @@ def want(bucket: str, directory: str, options: str) -> Wanted:
 
 
 WANTS = st.lists(
-    st.builds(want, st.sampled_from(BUCKETS), st.sampled_from(DIRECTORIES), st.sampled_from(OPTIONS)),
+    st.builds(want, *map(st.sampled_from, (BUCKETS, DIRECTORIES, OPTIONS))),
     unique_by=lambda w: w.mount.directory,
     max_size=3,
 )
@@ -40,7 +40,7 @@ WANTS = st.lists(
 
 @dataclass
 class Unit:
-    """A unit on the node: its file, what systemd has loaded, and its process (None: not running)."""
+    """A unit on the node: its file, what systemd has loaded, and its process if any."""
 
     definition: Definition
     text: str
@@ -130,7 +130,8 @@ class Node:
     def carry_out(self, todo: Plan, wanted: list[Wanted], limit: int) -> None:
         """As work.reconcile does it: stops, then writes, then starts; ends after ``limit``."""
         by_id = {each.mount.id: each for each in wanted}
-        for number, action in enumerate(sorted(todo.actions, key=lambda a: list(Kind).index(a.kind))):
+        actions = (action for kind in Kind for action in todo.of(kind))
+        for number, action in enumerate(actions):
             if number >= limit:
                 return
             if action.kind is Kind.STOP:

@@ -179,6 +179,9 @@ def test_a_programs_child_does_not_inherit_the_lock(tmp_path: Path) -> None:
 
 def test_a_place_without_a_lock_file_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(AgentError) as caught, lock.hold("x", timeout=0, path=tmp_path / "file/lock"):
+    with (
+        pytest.raises(AgentError) as caught,
+        lock.hold("x", timeout=0, path=tmp_path / "file/lock"),
+    ):
         pass
     assert caught.value.problem is Problem.FILE_FAILED

@@ -7,7 +7,7 @@ what is run by hand.
 from __future__ import annotations
 
 import os
-import shlex
+import re
 from pathlib import Path
 
 from s3mount_agent.doors import files
@@ -22,12 +22,17 @@ def parse(text: str) -> dict[str, str]:
         name, equals, value = line.strip().partition("=")
         if not equals or name[:1] in "#;":
             continue
-        try:
-            words = shlex.split(value)
-        except ValueError:
-            continue  # systemd ignores what it cannot read, too
-        values[name.strip()] = " ".join(words)
+        values[name.strip()] = _unquoted(value.strip())
     return values
+
+
+def _unquoted(value: str) -> str:
+    """Quotes count only around the whole value, and a backslash takes the next character as is."""
+    if value[:1] == "'" == value[-1:] and len(value) > 1:
+        return value[1:-1]
+    if value[:1] == '"' == value[-1:] and len(value) > 1:
+        return re.sub(r'\\(["\\`$])', r"\1", value[1:-1])
+    return re.sub(r"\\(.)", r"\1", value)
 
 
 def load(path: Path = PATH) -> None:

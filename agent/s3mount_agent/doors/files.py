@@ -27,7 +27,7 @@ def read(path: Path) -> str | None:
     """The text of a file, or None where there is no file. Raises ``file-failed``."""
     with told_plainly(f"read {path}"):
         try:
-            return path.read_text(encoding="utf-8", errors="surrogateescape")
+            return path.read_bytes().decode("utf-8", errors="surrogateescape")
         except FileNotFoundError:
             return None
 
@@ -46,8 +46,8 @@ def write(path: Path, text: str, *, mode: int = 0o644) -> bool:
         name = target.with_name(f".{target.name}.{os.getpid()}.{threading.get_ident()}")
         descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
-            with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape") as stream:
-                stream.write(text)
+            with os.fdopen(descriptor, "wb") as stream:
+                stream.write(text.encode("utf-8", errors="surrogateescape"))
                 stream.flush()
                 _copy_ownership(target, descriptor, mode)
                 os.fsync(descriptor)

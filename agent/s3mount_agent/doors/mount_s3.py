@@ -137,8 +137,11 @@ def _ask(program: str, changed: int) -> Installed | None:
 def explain(words: str, *, bucket: str, directory: str) -> AgentError:
     """What mount-s3's last words mean; words that nobody has read before are kept as they are."""
     cause = last_lines(words)
+    # A bucket may be called "forbidden": names are no reasons.
+    name = bucket.partition("/")[0] if not bucket.startswith("arn:") else bucket
+    plain = words.replace(f"bucket {name} in region", "").replace(directory, "")
     for reading in _READINGS:
-        match = reading.pattern.search(words)
+        match = reading.pattern.search(plain)
         if match:
             told = {"bucket": bucket, "directory": directory, **match.groupdict()}
             return AgentError(

@@ -38,7 +38,8 @@ class Entry:
 def read(path: Path = Path("/proc/self/mountinfo")) -> dict[str, Entry]:
     """What is mounted on each directory, the uppermost where several lie on each other."""
     table: dict[str, Entry] = {}
-    for line in path.read_text(encoding="utf-8", errors="surrogateescape").splitlines():
+    # A line ends with "\n" and nothing else: "\r", U+0085 and their like may stand in a path.
+    for line in os.fsdecode(path.read_bytes()).split("\n")[:-1]:
         entry = _parse(line)
         if entry.fstype == "autofs":
             continue  # the trigger below an automount, not a mount

@@ -73,7 +73,8 @@ def _read_dna(path: Path) -> dict[str, str]:
         return {}
     try:
         cluster = json.loads(text)["cluster"]
-        return {key: value for key, value in cluster.items() if isinstance(value, str)}
+        found = {key: value for key, value in cluster.items() if isinstance(value, str)}
+        return {"node_type": str(cluster.get("node_type", "")), **found}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise AgentError(
             Problem.NODE_TYPE,

@@ -11,7 +11,6 @@ import http.client
 import math
 import os
 import re
-import shutil
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
@@ -30,6 +29,7 @@ DEFAULT_FINGERPRINTS = (
     "673FE4061506BB469A0EF857BE397A52B086DA5A",
 )
 _TIMEOUT_SECONDS = 60.0
+_BUSY = (408, 429)
 _CHUNK_BYTES = 1 << 20
 _LARGEST_BYTES = 200 * _CHUNK_BYTES
 _ARMORED_KEY = re.compile(
@@ -143,11 +143,19 @@ def _download(url: str, target: Path) -> None:
             expected = int(response.headers.get("Content-Length") or 0)
             if expected > _LARGEST_BYTES:
                 raise AgentError(Problem.PACKAGE_BROKEN, f"{url} is larger than any mount-s3")
-            with files.told_plainly(f"write {target}"), target.open("wb") as file:
-                shutil.copyfileobj(response, file, _CHUNK_BYTES)
+            with files.told_plainly(f"write {target}"):
+                file = target.open("wb")
+            with file:
+                while chunk := response.read(_CHUNK_BYTES):
+                    with files.told_plainly(f"write {target}"):
+                        file.write(chunk)
     except (OSError, ValueError, http.client.HTTPException) as error:
         # What the server itself refuses (403, 404) it will refuse again.
-        refused = isinstance(error, urllib.error.HTTPError) and error.code < 500
+        refused = (
+            isinstance(error, urllib.error.HTTPError)
+            and error.code < 500
+            and error.code not in _BUSY
+        )
         raise AgentError(
             Problem.DOWNLOAD_FAILED,
             f"{url} could not be downloaded",

@@ -5,6 +5,7 @@ Imports nothing that a command may not need: ``status`` answers in tens of milli
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -47,19 +48,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     debug = "--debug" in words[:2]
     if debug:
         words.remove("--debug")
-    if not words or words[0] in ("-h", "--help", "help"):
-        print(_help())
-        return 0 if words else 2
-    if words[0] in ("-V", "--version"):
-        print(f"s3mount-agent {__version__}")
-        return 0
-    return guarded(lambda: _run(words[0], words[1:]), debug=debug)
+    return guarded(lambda: _run(words), debug=debug)
 
 
 def guarded(work: Callable[[], int], *, debug: bool = False) -> int:
     """Does some work and tells its errors; the one place where errors become exit codes."""
     try:
-        return work()
+        code = work()
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        # Nobody reads any more; the interpreter flushes once more on its way out.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except Exception as error:
         if debug:
             raise
@@ -68,7 +69,14 @@ def guarded(work: Callable[[], int], *, debug: bool = False) -> int:
         return 1
 
 
-def _run(name: str, arguments: list[str]) -> int:
+def _run(words: list[str]) -> int:
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(_help())
+        return 0 if words else 2
+    if words[0] in ("-V", "--version"):
+        print(f"s3mount-agent {__version__}")
+        return 0
+    name, arguments = words[0], words[1:]
     if name not in _COMMANDS and name not in _HIDDEN:
         from difflib import get_close_matches
 

@@ -6,18 +6,27 @@ import argparse
 import json
 import os
 import time
+from typing import NoReturn
 
 from s3mount_agent.doors import origin
-from s3mount_agent.model.errors import Exit
+from s3mount_agent.model.errors import AgentError, Exit, Problem
 from s3mount_agent.model.states import NodeState, State
 from s3mount_agent.work import look, overview
+from s3mount_agent.work.look import Sight
 
 _POLL_SECONDS = 0.2
+# What SSM Run Command shows of an output, with the final line break.
+_SSM_CHARACTERS = 2499
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise AgentError(Problem.USAGE, message, hint="see `s3mount-agent status --help`")
 
 
 def main(arguments: list[str]) -> int:
     """0 ok, 3 degraded, 1 failed; with --wait, 4 if not ok in time."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="s3mount-agent status",
         description="Shows the mounts of this node. Never touches a mount, so that it answers "
         "while one hangs.",
@@ -44,7 +53,15 @@ def main(arguments: list[str]) -> int:
 
 
 def _json(seen: overview.Overview) -> str:
-    return json.dumps(look.document(seen.node, seen.sights, origin.load()), separators=(",", ":"))
+    text = _compact(seen, seen.sights)
+    if len(text) < _SSM_CHARACTERS:
+        return text
+    return _compact(seen, tuple(sight.without_hint() for sight in seen.sights))
+
+
+def _compact(seen: overview.Overview, sights: tuple[Sight, ...]) -> str:
+    document = look.document(seen.node, sights, origin.load())
+    return json.dumps(document, separators=(",", ":"))
 
 
 def _table(seen: overview.Overview) -> str:

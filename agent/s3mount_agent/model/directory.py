@@ -47,7 +47,7 @@ def parse_directory(text: str) -> str:
         raise AgentError(Problem.DIRECTORY_INVALID, f"the directory {text[:60]!r}… is too long")
     directory = "/" + "/".join(names)
     tree = next((tree for tree in _RESERVED_TREES if is_below(directory, tree)), None)
-    if directory in _RESERVED or tree:
+    if directory in _RESERVED or directory in _RESERVED_TREES or tree:
         raise AgentError(
             Problem.DIRECTORY_RESERVED,
             f"the directory {directory} belongs to the system"

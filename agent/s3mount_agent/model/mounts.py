@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import posixpath
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -103,8 +104,8 @@ def require_consistent(mounts: tuple[Mount, ...]) -> tuple[Mount, ...]:
     require_apart(mount.directory for mount in mounts)
     caches: dict[str, Mount] = {}
     for mount in mounts:
-        cache = mount.options.value("cache")
-        other = caches.setdefault(cache, mount) if cache else mount
+        cache = posixpath.normpath(mount.options.value("cache") or "")
+        other = caches.setdefault(cache, mount) if "cache" in mount.options else mount
         if other is not mount:
             # mount-s3 empties its cache directory at start and end: two would empty each other's.
             raise AgentError(

@@ -100,7 +100,13 @@ def plan(wanted: Iterable[Wanted], observed: Observed) -> Plan:
     actions: list[Action] = []
     foreign: list[str] = []
     for placed in observed.placed.values():
-        if placed.id not in ids:
+        if placed.id in ids:
+            continue
+        directory = placed.definition.directory
+        if (placed.active or placed.starting) and observed.on(directory) is Presence.OTHER:
+            # On its way out mount-s3 would unmount what lies uppermost, which is not ours.
+            foreign.append(directory)
+        else:
             actions.append(_stop(placed, "it is no longer wanted"))
     for want in wanted:
         here = observed.placed.get(want.mount.id)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import stat
 from collections.abc import Iterable, Mapping
@@ -89,11 +88,12 @@ def remove(directories: Iterable[str]) -> None:
     for directory in directories:
         path = Path(directory)
         while str(path) in made.directories:
-            with contextlib.suppress(FileNotFoundError):
-                try:
-                    path.rmdir()  # fails, as it should, on what is not empty or is a mount
-                except OSError:
-                    break
+            try:
+                path.rmdir()  # fails, as it should, on what is not empty or is a mount
+            except FileNotFoundError:
+                pass
+            except OSError:
+                break
             made = made.without_directory(str(path))
             path = path.parent
     belongings.save(made)

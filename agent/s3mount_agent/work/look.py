@@ -20,6 +20,10 @@ class Sight:
     judgement: Judgement
     pid: int | None
 
+    def without_hint(self) -> Sight:
+        """The same for where there is little room: the command without --json tells the hint."""
+        return dataclasses.replace(self, judgement=dataclasses.replace(self.judgement, hint=None))
+
     def to_json(self) -> dict[str, object]:
         """The mount as ``status --json`` shows it, without what does not apply."""
         shown: dict[str, object] = {

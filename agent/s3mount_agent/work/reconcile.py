@@ -103,6 +103,11 @@ def carry_out(
         supervisor.remove([observed.placed[action.id] for action in stopped])
         directories.remove(action.directory for action in stopped if action.id not in by_id)
 
+    # What lies on a directory must be gone before another bucket is mounted there.
+    busy = {action.directory: failures[action.id] for action in stops if action.id in failures}
+    for action in todo.of(Kind.START):
+        if action.directory in busy:
+            failures.setdefault(action.id, busy[action.directory])
     starts = [action for action in todo.of(Kind.START) if action.id not in failures]
     # One after the other: they share one record of what was made.
     failures.update(_each(starts, lambda action: directories.make(action.directory), at_once=1))

@@ -35,8 +35,8 @@ def patiently(
 
     retrying = tenacity.Retrying(
         retry=tenacity.retry_if_exception(may_heal),
-        stop=tenacity.stop_after_delay(budget),
-        wait=tenacity.wait_exponential_jitter(initial=0.5, max=15, jitter=1),
+        stop=tenacity.stop_before_delay(budget),
+        wait=tenacity.wait_exponential_jitter(0.5, 15),
         before_sleep=report,
         reraise=True,
     )

@@ -88,7 +88,7 @@ def load(path: Path = PATH) -> Snapshot | None:
         if fields is None or fields["schema"] != _SCHEMA:
             return None
         return Snapshot(fields["at"], fields["node"], tuple(map(_row, fields["mounts"])))
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         return None
 
 

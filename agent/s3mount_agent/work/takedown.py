@@ -65,6 +65,12 @@ def _take_down(ids: frozenset[str], context: Context) -> Failures:
     todo = plan((), observed)
     start = context.supervisor.start_later  # of nothing
     failures = reconcile.carry_out(todo, (), observed, context, start=start)
+    for each in placed.values():
+        if each.definition.directory in todo.foreign:
+            failures[each.id] = AgentError(
+                Problem.DIRECTORY_IN_USE,
+                f"something else is mounted on {each.definition.directory}, over the agent's mount",
+            )
     held.save(before | ids.difference(failures))
     for each in placed.values():
         outcome = "in use" if each.id in failures else "unmounted"

@@ -46,7 +46,7 @@ class Troubles:
         if now - began >= error.patience:
             error.patience = 0
         # The first failure may be the end of a long, good run: the second attempt is made at once.
-        longest = min(self.longest_pause, 2.0 ** (attempts - 1)) if attempts > 1 else 0
+        longest = min(self.longest_pause, 2.0 ** min(attempts - 1, 10)) if attempts > 1 else 0
         due = now + random.uniform(longest / 2, longest)  # noqa: S311
         self._by_id[mount_id] = Trouble(error, began, attempts, due)
         return known is None or known.error.problem is not error.problem

@@ -1,0 +1,252 @@
+"""The directories that mounts go on, and carrying a plan out on real ones."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from s3mount_agent.doors import belongings
+from s3mount_agent.doors.mount_table import Entry
+from s3mount_agent.model.errors import AgentError, Problem
+from s3mount_agent.model.mounts import parse_mount
+from s3mount_agent.model.plan import Observed, Placed, Wanted, plan
+from s3mount_agent.model.roles import Mode
+from s3mount_agent.model.states import Presence
+from s3mount_agent.model.unit import Definition
+from s3mount_agent.work import directories, reconcile
+
+
+@pytest.fixture(autouse=True)
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A made.json of the test's own."""
+    path = tmp_path / "var/made.json"
+    monkeypatch.setattr(belongings.load, "__defaults__", (path,))
+    monkeypatch.setattr(belongings.save, "__defaults__", (path,))
+    return path
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    path = Path(os.path.realpath(tmp_path)) / "home"
+    path.mkdir()
+    return path
+
+
+def entry(directory: Path, *, ours: bool) -> dict[str, Entry]:
+    source, fstype = ("mountpoint-s3", "fuse") if ours else ("tmpfs", "tmpfs")
+    return {str(directory): Entry(str(directory), source, fstype, read_only=False, minor=1)}
+
+
+def refused(directory: Path, table: dict[str, Entry], *, own: bool = False) -> Problem:
+    with pytest.raises(AgentError) as caught:
+        directories.require_usable(str(directory), table, own=own)
+    assert str(directory) in caught.value.message
+    return caught.value.problem
+
+
+def test_an_empty_or_missing_directory_is_usable(home: Path) -> None:
+    directories.require_usable(str(home), {}, own=False)
+    directories.require_usable(str(home / "a/b/c"), {}, own=False)
+    assert not (home / "a").exists()
+
+
+def test_a_directory_with_something_in_it_is_refused(home: Path) -> None:
+    (home / ".hidden").write_text("")
+    assert refused(home, {}) is Problem.DIRECTORY_NOT_EMPTY
+
+
+@pytest.mark.parametrize("below", ["", "below", "below/deep"])
+def test_a_file_is_no_directory(home: Path, below: str) -> None:
+    (home / "file").write_text("")
+    assert refused(home / "file" / below, {}) is Problem.DIRECTORY_NOT_A_DIRECTORY
+
+
+def test_a_way_through_a_symbolic_link_is_refused_and_the_real_path_given(home: Path) -> None:
+    (home / "real").mkdir()
+    (home / "link").symlink_to("real")
+    (home / "dangling").symlink_to("nowhere")
+    for path in ("link", "link/below"):
+        with pytest.raises(AgentError) as caught:
+            directories.require_usable(str(home / path), {}, own=False)
+        assert caught.value.problem is Problem.DIRECTORY_INVALID
+        assert str(home / path.replace("link", "real")) in caught.value.hint
+    assert refused(home / "dangling", {}) is Problem.DIRECTORY_INVALID
+
+
+@pytest.mark.parametrize(
+    ("ours", "own", "usable"),
+    [(True, True, True), (True, False, False), (False, True, False), (False, False, False)],
+)
+def test_a_mounted_directory_is_usable_only_if_the_mount_is_the_agents(
+    home: Path, ours: bool, own: bool, usable: bool
+) -> None:
+    (home / "seen-through-the-mount").write_text("")
+    table = entry(home, ours=ours)
+    if usable:
+        directories.require_usable(str(home), table, own=own)
+    else:
+        assert refused(home, table, own=own) is Problem.DIRECTORY_IN_USE
+
+
+def test_a_mount_that_would_hide_another_is_refused(home: Path) -> None:
+    assert refused(home, entry(home / "below", ours=False)) is Problem.DIRECTORY_IN_USE
+
+
+def test_what_is_made_is_written_down_and_can_be_removed(home: Path, state: Path) -> None:
+    (home / "there").mkdir()
+    target = home / "there/a/b c"
+    umask = os.umask(0o077)
+    try:
+        directories.make(str(target))
+        directories.make(str(target))
+    finally:
+        os.umask(umask)
+    assert [p.stat().st_mode & 0o777 for p in (target, target.parent)] == [0o755, 0o755]
+    assert belongings.load().directories == (str(target.parent), str(target))
+    directories.remove([str(target)])
+    assert list((home / "there").iterdir()) == []
+    assert belongings.load().directories == ()
+
+
+def test_what_was_there_before_stays(home: Path) -> None:
+    (home / "there").mkdir()
+    directories.make(str(home / "there"))
+    directories.remove([str(home / "there")])
+    assert (home / "there").is_dir()
+
+
+@pytest.mark.parametrize("name", ["a/b/file", "a/file"])
+def test_what_is_not_empty_stays_and_stays_written_down(home: Path, name: str) -> None:
+    directories.make(str(home / "a/b"))
+    (home / name).write_text("precious")
+    directories.remove([str(home / "a/b")])
+    assert (home / name).read_text() == "precious"
+    assert str(home / "a") in belongings.load().directories
+
+
+def test_a_directory_that_somebody_removed_is_forgotten_with_its_parents(home: Path) -> None:
+    directories.make(str(home / "a/b"))
+    (home / "a/b").rmdir()
+    directories.remove([str(home / "a/b")])
+    assert not (home / "a").exists()
+    assert belongings.load().directories == ()
+
+
+def test_shared_parents_go_with_the_last_mount(home: Path) -> None:
+    for name in ("a/one", "a/two"):
+        directories.make(str(home / name))
+    directories.remove([str(home / "a/one")])
+    assert list((home / "a").iterdir()) == [home / "a/two"]
+    directories.remove([str(home / "a/two")])
+    assert list(home.iterdir()) == []
+
+
+class Supervisor:
+    """Keeps its mounts in memory; ``refusing`` are directories it cannot take down."""
+
+    def __init__(self, *refusing: str) -> None:
+        self.refusing = refusing
+        self.log: list[str] = []
+        self._lock = threading.Lock()
+
+    def _note(self, what: str) -> None:
+        with self._lock:
+            self.log.append(what)
+
+    def text(self, definition: Definition) -> str:
+        return definition.to_json()
+
+    def placed(self) -> dict[str, Placed]:
+        return {}
+
+    def foreign(self) -> dict[str, str]:
+        return {}
+
+    def write(self, wanted: Sequence[Wanted]) -> None:
+        for want in wanted:
+            self._note(f"write {Path(want.mount.directory).name}")
+
+    def start(self, want: Wanted) -> None:
+        assert Path(want.mount.directory).is_dir()
+        self._note(f"start {Path(want.mount.directory).name}")
+
+    def start_later(self, want: Wanted) -> None:
+        self.start(want)
+
+    def failure(self, placed: Placed) -> AgentError | None:
+        return None
+
+    def stop(self, placed: Placed) -> None:
+        if placed.definition.directory in self.refusing:
+            raise AgentError(Problem.MOUNT_BUSY, f"{placed.definition.directory} is in use")
+        self._note(f"stop {Path(placed.definition.directory).name}")
+
+    def remove(self, placed: Sequence[Placed]) -> None:
+        for each in placed:
+            self._note(f"remove {Path(each.definition.directory).name}")
+
+
+def wanted(directory: Path, bucket: str = "my-bucket", options: str = "") -> Wanted:
+    mount = parse_mount(bucket, str(directory), options)
+    command = ("/usr/bin/mount-s3", *mount.arguments(None))
+    definition = Definition(bucket, str(directory), command, Mode.SYSTEMD, mount.read_only)
+    return Wanted(mount, definition, definition.to_json())
+
+
+def carried_out(supervisor: Supervisor, wants: list[Wanted], *up: Wanted) -> dict[str, AgentError]:
+    observed = Observed(
+        {w.mount.id: Placed(w.mount.id, w.definition, w.text, active=True) for w in up},
+        {w.mount.directory: Presence.MOUNTPOINT_S3 for w in up},
+    )
+    todo = plan(wants, observed)
+    return reconcile.carry_out(todo, wants, observed, supervisor, start=supervisor.start)
+
+
+def test_a_change_stops_then_writes_then_starts(home: Path) -> None:
+    supervisor = Supervisor()
+    directories.make(str(home / "old"))
+    before = [wanted(home / "old"), wanted(home / "same"), wanted(home / "other")]
+    after = [wanted(home / "new"), wanted(home / "same"), wanted(home / "other", options="-d")]
+    assert carried_out(supervisor, after, *before) == {}
+    stops = [line for line in supervisor.log if line.startswith(("stop", "remove"))]
+    assert supervisor.log[: len(stops)] == stops
+    assert {line for line in stops if line.startswith("stop")} == {"stop old", "stop other"}
+    assert set(supervisor.log[len(stops) :]) == {
+        "write new",
+        "write other",
+        "start new",
+        "start other",
+    }
+    assert (home / "new").is_dir()
+    assert not (home / "old").exists()
+
+
+def test_a_mount_in_use_stays_and_is_not_started_anew(home: Path) -> None:
+    busy = home / "busy"
+    supervisor = Supervisor(str(busy))
+    failures = carried_out(supervisor, [wanted(busy, options="-d")], wanted(busy))
+    assert [error.problem for error in failures.values()] == [Problem.MOUNT_BUSY]
+    assert supervisor.log == []
+
+
+def test_nothing_is_started_on_a_directory_that_another_bucket_still_uses(home: Path) -> None:
+    busy = home / "busy"
+    supervisor = Supervisor(str(busy))
+    new = [wanted(busy, bucket="new-bucket"), wanted(home / "free")]
+    failures = carried_out(supervisor, new, wanted(busy, bucket="old-bucket"))
+    assert supervisor.log == ["write free", "start free"]
+    assert Problem.MOUNT_BUSY in {error.problem for error in failures.values()}
+
+
+def test_a_directory_that_cannot_be_made_fails_alone(home: Path) -> None:
+    (home / "file").write_text("")
+    bad = wanted(home / "file/below")
+    supervisor = Supervisor()
+    failures = carried_out(supervisor, [bad, wanted(home / "good")])
+    assert failures.keys() == {bad.mount.id}
+    assert failures[bad.mount.id].problem is Problem.FILE_FAILED
+    assert supervisor.log == ["write good", "start good"]

@@ -1,0 +1,241 @@
+"""s3mount-bootstrap: built, damaged, run by every Python there is, installed and interrupted.
+
+Built without what pip would download, which the agent imports only where it changes a node.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from s3mount_agent import __version__
+
+REPOSITORY = Path(__file__).parents[2]
+BUILD = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+import build_bootstrap as build
+payload = Path(sys.argv[2]) / "payload"
+(payload / "lib/botocore/data").mkdir(parents=True)
+build._download = lambda *arguments: []
+build._gather(payload, Path(sys.argv[2]))
+target = Path(sys.argv[2]) / "s3mount-bootstrap"
+target.write_bytes(build._assemble(payload))
+target.chmod(0o755)
+"""
+INSTALL = """
+import os, runpy, sys
+from pathlib import Path
+unpack = runpy.run_path(sys.argv[1], run_name="unpack")
+home = Path(sys.argv[2])
+os.umask(0o022)
+unpack["install"](home / "opt/agent", home / "usr/bin/s3mount-agent")
+"""
+
+
+def pythons() -> list[str]:
+    found = [Path(sys.executable), Path("/usr/bin/python3")]
+    found += sorted(Path.home().glob(".pyenv/versions/*/bin/python3"))
+    good = []
+    for path in found:
+        code = "import sys; sys.exit(sys.version_info < (3, 9))"
+        if path.exists() and not subprocess.run([path, "-c", code], check=False).returncode:
+            good.append(str(path))
+    return good
+
+
+def built(home: Path) -> Path:
+    home.mkdir(parents=True)
+    arguments = [sys.executable, "-c", BUILD, str(REPOSITORY / "packaging"), str(home)]
+    subprocess.run(arguments, check=True, timeout=60)
+    return home / "s3mount-bootstrap"
+
+
+@pytest.fixture(scope="session")
+def bootstrap(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return built(tmp_path_factory.mktemp("build") / "one")
+
+
+def run(*words: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        words,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def installed(bootstrap: Path, home: Path, python: str = sys.executable) -> None:
+    answer = run(python, "-I", "-c", INSTALL, bootstrap, home)
+    assert answer.returncode == 0, answer.stderr
+
+
+def tree(home: Path) -> dict[str, tuple[int, int, int]]:
+    found: dict[str, tuple[int, int, int]] = {}
+    for path in sorted(home.rglob("*")):
+        status = path.lstat()
+        found[str(path.relative_to(home))] = (status.st_ino, status.st_mtime_ns, status.st_mode)
+    return found
+
+
+def test_the_same_commit_gives_the_same_bytes(bootstrap: Path, tmp_path: Path) -> None:
+    again = built(tmp_path / "elsewhere/two")
+    assert again.read_bytes() == bootstrap.read_bytes()
+
+
+@pytest.mark.parametrize("how", ["truncated", "longer", "line ends"])
+def test_a_damaged_file_says_so_and_does_nothing(bootstrap: Path, tmp_path: Path, how: str) -> None:
+    data = bootstrap.read_bytes()
+    damaged = {
+        "truncated": data[:-1],
+        "longer": data + b"\n",
+        "line ends": data[:3000].replace(b"set -u\n", b"set -u \n") + data[3000:],
+    }[how]
+    path = tmp_path / "file"
+    path.write_bytes(damaged)
+    path.chmod(0o755)
+    answer = run(path, "my-bucket", "/mnt/s3", "")
+    assert answer.returncode == 1
+    assert answer.stderr.startswith("s3mount-agent: error [bootstrap-damaged]: ")
+    assert answer.stderr.count("\n") == 2
+    assert f"{len(damaged)} bytes instead of {len(data)}" in answer.stderr
+
+
+@pytest.fixture(params=pythons())
+def path_with(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A PATH on which one particular Python comes first."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/python3").symlink_to(request.param)
+    return f"{tmp_path / 'bin'}:/usr/bin:/bin"
+
+
+def test_every_python_runs_it(bootstrap: Path, path_with: str) -> None:
+    answer = run(bootstrap, "--version", PATH=path_with)
+    assert (answer.returncode, answer.stdout) == (0, f"s3mount-agent {__version__}\n")
+    answer = run(bootstrap, "--help", PATH=path_with)
+    assert answer.stdout.startswith("usage: s3mount-agent bootstrap ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["my-bucket", "relative", ""], "directory-invalid"),
+        (["--check", "my-bucket", "/mnt/s3", "--read-onyl"], "option-unknown"),
+        (["--check"], "args-not-triples"),
+        ([], "args-not-triples"),
+        (["my-bucket", "/mnt/\udcff", ""], "argument-not-text"),
+    ],
+)
+def test_every_python_refuses_bad_arguments(
+    bootstrap: Path, path_with: str, arguments: list[str], code: str
+) -> None:
+    answer = run(bootstrap, *arguments, PATH=path_with)
+    assert (answer.returncode, answer.stdout) == (2, "")
+    assert answer.stderr.startswith(f"s3mount-agent: error [{code}]: ")
+
+
+def test_help_and_refusals_leave_no_trace(bootstrap: Path, tmp_path: Path) -> None:
+    before = Path("/opt/s3mount-agent").exists()
+    home = tmp_path / "home"
+    home.mkdir()
+    for words in (["--help"], ["B", "/mnt/s3", ""]):
+        run(bootstrap, *words, HOME=str(home), TMPDIR=str(home))
+    assert tree(home) == {}
+    assert Path("/opt/s3mount-agent").exists() == before
+
+
+HIDE = """
+for python in /usr/bin/python3 /usr/libexec/platform-python; do
+    [ ! -e "$python" ] || mount --bind /bin/false "$(readlink -f "$python")" || exit 99
+done
+exec "$@"
+"""
+
+
+def test_without_a_python_there_is_one_sentence(bootstrap: Path, tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    for name in ("python3", "python3.11"):
+        (tmp_path / f"bin/{name}").symlink_to("/bin/false")
+    namespace = ["unshare", "--mount"] + ([] if os.geteuid() == 0 else ["--map-root-user"])
+    path = f"{tmp_path / 'bin'}:/usr/bin:/bin"
+    answer = run(*namespace, "sh", "-c", HIDE, "sh", bootstrap, "b", "/mnt/s3", "", PATH=path)
+    if answer.returncode == 99 or "unshare" in answer.stderr:
+        pytest.skip("this machine lets nobody hide its Python")
+    assert answer.returncode == 1
+    assert answer.stderr.splitlines() == [
+        "s3mount-agent: error [python-missing]: this node has no python3 of version 3.9 or later",
+        "  hint: install one (dnf install python3.11, apt-get install python3), then run this file "
+        "again",
+    ]
+
+
+def test_an_installation_works(bootstrap: Path, tmp_path: Path) -> None:
+    installed(bootstrap, tmp_path)
+    link = tmp_path / "usr/bin/s3mount-agent"
+    assert link.is_symlink()
+    answer = run(link, "--version", PYTHONPATH="/nonsense")
+    assert (answer.returncode, answer.stdout) == (0, f"s3mount-agent {__version__}\n")
+    assert run(link, "bootstrap", "B", "/mnt/s3", "").returncode == 2
+    root = tmp_path / "opt/agent"
+    assert (root / "current").readlink() == Path(__version__)
+    assert sorted(path.name for path in root.iterdir()) == [__version__, "current"]
+    template = root / "current/lib/s3mount_agent/systemd/mountpoint-s3.service"
+    assert template.read_bytes() == (REPOSITORY / "systemd/mountpoint-s3.service").read_bytes()
+    modes = {oct(p.stat().st_mode & 0o777) for p in root.rglob("*") if p.is_file()}
+    assert modes == {"0o644", "0o755"}
+    assert (root / __version__).stat().st_mode & 0o777 == 0o755
+
+
+def test_the_digest_names_what_was_unpacked(bootstrap: Path, tmp_path: Path) -> None:
+    installed(bootstrap, tmp_path)
+    root = tmp_path / "opt/agent" / __version__
+    own = {"bin/s3mount-agent", "payload.sha256"}
+    digest = hashlib.sha256()
+    for name in sorted(p.relative_to(root).as_posix() for p in root.rglob("*") if p.is_file()):
+        if name not in own:
+            content = hashlib.sha256((root / name).read_bytes()).hexdigest()
+            digest.update(f"{name}\0{content}\n".encode())
+    assert (root / "payload.sha256").read_text().strip() == digest.hexdigest()
+
+
+def test_installing_again_changes_nothing(bootstrap: Path, tmp_path: Path) -> None:
+    installed(bootstrap, tmp_path)
+    before = tree(tmp_path)
+    installed(bootstrap, tmp_path)
+    assert tree(tmp_path) == before
+
+
+def damages() -> Iterator[tuple[str, str]]:
+    version = f"opt/agent/{__version__}"
+    yield "the version is gone", f"rm -r {version}"
+    yield "the command is gone", f"rm {version}/bin/s3mount-agent"
+    yield "the digest is another", f"echo other >{version}/payload.sha256"
+    yield "the link is gone", "rm opt/agent/current usr/bin/s3mount-agent"
+    yield "the link leads elsewhere", "ln -sfn 0.0.9 opt/agent/current"
+    yield "interrupted while unpacking", "mkdir -p opt/agent/.unpacking-x/lib opt/agent/.old-y/v"
+    yield "interrupted between renames", f"mv {version} opt/agent/.old-z"
+    yield "interrupted while linking", "ln -s x opt/agent/.current.new"
+
+
+@pytest.mark.parametrize(
+    "damage", [damage for _, damage in damages()], ids=[name for name, _ in damages()]
+)
+def test_an_interrupted_installation_is_made_whole(
+    bootstrap: Path, tmp_path: Path, damage: str
+) -> None:
+    installed(bootstrap, tmp_path)
+    whole = tree(tmp_path).keys()
+    subprocess.run(["sh", "-c", damage], cwd=tmp_path, check=True)
+    installed(bootstrap, tmp_path)
+    if "current.new" not in damage:
+        assert tree(tmp_path).keys() == whole
+    assert run(tmp_path / "usr/bin/s3mount-agent", "--version").returncode == 0

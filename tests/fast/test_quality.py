@@ -1,0 +1,108 @@
+"""The rules of the house, kept by machines."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from s3mount_agent.model.errors import Problem
+
+REPOSITORY = Path(__file__).parents[2]
+MODULES = sorted((REPOSITORY / "agent/s3mount_agent").rglob("*.py"))
+LONGEST_MODULE = 400
+LONGEST_FUNCTION = 50
+
+
+def names(paths: list[Path]) -> list[str]:
+    return [str(path.relative_to(REPOSITORY)) for path in paths]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["-m", "ruff", "check"],
+        ["-m", "ruff", "format", "--check"],
+        ["-m", "mypy"],
+        ["-c", "from importlinter.cli import lint_imports_command as main; main()"],
+    ],
+    ids=["ruff check", "ruff format", "mypy", "lint-imports"],
+)
+def test_the_linters_have_nothing_to_say(command: list[str]) -> None:
+    answer = subprocess.run(
+        [sys.executable, *command],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+
+
+def test_there_are_modules_to_look_at() -> None:
+    assert len(MODULES) > 40
+
+
+@pytest.mark.parametrize("path", MODULES, ids=names(MODULES))
+def test_a_module_is_short_documented_and_named_after_what_it_does(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= LONGEST_MODULE
+    assert ast.get_docstring(ast.parse(text))
+    assert not re.search(r"util|helper|manager|common|misc", path.stem)
+
+
+def functions(path: Path) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            yield node
+
+
+@pytest.mark.parametrize("path", MODULES, ids=names(MODULES))
+def test_functions_are_short(path: Path) -> None:
+    lengths = {f.name: (f.end_lineno or f.lineno) - f.lineno + 1 for f in functions(path)}
+    assert {name: n for name, n in lengths.items() if n > LONGEST_FUNCTION} == {}
+
+
+@pytest.mark.parametrize(
+    "path",
+    [path for path in MODULES if path.parent.name != "doors"],
+    ids=names([path for path in MODULES if path.parent.name != "doors"]),
+)
+def test_no_shell_is_ever_asked(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert "shell=True" not in text
+    assert "os.system" not in text
+
+
+def test_error_codes_are_unique_and_well_formed() -> None:
+    counted = Counter(problem.code for problem in Problem)
+    assert [code for code, count in counted.items() if count > 1] == []
+    assert all(re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", code) for code in counted)
+    # A row that repeats another one entirely would silently be its alias.
+    assert len(Problem.__members__) == len(list(Problem))
+
+
+@pytest.mark.parametrize("problem", Problem, ids=[problem.code for problem in Problem])
+def test_every_problem_is_used_and_has_a_hint_in_plain_words(problem: Problem) -> None:
+    used = [p for p in MODULES if f"Problem.{problem.name}" in p.read_text(encoding="utf-8")]
+    assert used, f"{problem.code} is never raised"
+    assert 10 < len(problem.hint) < 120
+    assert not problem.hint.endswith(".")
+
+
+def codes_of_the_head() -> set[str]:
+    text = (REPOSITORY / "packaging/head.sh").read_text(encoding="utf-8")
+    return set(re.findall(r"^ *fail ([a-z-]+) ", text, re.MULTILINE))
+
+
+def test_every_code_is_explained_in_the_documents_and_no_other() -> None:
+    text = (REPOSITORY / "docs/errors.md").read_text(encoding="utf-8")
+    listed = re.findall(r"^\| `([^`]+)` \|", text, re.MULTILINE)
+    assert Counter(listed) == Counter([p.code for p in Problem] + sorted(codes_of_the_head()))
