@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import argparse
-
 from s3mount_agent.doors import config_file as config
 from s3mount_agent.doors import environment, files
+from s3mount_agent.faces.arguments import Parser
 from s3mount_agent.faces.telling import tell
 from s3mount_agent.model.errors import Exit, Problem
 
 
 def main(arguments: list[str]) -> int:
     """0 if every mount is as it should be, 4 if a change waits for a mount in use, 1 if not."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="s3mount-agent apply",
         description="Brings this node to what /etc/s3mount-agent/config.yaml says, and mounts "
         "again what was taken down by `s3mount-agent unmount`.",

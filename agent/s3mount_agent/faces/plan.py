@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 
 from s3mount_agent.doors import environment
+from s3mount_agent.faces.arguments import Parser
 from s3mount_agent.model.errors import Exit
 from s3mount_agent.model.plan import Action, Kind, Plan
 
 
 def main(arguments: list[str]) -> int:
     """0 with nothing to do, 4 with changes."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="s3mount-agent plan",
         description="Shows what `s3mount-agent apply` would change on this node; changes nothing.",
         epilog="exit codes: 0 nothing to change, 4 changes",

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import time
-from typing import NoReturn
 
 from s3mount_agent.doors import origin
-from s3mount_agent.model.errors import AgentError, Exit, Problem
+from s3mount_agent.faces.arguments import Parser
+from s3mount_agent.model.errors import Exit
 from s3mount_agent.model.states import NodeState, State
 from s3mount_agent.work import look, overview
 from s3mount_agent.work.look import Sight
@@ -19,14 +18,9 @@ _POLL_SECONDS = 0.2
 _SSM_CHARACTERS = 2499
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise AgentError(Problem.USAGE, message, hint="see `s3mount-agent status --help`")
-
-
 def main(arguments: list[str]) -> int:
     """0 ok, 3 degraded, 1 failed; with --wait, 4 if not ok in time."""
-    parser = _Parser(
+    parser = Parser(
         prog="s3mount-agent status",
         description="Shows the mounts of this node. Never touches a mount, so that it answers "
         "while one hangs.",

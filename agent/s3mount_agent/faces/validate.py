@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 from s3mount_agent.doors import config_file, files
+from s3mount_agent.faces.arguments import Parser
 from s3mount_agent.model.errors import AgentError, Exit, Problem
 from s3mount_agent.model.roles import Role
 
 
 def main(arguments: list[str]) -> int:
     """0 if the file is good, 2 if not."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="s3mount-agent validate",
         description="Checks a configuration file and says what each kind of node will mount. "
         "Needs no AWS and no network.",

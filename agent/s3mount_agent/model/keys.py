@@ -80,6 +80,8 @@ _OWN_KEYS = (
     Key("on_failure", _ON_FAILURE, "whether a bootstrap fails with it (default: by role)"),
 )
 
+MOUNT = Section((*_OWN_KEYS, *_OPTIONS))
+
 
 def _entry(values: dict[str, Any]) -> Entry:
     own = {key.name for key in _OWN_KEYS}
@@ -100,7 +102,7 @@ def _entry(values: dict[str, Any]) -> Entry:
     return entry
 
 
-_INSTALL = Section(
+INSTALL = Section(
     (
         Key("url", Text("a URL", r"https?://[!-~]+"), "a mirror of mount-s3's releases"),
         Key("version", Text("a version", r"\d+\.\d+\.\d+|latest"), "which release to install"),
@@ -111,7 +113,7 @@ _INSTALL = Section(
         ),
     )
 )
-_HEALTH = Section(
+HEALTH = Section(
     (
         Key("look_every", Duration(5, 3600), "how often to look when nothing happens (60s)"),
         Key("retry_at_most_every", Duration(5, 3600), "the longest pause between attempts (60s)"),
@@ -122,7 +124,7 @@ TOP = Section(
         Key("version", Choice(("1",)), "the version of this format"),
         Key(
             "mounts",
-            ListOf(Built(Section((*_OWN_KEYS, *_OPTIONS)), _entry)),
+            ListOf(Built(MOUNT, _entry)),
             "the mounts",
             required=True,
         ),
@@ -134,8 +136,8 @@ TOP = Section(
         Key("refresh", Duration(10, 86400), "how often to ask the source for a new version (5m)"),
         Key("memory_percent", Number(1, 90), "the part of the node's memory for all mounts"),
         Key("bandwidth_gbps", Number(1, 10000), "the node's bandwidth, to be divided among them"),
-        Key("health", _HEALTH, "how often the agent looks and tries again"),
-        Key("install", _INSTALL, "where mount-s3 comes from"),
+        Key("health", HEALTH, "how often the agent looks and tries again"),
+        Key("install", INSTALL, "where mount-s3 comes from"),
         Key("environment", MapOf(_PLAIN_VALUE, ENVIRONMENT), "variables for mount-s3"),
     )
 )
@@ -144,7 +146,7 @@ TOP = Section(
 def _configuration(values: dict[str, Any]) -> Configuration:
     install = values.get("install", {})
     plain = ("busy_deadline", "refresh", "memory_percent", "bandwidth_gbps", "environment")
-    return Configuration(
+    configuration = Configuration(
         entries=values["mounts"],
         role=Role(values["role"]) if "role" in values else None,
         mode=Mode(values["mode"]) if "mode" in values else None,
@@ -158,6 +160,11 @@ def _configuration(values: dict[str, Any]) -> Configuration:
         **{name: values[name] for name in plain if name in values},
         **values.get("health", {}),
     )
+    queues = {queue for entry in configuration.entries for queue in entry.queues}
+    for role in Role:
+        for queue in sorted(queues) or [""]:
+            configuration.mounts(role, queue)
+    return configuration
 
 
 def read_configuration(node: Node, source: Source) -> Configuration:
