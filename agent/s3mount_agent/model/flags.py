@@ -80,9 +80,9 @@ _ROWS = (
     Flag("sse", _choice("aws:kms", "aws:kms:dsse", "AES256")),
     Flag("sse-kms-key-id", Value("a key's ARN", r"arn:.*:key.*"), requires="sse"),
     Flag("upload-checksums", _choice("crc32c", "crc64nvme", "off")),
-    Flag("infer-content-type", since=(1, 20)),
+    Flag("infer-content-type"),
     # credentials
-    Flag("no-sign-request", conflicts=("profile",)),
+    Flag("no-sign-request"),
     Flag("profile", _TEXT),
     # the mount
     Flag("read-only", conflicts=("allow-delete", "allow-overwrite")),
