@@ -1,7 +1,7 @@
 #!/bin/sh
 # s3mount-bootstrap @VERSION@: puts s3mount-agent on this node and runs `s3mount-agent bootstrap`.
-# Above is this script, below a zip archive that Python runs: https://docs.python.org/3/library/zipapp.html
-# https://github.com/awslabs/mountpoint-s3 is what it mounts S3 with.
+# After these lines comes a zip archive, which Python runs without unpacking it:
+# https://docs.python.org/3/library/zipapp.html
 set -u
 
 fail() {

@@ -125,6 +125,10 @@ def _unknown_key(package: Path, key: str) -> AgentError:
     )
 
 
+def _too_large(url: str) -> AgentError:
+    return AgentError(Problem.PACKAGE_BROKEN, f"{url} is larger than any mount-s3")
+
+
 def _dearmor(text: str) -> bytes:
     """The binary form of one or more armored public keys (RFC 9580, section 6)."""
     try:
@@ -142,11 +146,15 @@ def _download(url: str, target: Path) -> None:
         with urllib.request.urlopen(url, timeout=_TIMEOUT_SECONDS) as response:  # noqa: S310
             expected = int(response.headers.get("Content-Length") or 0)
             if expected > _LARGEST_BYTES:
-                raise AgentError(Problem.PACKAGE_BROKEN, f"{url} is larger than any mount-s3")
+                raise _too_large(url)
             with files.told_plainly(f"write {target}"):
                 file = target.open("wb")
+            received = 0
             with file:
                 while chunk := response.read(_CHUNK_BYTES):
+                    received += len(chunk)
+                    if received > _LARGEST_BYTES:
+                        raise _too_large(url)
                     with files.told_plainly(f"write {target}"):
                         file.write(chunk)
     except (OSError, ValueError, http.client.HTTPException) as error:
@@ -162,7 +170,6 @@ def _download(url: str, target: Path) -> None:
             cause=str(error),
             patience=0 if refused else math.inf,
         ) from None
-    received = target.stat().st_size
     if received < expected:
         raise AgentError(
             Problem.DOWNLOAD_FAILED,

@@ -29,7 +29,7 @@ def main(arguments: list[str]) -> int:
     )
     parser.add_argument("--json", action="store_true", help="one line of JSON")
     parser.add_argument(
-        "--wait", type=float, metavar="SECONDS", help="wait until all is well, or one has failed"
+        "--wait", type=_seconds, metavar="SECONDS", help="wait until all is well, or one has failed"
     )
     options = parser.parse_args(arguments)
     deadline = time.monotonic() + (options.wait or 0)
@@ -44,6 +44,13 @@ def main(arguments: list[str]) -> int:
     if options.wait is not None and state is NodeState.DEGRADED:
         return Exit.PENDING
     return state.exit_code
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 <= seconds < float("inf"):
+        raise ValueError(text)
+    return seconds
 
 
 def _json(seen: overview.Overview) -> str:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 
-from s3mount_agent.doors import config_file, fuse, journal, lock, node, probe
+from s3mount_agent.doors import config_file, fuse, held, journal, lock, node, probe
 from s3mount_agent.doors.mount_s3 import Installed
 from s3mount_agent.doors.probe import Answer
 from s3mount_agent.model.configuration import Configuration
 from s3mount_agent.model.errors import AgentError, Problem
 from s3mount_agent.model.plan import plan
 from s3mount_agent.model.roles import OnFailure
-from s3mount_agent.work import held, install, reconcile, service
+from s3mount_agent.work import install, reconcile, service
 from s3mount_agent.work.context import Context, gather
 from s3mount_agent.work.desired import Desired
 from s3mount_agent.work.observe import observe

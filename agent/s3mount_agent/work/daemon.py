@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import time
 
-from s3mount_agent.doors import config_file, journal, lock, mount_s3, systemd
+from s3mount_agent.doors import config_file, held, journal, lock, mount_s3, systemd
 from s3mount_agent.doors.events import Events
 from s3mount_agent.model.configuration import Configuration
 from s3mount_agent.model.errors import AgentError, Problem
 from s3mount_agent.model.plan import Kind, Observed, Placed, Wanted, plan
 from s3mount_agent.model.states import State
-from s3mount_agent.work import desired, held, reconcile, service
+from s3mount_agent.work import desired, reconcile, service
 from s3mount_agent.work.context import Context, gather
 from s3mount_agent.work.look import Sight
 from s3mount_agent.work.observe import observe

@@ -7,8 +7,9 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from s3mount_agent.doors import held
 from s3mount_agent.model.roles import Mode
-from s3mount_agent.work import held, look, snapshot
+from s3mount_agent.work import look, snapshot
 from s3mount_agent.work.look import Sight
 from s3mount_agent.work.observe import observe
 from s3mount_agent.work.supervision import supervisor

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 
+from s3mount_agent.doors import held
 from s3mount_agent.doors.mount_s3 import Installed
 from s3mount_agent.model.errors import Problem
-from s3mount_agent.work import held, look, snapshot
+from s3mount_agent.work import look, snapshot
 from s3mount_agent.work.context import Context
 from s3mount_agent.work.observe import observe
 from s3mount_agent.work.reconcile import Failures

@@ -7,11 +7,20 @@ import dataclasses
 import shutil
 from collections.abc import Collection
 
-from s3mount_agent.doors import config_file, files, installation, journal, lock, mount_s3, node
+from s3mount_agent.doors import (
+    config_file,
+    files,
+    held,
+    installation,
+    journal,
+    lock,
+    mount_s3,
+    node,
+)
 from s3mount_agent.model.configuration import Configuration
 from s3mount_agent.model.errors import AgentError, Problem
 from s3mount_agent.model.plan import plan
-from s3mount_agent.work import desired, held, install, reconcile, service
+from s3mount_agent.work import desired, install, reconcile, service
 from s3mount_agent.work.context import Context, gather
 from s3mount_agent.work.observe import observe
 from s3mount_agent.work.reconcile import Failures
