@@ -7,7 +7,7 @@ import os
 import select
 import signal
 import socket
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from types import FrameType
 
@@ -36,17 +36,25 @@ class Events:
         self._poll.register(self._mounts, select.POLLERR | select.POLLPRI)
         self._poll.register(self._receiver, select.POLLIN)
 
-    def wait(self, seconds: float, pids: Iterable[int] = ()) -> None:
-        """Returns when something happens or one of the processes ends, at the latest after
-        ``seconds``."""
+    def wait(
+        self, seconds: float, pids: Iterable[int] = (), descriptors: Collection[int] = ()
+    ) -> bool:
+        """Returns after ``seconds``, or as soon as something happens, one of the processes ends or a
+        descriptor is readable; False if it was the time or a descriptor."""
         if self.stopping or self._reload:
-            return
+            return True
         with contextlib.ExitStack() as stack:
             for pid in pids:
                 self._watch(pid, stack)
-            for descriptor, _ in self._poll.poll(seconds * 1000):
+            for descriptor in descriptors:
+                self._poll.register(descriptor, select.POLLIN)
+                stack.callback(self._poll.unregister, descriptor)
+            happened = self._poll.poll(seconds * 1000)
+            for descriptor, _ in happened:
                 if descriptor == self._receiver.fileno():
                     self._receiver.recv(4096)
+        quiet = set(descriptors)
+        return any(descriptor not in quiet for descriptor, _ in happened)
 
     def take_reload(self) -> bool:
         """Whether a reload was asked for since the last time."""

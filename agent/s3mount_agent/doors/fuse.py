@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 from s3mount_agent.doors import process
@@ -23,6 +24,13 @@ def require_device() -> None:
             "this node has no /dev/fuse, so that nothing can be mounted",
             cause=answer.last_words() or None,
         )
+
+
+def abort(minor: int) -> None:
+    """Ends a FUSE connection by force: every call that waits for it fails. One that is gone already
+    is no error."""
+    with contextlib.suppress(OSError):
+        Path(f"/sys/fs/fuse/connections/{minor}/abort").write_text("1")
 
 
 def allow_other(text: str | None) -> str:

@@ -10,6 +10,8 @@ import importlib
 import sys
 from typing import Callable
 
+from s3mount_agent.doors import process
+
 IDENTIFIER = "s3mount-agent"
 # journald's priorities: syslog(3).
 ERROR, WARNING, INFO = 3, 4, 6
@@ -38,6 +40,26 @@ def event(
         return
     kept = {name: value for name, value in fields.items() if value}
     send(message, PRIORITY=str(priority), SYSLOG_IDENTIFIER=IDENTIFIER, **kept)
+
+
+def last_words(identifier: str, pid: int) -> str:
+    """The last warnings that a process logged, at most five minutes old."""
+    answer = process.run(
+        [
+            "journalctl",
+            "--no-pager",
+            "--quiet",
+            "--output=cat",
+            "--lines=10",
+            "--since=-5min",
+            "--priority=warning",
+            f"--identifier={identifier}",
+            f"_PID={pid}",
+        ],
+        timeout=10,
+        check=False,
+    )
+    return answer.stdout
 
 
 def _sender() -> Callable[..., None] | None:

@@ -108,6 +108,15 @@ def reset_failed(unit: str) -> None:
     process.run(["systemctl", "reset-failed", "--", unit], timeout=_QUICK_SECONDS, check=False)
 
 
+def outside(arguments: Sequence[str], *, timeout: float) -> process.Completed:
+    """Runs a program as a unit of its own, where the whole node sees what it mounts and unmounts.
+
+    The daemon's unit has a mount namespace, in which an unmount would be seen by nobody else.
+    """
+    runner = ["systemd-run", "--quiet", "--collect", "--wait", "--pipe", "--service-type=exec"]
+    return process.run([*runner, "--", *arguments], timeout=timeout, check=False)
+
+
 def errors_of(unit: str, invocation: str) -> str:
     """What a unit's processes wrote to stderr in one of its runs, or else in this boot: the end."""
     # The journal reads a unit's output when it comes to it; --sync waits until it has.

@@ -101,6 +101,8 @@ class Configuration:
     busy_deadline: int = 3600
     refresh: int = 300
     look_every: int = 60
+    check_s3_every: int = 300
+    hung_after: int = 30
     retry_at_most_every: int = 60
     memory_percent: int | None = None
     bandwidth_gbps: int | None = None

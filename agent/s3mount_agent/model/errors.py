@@ -189,6 +189,11 @@ class Problem(Enum):
         Exit.FAILED,
         "check the route to S3: a NAT gateway, or a VPC endpoint, and the endpoint's address",
     )
+    S3_ERRORS = (
+        "s3-errors",
+        Exit.FAILED,
+        "`journalctl SYSLOG_IDENTIFIER=mount-s3` has more; mount-s3 recovers when S3 does",
+    )
     S3_THROTTLED = (
         "s3-throttled",
         Exit.FAILED,

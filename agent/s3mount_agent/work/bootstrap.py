@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+import time
 
 from s3mount_agent.doors import config_file, fuse, held, journal, lock, node, probe
 from s3mount_agent.doors.mount_s3 import Installed
-from s3mount_agent.doors.probe import Answer
+from s3mount_agent.doors.probe import Answer, Finding
 from s3mount_agent.model.configuration import Configuration
 from s3mount_agent.model.errors import AgentError, Problem
 from s3mount_agent.model.plan import plan
@@ -105,11 +105,14 @@ def _mount(context: Context, installed: Installed, timeline: Timeline) -> Failur
 def _verify(context: Context, failures: Failures, timeline: Timeline) -> Failures:
     """Lists each directory once: that takes the mount, the credentials and S3."""
     up = [mount for mount in context.mounts if mount.id not in failures]
-    with timeline.step("verify") as step, ThreadPoolExecutor(max(1, len(up))) as pool:
-        directories = [mount.directory for mount in up]
-        findings = list(
-            pool.map(lambda d: probe.list_first(d, timeout=_PROBE_SECONDS), directories)
-        )
+    with timeline.step("verify") as step:
+        probes = [probe.Probe([mount.directory], deep=True) for mount in up]
+        deadline = time.monotonic() + _PROBE_SECONDS
+        for each in probes:
+            each.wait(deadline - time.monotonic())
+            each.abandon()
+        silence = Finding(Answer.SILENT)
+        findings = [each.findings.get(each.directories[0], silence) for each in probes]
         silent = {
             mount.id: AgentError(
                 Problem.MOUNT_SILENT,

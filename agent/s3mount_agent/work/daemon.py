@@ -13,9 +13,10 @@ from s3mount_agent.doors.events import Events
 from s3mount_agent.model.configuration import Configuration
 from s3mount_agent.model.errors import AgentError, Problem
 from s3mount_agent.model.plan import Kind, Observed, Placed, Wanted, plan
-from s3mount_agent.model.states import State
+from s3mount_agent.model.states import Presence, State
 from s3mount_agent.work import desired, reconcile, service
 from s3mount_agent.work.context import Context, gather
+from s3mount_agent.work.health import Health
 from s3mount_agent.work.look import Sight
 from s3mount_agent.work.observe import observe
 from s3mount_agent.work.reconcile import Failures
@@ -28,8 +29,12 @@ _ALONE_SECONDS = 10.0
 _READY_SECONDS = 120.0
 _MOVING_SECONDS = 0.5
 _BLIND_SECONDS = 2.0
-_SETTLED = {State.OK, State.FAILED, State.FOREIGN}
-_MOVING = {State.STARTING, State.STALE}
+# What no event tells is found by a look now and then.
+_CYCLE_SECONDS = 300.0
+# Less than half of the unit's WatchdogSec=.
+_ROUND_SECONDS = 60.0
+_SETTLED = {State.OK, State.FAILED, State.FOREIGN, State.DEGRADED}
+_MOVING = {State.STARTING, State.STALE, State.HUNG}
 
 
 def run() -> None:
@@ -41,18 +46,18 @@ def run() -> None:
 def _work(events: Events, daemon: Daemon, refresher: Refresher) -> None:
     began = time.monotonic()
     ready = False
+    happened = True
     while not events.stopping:
-        sights = daemon.cycle()
-        settled = sights is not None and all(
-            sight.row.held or sight.judgement.state in _SETTLED for sight in sights
-        )
-        if not ready and (settled or time.monotonic() - began > _READY_SECONDS):
-            ready = True
-            systemd.notify("READY=1")
-        systemd.notify(f"STATUS={daemon.sentence}")
+        if happened or daemon.is_due():
+            daemon.cycle()
+            if not ready and (daemon.settled or time.monotonic() - began > _READY_SECONDS):
+                ready = True
+                systemd.notify("READY=1")
         refresher.work(every=daemon.configuration.refresh, now=events.take_reload())
-        pids = [sight.pid for sight in sights or () if sight.pid] + refresher.pids
-        events.wait(min(daemon.pause(sights), refresher.pause()), pids)
+        # Only here, after all the work of this round: a daemon that hangs in it is restarted.
+        systemd.notify("WATCHDOG=1", f"STATUS={daemon.sentence}")
+        pause = min(daemon.pause(), refresher.pause(), _ROUND_SECONDS)
+        happened = events.wait(pause, daemon.pids + refresher.pids, daemon.health.descriptors)
     systemd.notify("STOPPING=1")
 
 
@@ -61,17 +66,35 @@ class Daemon:
 
     def __init__(self) -> None:
         self.sentence = "starting"
+        self.settled = False
         self.configuration = Configuration()
+        self.health = Health()
+        self._sights: tuple[Sight, ...] = ()
         self._troubles = Troubles()
         self._written = 0.0
+        self._due = 0.0
 
-    def cycle(self) -> tuple[Sight, ...] | None:
-        """Starts what is down and may be tried, and saves what is seen; None if it cannot look."""
+    @property
+    def pids(self) -> list[int]:
+        """The processes whose end is an event."""
+        return [sight.pid for sight in self._sights if sight.pid]
+
+    def is_due(self) -> bool:
+        """Whether to look again though nothing happened; takes in what probes have found."""
+        return self.health.work(self.configuration) or time.monotonic() >= self._due
+
+    def pause(self) -> float:
+        """How many seconds may pass until then."""
+        return max(0.0, min(self._due - time.monotonic(), self.health.pause()))
+
+    def cycle(self) -> None:
+        """Starts what is down and may be tried, ends what hangs, and saves what is seen."""
         try:
             # Not waited for: while another command works, SIGTERM must still be heard.
             with lock.hold("daemon", timeout=0):
-                sights = self._cycle()
+                self._sights = self._cycle()
         except AgentError as error:
+            self._due = time.monotonic() + _BLIND_SECONDS
             if error.problem is not Problem.LOCKED and error.message != self.sentence:
                 journal.event(
                     error.message,
@@ -81,19 +104,18 @@ class Daemon:
                     priority=journal.ERROR,
                 )
             self.sentence = error.message
-            return None
-        self.sentence = _sentence(sights)
-        return sights
+            return
+        self._due = time.monotonic() + self._until_next()
+        self.sentence = _sentence(self._sights)
+        self.settled = all(
+            sight.row.held or sight.judgement.state in _SETTLED for sight in self._sights
+        )
 
-    def pause(self, sights: tuple[Sight, ...] | None) -> float:
-        """How many seconds may pass until the next cycle, if nothing happens."""
-        if sights is None:
-            return _BLIND_SECONDS
-        if any(sight.judgement.state in _MOVING for sight in sights):
+    def _until_next(self) -> float:
+        if any(sight.judgement.state in _MOVING for sight in self._sights):
             return _MOVING_SECONDS
         due = self._troubles.seconds_until_due()
-        idle = float(self.configuration.look_every)
-        return idle if due is None else min(due, idle)
+        return _CYCLE_SECONDS if due is None else min(due, _CYCLE_SECONDS)
 
     def _cycle(self) -> tuple[Sight, ...]:
         self._read_configuration()
@@ -104,10 +126,26 @@ class Daemon:
             wanted, failures = reconcile.want(context, installed)
             down = held.load()
             self._reconcile(tuple(each for each in wanted if each.mount.id not in down), context)
-        return remember(context, installed, {**self._troubles.failures(), **failures})
+        failures = {**self._troubles.failures(), **failures}
+        sights = remember(context, installed, failures, self.health.conditions())
+        self._tell_changes(sights)
+        return sights
+
+    def _tell_changes(self, sights: tuple[Sight, ...]) -> None:
+        """Tells when a mount becomes degraded, or is well again."""
+        before = {sight.row.id: sight.judgement.state for sight in self._sights}
+        for sight in sights:
+            state, old = sight.judgement.state, before.get(sight.row.id)
+            if state is State.DEGRADED and old is not State.DEGRADED:
+                reason = sight.judgement.reason or ""
+                code = sight.row.s3.code if sight.row.s3 else ""
+                _tell(sight, f"{sight.row.path}: {reason}", result="degraded", error_code=code)
+            elif state is State.OK and old is State.DEGRADED:
+                _tell(sight, f"{sight.row.path}: S3 can be used again", result="recovered")
 
     def _reconcile(self, wanted: tuple[Wanted, ...], context: Context) -> None:
         observed = observe(context.supervisor)
+        self._look_after(observed, context)
         self._troubles.keep_only({want.mount.id for want in wanted} | set(observed.placed))
         for placed in observed.placed.values():
             self._take_note(placed, context)
@@ -129,6 +167,21 @@ class Daemon:
         for mount_id, error in failures.items():
             self._troubles.note(mount_id, error)
 
+    def _look_after(self, observed: Observed, context: Context) -> None:
+        """Has the health of what is up watched, and ends what hangs: then it is down, and started
+        like anything that is."""
+        up = [
+            placed
+            for placed in observed.placed.values()
+            if placed.active and observed.on(placed.definition.directory) is Presence.MOUNTPOINT_S3
+        ]
+        self.health.follow(up, self.configuration)
+        for placed in up:
+            if self.health.conditions()[placed.id].lost:
+                told = f"{placed.definition.directory} does not answer: mount-s3 is ended"
+                _tell_placed(placed, told, result="hung", error_code=Problem.MOUNT_SILENT.code)
+                context.supervisor.end(placed)
+
     def _take_note(self, placed: Placed, context: Context) -> None:
         """Learns how the last attempt to start a mount ended, if it has ended."""
         if placed.starting or self._troubles.is_busy(placed.id):
@@ -136,11 +189,11 @@ class Daemon:
         if placed.active:
             if self._troubles.over(placed.id):
                 told = f"{placed.definition.directory} is mounted again"
-                _tell(placed, told, result="recovered")
+                _tell_placed(placed, told, result="recovered")
             return
         error = context.supervisor.failure(placed) if self._troubles.is_news(placed.id) else None
         if error is not None and self._troubles.note(placed.id, error):
-            _tell(placed, error.message, result="failed", error_code=error.problem.code)
+            _tell_placed(placed, error.message, result="failed", error_code=error.problem.code)
 
     def _read_configuration(self) -> None:
         """A new configuration is a new chance for what had failed for good."""
@@ -155,13 +208,24 @@ class Daemon:
             self._written = written
 
 
-def _tell(placed: Placed, message: str, *, result: str, error_code: str = "") -> None:
+def _tell(sight: Sight, message: str, *, result: str, error_code: str = "") -> None:
+    _event(sight.row.path, sight.row.bucket, message, "health", result, error_code)
+
+
+def _tell_placed(placed: Placed, message: str, *, result: str, error_code: str = "") -> None:
+    definition = placed.definition
+    _event(definition.directory, definition.bucket, message, "start", result, error_code)
+
+
+def _event(
+    directory: str, bucket: str, message: str, action: str, result: str, error_code: str
+) -> None:
     journal.event(
         message,
-        action="start",
+        action=action,
         result=result,
-        mount=placed.definition.directory,
-        bucket=placed.definition.bucket,
+        mount=directory,
+        bucket=bucket,
         error_code=error_code,
         priority=journal.ERROR if error_code else journal.INFO,
     )

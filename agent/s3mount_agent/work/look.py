@@ -76,6 +76,8 @@ def _see(row: Row, observed: Observed) -> Sight:
             starting=placed is not None and placed.starting,
             held=row.held,
             failure=row.failure,
+            hung=row.hung,
+            s3=row.s3,
         )
     )
     if judgement.state is not row.state:

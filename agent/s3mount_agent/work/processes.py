@@ -13,7 +13,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from s3mount_agent.doors import files, installation, mount_s3, mount_table, process
+from s3mount_agent.doors import files, holders, installation, mount_s3, mount_table, process
 from s3mount_agent.model.errors import AgentError, Problem
 from s3mount_agent.model.plan import Placed, Wanted
 from s3mount_agent.model.states import Presence
@@ -92,13 +92,20 @@ class Processes:
             return None
         return _explain(placed.id, placed.definition)
 
+    def end(self, placed: Placed) -> None:
+        """Aborts the connection and kills the process."""
+        hooks.detach(placed.definition.directory, 0)
+        _end(placed.id, at_once=True)
+
     def stop(self, placed: Placed, *, force: bool = False) -> None:
         """Unmounts and waits for the process to end; while files are open neither happens."""
         directory = placed.definition.directory
         if mount_table.presence(directory) is Presence.MOUNTPOINT_S3:
-            mount_table.unmount(directory, lazy=force or placed.pid is None)
-            if not force:
-                hooks.stop(directory, placed.pid or 0)
+            if force or placed.pid is None:
+                hooks.detach(directory, 0)
+            else:
+                _unmount(directory)
+                hooks.stop(directory, placed.pid)
         _end(placed.id, at_once=force)
 
     def remove(self, placed: Sequence[Placed]) -> None:
@@ -106,6 +113,15 @@ class Processes:
         for each in placed:
             for suffix in (".json", ".pid", ".log"):
                 files.remove(_HOME / f"{each.id}{suffix}")
+
+
+def _unmount(directory: str) -> None:
+    try:
+        mount_table.unmount(directory)
+    except AgentError as error:
+        if error.problem is Problem.MOUNT_BUSY:
+            error.cause = holders.of(directory) or None
+        raise
 
 
 def _log(mount_id: str) -> Path:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 
 from s3mount_agent.doors import held
 from s3mount_agent.doors.mount_s3 import Installed
 from s3mount_agent.model.errors import Problem
+from s3mount_agent.model.health import Condition
 from s3mount_agent.work import look, snapshot
 from s3mount_agent.work.context import Context
 from s3mount_agent.work.observe import observe
@@ -14,9 +16,15 @@ from s3mount_agent.work.reconcile import Failures
 
 
 def remember(
-    context: Context, installed: Installed | None, failures: Failures
+    context: Context,
+    installed: Installed | None,
+    failures: Failures,
+    conditions: Mapping[str, Condition] | None = None,
 ) -> tuple[look.Sight, ...]:
-    """Looks at the mounts and saves what is seen; a state that lasts keeps its beginning."""
+    """Looks at the mounts and saves what is seen; a state that lasts keeps its beginning.
+
+    ``conditions`` are what the daemon's probes say; others do not know better than it.
+    """
     before = snapshot.load()
     down = held.load()
     observed = observe(context.supervisor)
@@ -36,6 +44,9 @@ def remember(
                 failure=snapshot.failure_of(error) if error and not busy else None,
             )
         )
+        if conditions is not None:
+            condition = conditions.get(mount.id, Condition())
+            rows[-1] = dataclasses.replace(rows[-1], hung=condition.hung, s3=condition.s3)
     wanted = {mount.id for mount in context.mounts}
     leaving = [each for each in observed.placed.values() if each.id not in wanted]
     rows += map(snapshot.leaving_row, leaving)

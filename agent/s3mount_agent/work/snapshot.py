@@ -35,6 +35,8 @@ class Row:
     pending: str | None = None
     """What waits until the mount is no longer in use."""
     failure: Failure | None = None
+    hung: bool = False
+    s3: Failure | None = None
 
 
 @dataclass(frozen=True)
@@ -99,8 +101,8 @@ def save(node: dict[str, str], rows: Iterable[Row], path: Path = PATH) -> None:
 
 
 def _row(fields: dict[str, object]) -> Row:
-    failure = fields.pop("failure")
-    return Row(
-        **{**fields, "state": State(fields["state"])},  # type: ignore[arg-type]
-        failure=Failure(**failure) if isinstance(failure, dict) else None,
-    )
+    kept = {
+        name: Failure(**value) if isinstance(value, dict) else value
+        for name, value in fields.items()
+    }
+    return Row(**{**kept, "state": State(fields["state"])})  # type: ignore[arg-type]

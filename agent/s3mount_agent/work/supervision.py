@@ -42,6 +42,9 @@ class Supervisor(Protocol):
         A mount in use raises ``mount-busy``, unless it is torn away by ``force``.
         """
 
+    def end(self, placed: Placed) -> None:
+        """Kills a process that hangs, and sets free who waits for it; it may be started again."""
+
     def remove(self, placed: Sequence[Placed]) -> None:
         """Forgets mounts that have been stopped."""
 
