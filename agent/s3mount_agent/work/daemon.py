@@ -12,6 +12,7 @@ from s3mount_agent.doors import config_file, held, journal, lock, mount_s3, syst
 from s3mount_agent.doors.events import Events
 from s3mount_agent.model.configuration import Configuration
 from s3mount_agent.model.errors import AgentError, Problem
+from s3mount_agent.model.events import Event
 from s3mount_agent.model.plan import Kind, Observed, Placed, Wanted, plan
 from s3mount_agent.model.states import Presence, State
 from s3mount_agent.work import desired, reconcile, service
@@ -96,13 +97,7 @@ class Daemon:
         except AgentError as error:
             self._due = time.monotonic() + _BLIND_SECONDS
             if error.problem is not Problem.LOCKED and error.message != self.sentence:
-                journal.event(
-                    error.message,
-                    action="cycle",
-                    result="failed",
-                    error_code=error.problem.code,
-                    priority=journal.ERROR,
-                )
+                journal.event(Event.CYCLE_FAILED, error.message, error_code=error.problem.code)
             self.sentence = error.message
             return
         self._due = time.monotonic() + self._until_next()
@@ -139,9 +134,9 @@ class Daemon:
             if state is State.DEGRADED and old is not State.DEGRADED:
                 reason = sight.judgement.reason or ""
                 code = sight.row.s3.code if sight.row.s3 else ""
-                _tell(sight, f"{sight.row.path}: {reason}", result="degraded", error_code=code)
+                _tell(sight, Event.DEGRADED, f"{sight.row.path}: {reason}", code)
             elif state is State.OK and old is State.DEGRADED:
-                _tell(sight, f"{sight.row.path}: S3 can be used again", result="recovered")
+                _tell(sight, Event.HEALED, f"{sight.row.path}: S3 can be used again")
 
     def _reconcile(self, wanted: tuple[Wanted, ...], context: Context) -> None:
         observed = observe(context.supervisor)
@@ -179,7 +174,7 @@ class Daemon:
         for placed in up:
             if self.health.conditions()[placed.id].lost:
                 told = f"{placed.definition.directory} does not answer: mount-s3 is ended"
-                _tell_placed(placed, told, result="hung", error_code=Problem.MOUNT_SILENT.code)
+                _tell_placed(placed, Event.HUNG, told)
                 context.supervisor.end(placed)
 
     def _take_note(self, placed: Placed, context: Context) -> None:
@@ -189,11 +184,11 @@ class Daemon:
         if placed.active:
             if self._troubles.over(placed.id):
                 told = f"{placed.definition.directory} is mounted again"
-                _tell_placed(placed, told, result="recovered")
+                _tell_placed(placed, Event.RECOVERED, told)
             return
         error = context.supervisor.failure(placed) if self._troubles.is_news(placed.id) else None
         if error is not None and self._troubles.note(placed.id, error):
-            _tell_placed(placed, error.message, result="failed", error_code=error.problem.code)
+            _tell_placed(placed, Event.START_FAILED, error.message, error)
 
     def _read_configuration(self) -> None:
         """A new configuration is a new chance for what had failed for good."""
@@ -208,26 +203,21 @@ class Daemon:
             self._written = written
 
 
-def _tell(sight: Sight, message: str, *, result: str, error_code: str = "") -> None:
-    _event(sight.row.path, sight.row.bucket, message, "health", result, error_code)
+def _tell(sight: Sight, event: Event, message: str, error_code: str = "") -> None:
+    row = sight.row
+    journal.event(event, message, mount=row.path, bucket=row.bucket, error_code=error_code)
 
 
-def _tell_placed(placed: Placed, message: str, *, result: str, error_code: str = "") -> None:
-    definition = placed.definition
-    _event(definition.directory, definition.bucket, message, "start", result, error_code)
-
-
-def _event(
-    directory: str, bucket: str, message: str, action: str, result: str, error_code: str
+def _tell_placed(
+    placed: Placed, event: Event, message: str, error: AgentError | None = None
 ) -> None:
     journal.event(
+        event,
         message,
-        action=action,
-        result=result,
-        mount=directory,
-        bucket=bucket,
-        error_code=error_code,
-        priority=journal.ERROR if error_code else journal.INFO,
+        mount=placed.definition.directory,
+        bucket=placed.definition.bucket,
+        error_code=error.problem.code if error else "",
+        cause=(error.cause or "") if error else "",
     )
 
 

@@ -12,6 +12,7 @@ from s3mount_agent.doors import origin as origins
 from s3mount_agent.doors.origin import Origin
 from s3mount_agent.model.configuration import Configuration, of_mounts
 from s3mount_agent.model.errors import AgentError
+from s3mount_agent.model.events import Event
 from s3mount_agent.model.mounts import parse_arguments
 from s3mount_agent.model.roles import Mode, OnFailure, Role
 from s3mount_agent.work.retry import patiently
@@ -101,9 +102,7 @@ def refresh() -> bool:
     new = dataclasses.replace(origin, version=version, seen=version, problem=None)
     changed = files.write(config_file.PATH, fetched.text)
     origins.save(new)
-    journal.event(
-        f"version {new.shown} of {origin.url} is in force", action="refresh", result="done"
-    )
+    journal.event(Event.REFRESHED, f"version {new.shown} of {origin.url} is in force")
     return changed
 
 
@@ -114,11 +113,10 @@ def _note(new: Origin, old: Origin, error: AgentError | None = None) -> None:
     origins.save(new)
     if error is not None:
         journal.event(
+            Event.REFUSED if new.seen != new.version else Event.UNREACHABLE,
             f"{error.message}; version {old.shown} stays in force",
-            action="refresh",
-            result="refused" if new.seen != new.version else "failed",
             error_code=error.problem.code,
-            priority=journal.WARNING,
+            cause=error.cause or "",
         )
 
 

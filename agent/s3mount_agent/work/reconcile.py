@@ -9,6 +9,7 @@ from s3mount_agent.doors import journal, machine, mount_table
 from s3mount_agent.doors.mount_s3 import Installed
 from s3mount_agent.model.configuration import WhenBusy
 from s3mount_agent.model.errors import AgentError, Problem
+from s3mount_agent.model.events import Event
 from s3mount_agent.model.options import require_known_to
 from s3mount_agent.model.plan import Action, Kind, Observed, Placed, Plan, Wanted
 from s3mount_agent.model.shares import divide
@@ -22,6 +23,12 @@ Failures = dict[str, AgentError]
 """Why mounts could not be made or taken down, by mount id."""
 
 _AT_ONCE = 16
+_DONE = {Kind.STOP: (Event.STOPPED, "took down"), Kind.START: (Event.STARTED, "started")}
+_FAILED = {
+    Kind.STOP: Event.STOP_FAILED,
+    Kind.WRITE: Event.WRITE_FAILED,
+    Kind.START: Event.START_FAILED,
+}
 
 
 def want(context: Context, installed: Installed) -> tuple[tuple[Wanted, ...], Failures]:
@@ -153,13 +160,12 @@ def _each(
             do(action)
         except AgentError as error:
             journal.event(
+                _FAILED[action.kind],
                 error.message,
-                action=action.kind.value,
-                result="failed",
                 mount=action.directory,
                 bucket=action.bucket,
                 error_code=error.problem.code,
-                priority=journal.ERROR,
+                cause=error.cause or "",
             )
             return error
         return None
@@ -172,13 +178,12 @@ def _each(
 
 
 def _tell_done(actions: Sequence[Action], failures: Failures) -> None:
-    done = {Kind.STOP: "took down", Kind.START: "started"}
     for action in actions:
         if action.id not in failures:
+            event, verb = _DONE[action.kind]
             journal.event(
-                f"{done[action.kind]} {action.directory}, because {action.because}",
-                action=action.kind.value,
-                result="done",
+                event,
+                f"{verb} {action.directory}, because {action.because}",
                 mount=action.directory,
                 bucket=action.bucket,
             )

@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from s3mount_agent.model.errors import AgentError, Problem
 from s3mount_agent.work.reconcile import Failures
 
+# The same trouble is told again, but not with every attempt.
+_REMIND_SECONDS = 3600.0
+
 
 @dataclass
 class Trouble:
@@ -22,6 +25,7 @@ class Trouble:
     began: float
     attempts: int
     due: float
+    told: float
     trying: bool = False
 
     def may_try(self, now: float) -> bool:
@@ -48,8 +52,14 @@ class Troubles:
         # The first failure may be the end of a long, good run: the second attempt is made at once.
         longest = min(self.longest_pause, 2.0 ** min(attempts - 1, 10)) if attempts > 1 else 0
         due = now + random.uniform(longest / 2, longest)  # noqa: S311
-        self._by_id[mount_id] = Trouble(error, began, attempts, due)
-        return known is None or known.error.problem is not error.problem
+        news = (
+            known is None
+            or known.error.problem is not error.problem
+            or now - known.told >= _REMIND_SECONDS
+        )
+        told = now if news or known is None else known.told
+        self._by_id[mount_id] = Trouble(error, began, attempts, due, told)
+        return news
 
     def is_news(self, mount_id: str) -> bool:
         """Whether a mount that is down now has failed anew, not just stayed down."""
