@@ -1,7 +1,7 @@
 """Writes what the documentation shares with the code, so that the two cannot differ.
 
-docs/errors.md from the table of problems; the tables of docs/configuration.md and
-docs/s3mount.schema.json from the table of keys.
+docs/errors.md from the table of problems, the tables of docs/configuration.md and
+docs/s3mount.schema.json from the table of keys, and that of docs/operations.md from the events.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 
 from s3mount_agent.model import keys
 from s3mount_agent.model.errors import Exit, Problem
+from s3mount_agent.model.events import Event
 from s3mount_agent.model.schema import Key, json_schema
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -38,7 +39,8 @@ _OF_THE_HEAD = [
     ("bootstrap-damaged", Exit.FAILED, "upload dist/s3mount-bootstrap again, in binary mode"),
     ("python-missing", Exit.FAILED, "install a python3 of version 3.9 or later, then run again"),
 ]
-_BEGIN, _END = "<!-- keys: written by packaging/build_docs.py -->\n", "<!-- end of keys -->\n"
+_BEGIN = "<!-- written by packaging/build_docs.py -->\n"
+_END = "<!-- end of what is written -->\n"
 
 
 def errors() -> str:
@@ -50,18 +52,26 @@ def errors() -> str:
     return f"{_ERRORS}| code | exit | hint |\n|---|---|---|\n{table}\n"
 
 
-def configuration(text: str) -> str:
-    """docs/configuration.md with its tables made anew."""
-    head, _, rest = text.partition(_BEGIN)
-    tail = rest.partition(_END)[2]
-    tables = (
+def configuration() -> str:
+    """The tables of docs/configuration.md."""
+    return (
         f"## The file\n\n{_table(keys.TOP.keys)}\n"
         f"## A mount\n\n{_table(keys.MOUNT.keys)}\n"
         f"## `health`\n\n{_table(keys.HEALTH.keys)}\n"
         f"## `install`\n\n{_table(keys.INSTALL.keys)}\n"
+        f"## `metrics`\n\n{_table(keys.METRICS.keys)}\n"
         f"## `environment`\n\nAllowed names: {', '.join(keys.ENVIRONMENT.words)}.\n"
     )
-    return f"{head}{_BEGIN}\n{tables}\n{_END}{tail}"
+
+
+def events() -> str:
+    """The table of docs/operations.md."""
+    rows = [
+        f"| `{event.action}` | `{event.result}` | {event.about} | `{event.message_id}` |"
+        for event in Event
+    ]
+    head = "| `S3MOUNT_ACTION=` | `S3MOUNT_RESULT=` | what happened | `MESSAGE_ID=` |\n|---|---|---|---|"
+    return "\n".join([head, *rows]) + "\n"
 
 
 def schema() -> str:
@@ -71,12 +81,19 @@ def schema() -> str:
 
 def pages() -> dict[Path, str]:
     """Every page that is written, and what it should hold."""
-    page = DOCS / "configuration.md"
     return {
         DOCS / "errors.md": errors(),
-        page: configuration(page.read_text()),
+        DOCS / "configuration.md": _renewed(DOCS / "configuration.md", configuration()),
+        DOCS / "operations.md": _renewed(DOCS / "operations.md", events()),
         DOCS / "s3mount.schema.json": schema(),
     }
+
+
+def _renewed(page: Path, tables: str) -> str:
+    """A page with what stands between its two marks made anew."""
+    head, _, rest = page.read_text().partition(_BEGIN)
+    tail = rest.partition(_END)[2]
+    return f"{head}{_BEGIN}\n{tables}\n{_END}{tail}"
 
 
 def _table(rows: Iterable[Key]) -> str:

@@ -39,8 +39,8 @@ class Events:
     def wait(
         self, seconds: float, pids: Iterable[int] = (), descriptors: Collection[int] = ()
     ) -> bool:
-        """Returns after ``seconds``, or as soon as something happens, a process ends or a descriptor
-        is readable; False if it was the time or a descriptor."""
+        """Returns after ``seconds``, or when something happens, a process ends or a descriptor is
+        readable; False if it was the time or a descriptor."""
         if self.stopping or self._reload:
             return True
         with contextlib.ExitStack() as stack:

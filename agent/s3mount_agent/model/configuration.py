@@ -90,6 +90,15 @@ class Install:
 
 
 @dataclass(frozen=True)
+class Metrics:
+    """Which figures to publish: a file for Prometheus, lines in the journal for CloudWatch."""
+
+    prometheus: str | None = None
+    cloudwatch: bool = False
+    namespace: str = "S3Mount"
+
+
+@dataclass(frozen=True)
 class Configuration:
     """What a configuration says; times in seconds, None for the default of the node's role."""
 
@@ -107,6 +116,7 @@ class Configuration:
     memory_percent: int | None = None
     bandwidth_gbps: int | None = None
     install: Install = field(default_factory=Install)
+    metrics: Metrics = field(default_factory=Metrics)
     environment: Mapping[str, str] = field(default_factory=dict)
 
     def mounts(self, role: Role, queue: str) -> tuple[Mount, ...]:

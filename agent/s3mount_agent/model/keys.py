@@ -5,7 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from s3mount_agent.model.bucket import parse_bucket
-from s3mount_agent.model.configuration import Configuration, Entry, Install, Layer, WhenBusy
+from s3mount_agent.model.configuration import (
+    Configuration,
+    Entry,
+    Install,
+    Layer,
+    Metrics,
+    WhenBusy,
+)
 from s3mount_agent.model.directory import parse_directory
 from s3mount_agent.model.document import Node, Source
 from s3mount_agent.model.options import parse_options
@@ -21,6 +28,7 @@ from s3mount_agent.model.schema import (
     Parsed,
     Section,
     Text,
+    Truth,
     flag_keys,
 )
 
@@ -49,6 +57,7 @@ ENVIRONMENT = Choice(
         "MOUNTPOINT_LOG",
     )
 )
+_TEXTFILE = r"/(?:var/lib|run)(?:/[A-Za-z0-9_-][A-Za-z0-9_.-]*)+\.prom"
 _PLAIN_VALUE = Text("a value in one line of printable ASCII", r"[ -~]{0,1000}")
 
 _OPTIONS = (
@@ -121,6 +130,18 @@ HEALTH = Section(
         Key("retry_at_most_every", Duration(5, 3600), "the longest pause between attempts (60s)"),
     )
 )
+METRICS = Section(
+    (
+        Key(
+            "prometheus",
+            # The file may come from anywhere: it must not name any other file of the node.
+            Text("a path under /var/lib or /run that ends with .prom", _TEXTFILE),
+            "a file for node_exporter's textfile collector (off)",
+        ),
+        Key("cloudwatch", Truth(), "lines of CloudWatch's embedded metric format (off)"),
+        Key("namespace", Text("a namespace", r"[A-Za-z0-9_./#-]{1,255}"), "CloudWatch's (S3Mount)"),
+    )
+)
 TOP = Section(
     (
         Key("version", Choice(("1",)), "the version of this format"),
@@ -140,6 +161,7 @@ TOP = Section(
         Key("bandwidth_gbps", Number(1, 10000), "the node's bandwidth, to be divided among them"),
         Key("health", HEALTH, "how often the agent looks and tries again"),
         Key("install", INSTALL, "where mount-s3 comes from"),
+        Key("metrics", METRICS, "figures about the mounts, for those who collect them"),
         Key("environment", MapOf(_PLAIN_VALUE, ENVIRONMENT), "variables for mount-s3"),
     )
 )
@@ -159,6 +181,7 @@ def _configuration(values: dict[str, Any]) -> Configuration:
             install.get("version"),
             tuple(each.upper() for each in install.get("fingerprints", ())),
         ),
+        metrics=Metrics(**values.get("metrics", {})),
         **{name: values[name] for name in plain if name in values},
         **values.get("health", {}),
     )

@@ -19,6 +19,7 @@ from s3mount_agent.work import desired, reconcile, service
 from s3mount_agent.work.context import Context, gather
 from s3mount_agent.work.health import Health
 from s3mount_agent.work.look import Sight
+from s3mount_agent.work.metrics import Recorder
 from s3mount_agent.work.observe import observe
 from s3mount_agent.work.reconcile import Failures
 from s3mount_agent.work.refresher import Refresher
@@ -57,6 +58,7 @@ def _work(events: Events, daemon: Daemon, refresher: Refresher) -> None:
         refresher.work(every=daemon.configuration.refresh, now=events.take_reload())
         # Only here, after all the work of this round: a daemon that hangs in it is restarted.
         systemd.notify("WATCHDOG=1", f"STATUS={daemon.sentence}")
+        daemon.publish()
         pause = min(daemon.pause(), refresher.pause(), _ROUND_SECONDS)
         happened = events.wait(pause, daemon.pids + refresher.pids, daemon.health.descriptors)
     systemd.notify("STOPPING=1")
@@ -72,6 +74,7 @@ class Daemon:
         self.health = Health()
         self._sights: tuple[Sight, ...] = ()
         self._troubles = Troubles()
+        self._recorder = Recorder()
         self._written = 0.0
         self._due = 0.0
 
@@ -106,6 +109,11 @@ class Daemon:
             sight.row.held or sight.judgement.state in _SETTLED for sight in self._sights
         )
 
+    def publish(self) -> None:
+        """Publishes figures, if the configuration asks for them."""
+        conditions = self.health.conditions()
+        self._recorder.publish(self.configuration.metrics, self._sights, conditions)
+
     def _until_next(self) -> float:
         if any(sight.judgement.state in _MOVING for sight in self._sights):
             return _MOVING_SECONDS
@@ -124,6 +132,7 @@ class Daemon:
         failures = {**self._troubles.failures(), **failures}
         sights = remember(context, installed, failures, self.health.conditions())
         self._tell_changes(sights)
+        self._recorder.follow(sights)
         return sights
 
     def _tell_changes(self, sights: tuple[Sight, ...]) -> None:
