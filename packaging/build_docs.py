@@ -70,8 +70,8 @@ def events() -> str:
         f"| `{event.action}` | `{event.result}` | {event.about} | `{event.message_id}` |"
         for event in Event
     ]
-    head = "| `S3MOUNT_ACTION=` | `S3MOUNT_RESULT=` | what happened | `MESSAGE_ID=` |\n|---|---|---|---|"
-    return "\n".join([head, *rows]) + "\n"
+    head = "| `S3MOUNT_ACTION=` | `S3MOUNT_RESULT=` | what happened | `MESSAGE_ID=` |"
+    return "\n".join([head, "|---|---|---|---|", *rows]) + "\n"
 
 
 def schema() -> str:

@@ -4,6 +4,10 @@
 # https://docs.python.org/3/library/zipapp.html
 set -u
 
+# A stream that is closed would be taken by the first file that is opened.
+{ true >&1; } 2>/dev/null || exec >/dev/null
+{ true >&2; } 2>/dev/null || exec 2>/dev/null
+
 fail() {
     printf 's3mount-agent: error [%s]: %s\n  hint: %s\n' "$1" "$2" "$3" >&2
     exit 1

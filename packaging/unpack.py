@@ -6,6 +6,7 @@ cluster's configuration leaves no trace on the node.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import sys
@@ -63,6 +64,8 @@ def install(root: Path, link: Path) -> None:
     nothing.
     """
     root.mkdir(mode=0o755, parents=True, exist_ok=True)
+    # Given back with the end of this program, which execv is as well.
+    fcntl.flock(os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC), fcntl.LOCK_EX)
     target = root / __version__
     with zipfile.ZipFile(ARCHIVE) as archive:
         digest = archive.read(f"{PAYLOAD}payload.sha256")

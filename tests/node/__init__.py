@@ -1,1 +1,1 @@
-"""Tests on real systemd nodes with real FUSE mounts, through the bootstrap file as it is shipped."""
+"""Tests on real systemd nodes with real FUSE mounts, through the bootstrap file as shipped."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+import time
+from typing import TYPE_CHECKING, Any, Callable
 
 if TYPE_CHECKING:
     from cluster.node import Node
@@ -81,3 +82,13 @@ def set_environment(node: Node, **values: str) -> None:
     kept = [line for line in lines if line.partition("=")[0] not in values]
     text = "\n".join([*kept, *(f"{name}={value}" for name, value in values.items())])
     node.write(ENVIRONMENT, text + "\n", mode=0o600)
+
+
+def eventually(true: Callable[[], bool], seconds: float) -> bool:
+    """Whether something becomes true in time."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if true():
+            return True
+        time.sleep(0.1)
+    return true()

@@ -10,13 +10,16 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Callable
+from typing import TYPE_CHECKING, Any, Callable
 
 import pytest
+
 from cluster.cluster import Cluster
 from mount_s3_package import Chosen, choose
-from node.article import COMPUTE, HEAD
+from node.article import COMPUTE, HEAD, ONE, WRITABLE
+from node.patient import DENIED, Patient
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -65,12 +68,45 @@ def cluster(package: Path) -> Iterator[Cluster]:
         yield running
 
 
-@pytest.fixture(autouse=True)
-def healthy_s3(request: pytest.FixtureRequest) -> Iterator[None]:
-    """No fault of S3 outlives the test that made it."""
-    yield
-    if "cluster" in request.fixturenames:
-        request.getfixturevalue("cluster").s3.heal()
+@pytest.fixture
+def break_s3(cluster: Cluster) -> Iterator[Callable[..., None]]:
+    """Makes S3 answer with errors for a bucket, as cluster.s3.fault(), until the test ends."""
+    broken: list[str] = []
+
+    def break_bucket(bucket: str, **fault: Any) -> None:
+        broken.append(bucket)
+        cluster.s3.fault(bucket, **fault)
+
+    yield break_bucket
+    for bucket in broken:
+        cluster.s3.heal(bucket)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def early_start(request: pytest.FixtureRequest) -> None:
+    """Starts at once what takes minutes, if a test of this run waits for its end."""
+    wanted = {name for item in request.session.items for name in getattr(item, "fixturenames", ())}
+    if "patient" in wanted:
+        request.getfixturevalue("patient")
+
+
+@pytest.fixture(scope="session")
+def patient(cluster: Cluster, package: Path) -> Iterator[dict[str, Patient]]:
+    """Bootstraps that try for a long time, by role: S3 cannot be reached, or denies access."""
+    cluster.s3.create_bucket(DENIED)
+    cluster.s3.fault(DENIED)
+    running: dict[str, Patient] = {}
+    with contextmanager(_nodes)(cluster) as new:
+        for role in ("compute", "head"):
+            running[f"{role} denied"] = Patient.start(
+                cluster, _ready(new, package, role), (DENIED, WRITABLE, "--allow-other")
+            )
+            running[f"{role} cut off"] = Patient.start(
+                cluster, _ready(new, package, role), ONE, cut=True
+            )
+        yield running
+        for each in running.values():
+            each.end()
 
 
 def _nodes(cluster: Cluster) -> Iterator[NewNode]:

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
     from cluster.node import Node
 
-# Logs, and what a reboot empties.
-VOLATILE = ("/tmp", "/run", "/var/log", "/proc", "/sys", "/dev")
+# Logs, what a reboot empties, and what systemd keeps for itself (/var/tmp, /var/lib/systemd).
+VOLATILE = tuple("/tmp /run /proc /sys /dev /var/log /var/tmp /var/lib/systemd".split())
 
 
 class Entry(NamedTuple):

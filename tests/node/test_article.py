@@ -6,9 +6,10 @@ import json
 import re
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Callable
 
 import pytest
+
 from cluster.cluster import ARTICLE, ActionResult, Cluster
 from node.article import (
     AGENT_UNIT,
@@ -151,9 +152,7 @@ def test_status_tells_people_how_the_mounts_are(nodes: dict[str, Node], role: st
         assert re.match(rf"  ok +{directory} +r[ow]  s3://{bucket}  pid \d+, since ", line)
 
 
-def test_status_tells_programs_in_one_short_line_of_json(
-    nodes: dict[str, Node], role: str
-) -> None:
+def test_status_tells_programs_in_one_short_line_of_json(nodes: dict[str, Node], role: str) -> None:
     node = nodes[role]
     answer = node.run(["s3mount-agent", "status", "--json"])
     assert answer.stdout.count("\n") == 1
@@ -225,12 +224,12 @@ def test_a_second_reboot_is_no_different_from_the_first(nodes: dict[str, Node], 
 
 
 def test_a_compute_node_waits_for_an_s3_that_comes_later_than_itself(
-    cluster: Cluster, nodes: dict[str, Node]
+    cluster: Cluster, nodes: dict[str, Node], break_s3: Callable[..., None]
 ) -> None:
     node = nodes["compute"]
-    cluster.s3.fault(SECOND, status=500, code="InternalError", message="not yet")
+    break_s3(SECOND, status=500, code="InternalError", message="not yet")
     node.power_off()
-    healing = threading.Timer(3, cluster.s3.heal)
+    healing = threading.Timer(3, cluster.s3.heal, [SECOND])
     healing.start()
     node.boot()
     healing.join()

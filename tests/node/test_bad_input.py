@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING
 
 import pytest
+
 from cluster.cluster import Cluster
 from cluster.parallelcluster import CFNCONFIG
 from node.article import FIRST, HEAD, ONE, SECOND, WRITABLE, listed, states
@@ -13,6 +14,8 @@ from node.conftest import NewNode
 from node.listing import difference, processes, written
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from cluster.node import Node
 
 pytestmark = pytest.mark.node
@@ -94,7 +97,7 @@ REFUSED = {
 }
 # Directories that stand for themselves, though a shell or systemd would read more into them.
 LITERAL = (
-    "/mnt/a b;$(touch /var/pwned)%n$HOME \"q\"",
+    '/mnt/a b;$(touch /var/pwned)%n$HOME "q"',
     "/mnt/%i%%/${HOME}/`touch /var/pwned`",
     "/mnt/it's/-dash/#hash/ tail ",
     "/mnt/[Install]/WantedBy=x/é",
@@ -113,9 +116,7 @@ def node(new_module_node: NewNode) -> Node:
     return node
 
 
-def require_refused(
-    cluster: Cluster, node: Node, arguments: list[str], code: str
-) -> list[str]:
+def require_refused(cluster: Cluster, node: Node, arguments: list[str], code: str) -> list[str]:
     """Runs a bootstrap that must be refused without a trace; returns what it said on stderr."""
     disk, running = written(node), processes(node)
     table = node.read("/proc/mounts")
@@ -135,7 +136,7 @@ def require_refused(
     return lines
 
 
-@pytest.mark.parametrize("arguments, code", REFUSED.values(), ids=REFUSED.keys())
+@pytest.mark.parametrize(("arguments", "code"), REFUSED.values(), ids=REFUSED.keys())
 def test_it_is_refused_and_nothing_has_changed(
     cluster: Cluster, node: Node, arguments: list[str], code: str
 ) -> None:
@@ -159,7 +160,7 @@ def test_a_misspelt_flag_gets_the_right_one_as_its_hint(cluster: Cluster, node: 
 
 
 @pytest.fixture
-def dna(node: Node) -> object:
+def dna(node: Node) -> Iterator[dict[str, dict[str, str]]]:
     """The node's dna.json and cfnconfig, put back after the test."""
     before = {path: node.read(path) for path in (DNA, CFNCONFIG)}
     yield json.loads(before[DNA])
@@ -199,11 +200,19 @@ def test_contradictory_node_types_name_both_files_and_values(
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{", "[]", '"cluster"', '{"cluster": []}', '{"cluster": {}}', '{"cluster": {"region": "x"}}']
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        "{}",
+        '"cluster"',
+        '{"cluster": []}',
+        '{"cluster": {}}',
+        '{"cluster": {"a": ""}}',
+    ],
 )
-def test_a_broken_dna_json_is_named(
-    cluster: Cluster, node: Node, dna: object, text: str
-) -> None:
+def test_a_broken_dna_json_is_named(cluster: Cluster, node: Node, dna: object, text: str) -> None:
     node.write(DNA, text)
     lines = require_refused(cluster, node, list(ONE), "node-type")
     assert DNA in lines[0]

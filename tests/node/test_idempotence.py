@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
+
 from cluster.cluster import Cluster
 from node.article import (
     AGENT_UNIT,
@@ -34,10 +35,14 @@ pytestmark = pytest.mark.node
 STEPS = ("facts", "install", "fuse.conf", "config", "mounts", "daemon", "verify")
 # Seconds after the start of the custom action: from the download of the script over the unpacking
 # of the agent into the installation of the packages.
-MOMENTS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 0.9, 1.2, 1.5)
+MOMENTS = (0.1, 0.2, 0.3, 0.4, 0.6, 0.9, 1.3)
 MADE = "/var/lib/s3mount-agent/made.json"
-# What apt keeps of its own work depends on how far it came.
-APT = ("/var/cache/apt", "/var/lib/apt", "/var/lib/dpkg/updates")
+# What apt keeps of its own work depends on how far it came; a timeline is kept of a run that
+# changed something only.
+BUT = (
+    *("/var/cache/apt", "/var/lib/apt", "/var/lib/dpkg/updates"),
+    "/var/lib/s3mount-agent/timeline.json",
+)
 
 FUSE_CONF = {
     "commented as Debian does": (
@@ -130,7 +135,7 @@ def require_convergence(cluster: Cluster, node: Node, reference: Node) -> None:
     assert (action.returncode, action.stderr) == (0, ""), action.stdout
     assert states(node, wait=10) == {WRITABLE: "ok", READONLY: "ok"}
     assert node.run(["dpkg", "--audit"]).stdout == ""
-    assert written(node, but=APT).keys() == written(reference, but=APT).keys()
+    assert written(node, but=BUT).keys() ^ written(reference, but=BUT).keys() == set()
     assert json.loads(node.read(MADE)) == json.loads(reference.read(MADE))
     assert node.read("/etc/fuse.conf") == reference.read("/etc/fuse.conf")
     left = node.run(["find", "/tmp", "/run", "-name", "s3mount-agent-*", "-o", "-name", ".*.*.*"])
@@ -160,7 +165,7 @@ def test_killed_at_any_moment_the_next_run_converges(
     require_convergence(cluster, node, reference)
 
 
-@pytest.mark.parametrize("step", ["facts", "install", "config", "mounts"])
+@pytest.mark.parametrize("step", ["install", "config", "mounts"])
 def test_after_a_loss_of_power_the_next_run_converges(
     cluster: Cluster, new_node: NewNode, reference: Node, step: str
 ) -> None:
@@ -173,12 +178,16 @@ def test_after_a_loss_of_power_the_next_run_converges(
     require_convergence(cluster, node, reference)
 
 
-def test_after_a_loss_of_power_during_the_installation_the_next_run_converges(
-    cluster: Cluster, new_node: NewNode, reference: Node
+@pytest.mark.timeout(90)
+@pytest.mark.parametrize("name", ["libfuse2", "python3-systemd", "mount-s3"])
+def test_after_a_loss_of_power_while_a_package_is_unpacked_the_next_run_converges(
+    cluster: Cluster, new_node: NewNode, reference: Node, name: str
 ) -> None:
     node = new_node("compute")
+    known = node.root / "var/lib/dpkg/info"
     with cluster.start_custom_action(node, COMPUTE) as command:
-        while not node.exists("/var/lib/dpkg/info/libfuse2:amd64.list"):
+        # From out here, without a pause: dpkg leaves this state again within milliseconds.
+        while not any(known.glob(f"{name}*.list")):
             assert command.poll() is None
         node.kill()
         command.wait()
@@ -203,7 +212,7 @@ def fuse_node(new_ready_module_node: NewNode) -> Node:
     return new_ready_module_node("compute")
 
 
-@pytest.mark.parametrize("before, after", FUSE_CONF.values(), ids=FUSE_CONF.keys())
+@pytest.mark.parametrize(("before", "after"), FUSE_CONF.values(), ids=FUSE_CONF.keys())
 def test_fuse_conf_gets_its_line_once(
     cluster: Cluster, fuse_node: Node, before: str | None, after: str
 ) -> None:

@@ -17,12 +17,15 @@ def require_device() -> None:
     """Makes sure that /dev/fuse is there; raises ``fuse-missing``."""
     if DEVICE.is_char_device():
         return
-    answer = process.run(["modprobe", "fuse"], timeout=30, check=False)
+    try:
+        words = process.run(["modprobe", "fuse"], timeout=30, check=False).last_words()
+    except AgentError as error:  # a container has no modprobe
+        words = error.cause or error.message
     if not DEVICE.is_char_device():
         raise AgentError(
             Problem.FUSE_MISSING,
             "this node has no /dev/fuse, so that nothing can be mounted",
-            cause=answer.last_words() or None,
+            cause=words or None,
         )
 
 

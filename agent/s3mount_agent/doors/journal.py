@@ -83,6 +83,8 @@ def _sender() -> Callable[..., None] | None:
 
 def say(line: str) -> None:
     """One line on stdout, at once; a stdout that nobody reads any more is no reason to fail."""
+    if sys.stdout is None:  # closed when we were started
+        return
     try:
         sys.stdout.write(line + "\n")
         sys.stdout.flush()

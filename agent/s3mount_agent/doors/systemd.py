@@ -117,6 +117,12 @@ def outside(arguments: Sequence[str], *, timeout: float) -> process.Completed:
     return process.run([*runner, "--", *arguments], timeout=timeout, check=False)
 
 
+def outside_later(unit: str, arguments: Sequence[str]) -> None:
+    """Has a program run as a unit of a name, without waiting; one that runs already is enough."""
+    runner = ["systemd-run", "--quiet", "--collect", "--no-block", f"--unit={unit}"]
+    process.run([*runner, "--", *arguments], timeout=_QUICK_SECONDS, check=False)
+
+
 def errors_of(unit: str, invocation: str) -> str:
     """What a unit's processes wrote to stderr in one of its runs, or else in this boot: the end."""
     # The journal reads a unit's output when it comes to it; --sync waits until it has.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from s3mount_agent.doors import config_file as config
-from s3mount_agent.doors import environment, files
+from s3mount_agent.doors import environment, files, node
 from s3mount_agent.faces.arguments import Parser
 from s3mount_agent.faces.telling import tell
 from s3mount_agent.model.errors import Exit, Problem
@@ -21,6 +21,7 @@ def main(arguments: list[str]) -> int:
         "--now", action="store_true", help="ask the configuration's source for news first"
     )
     options = parser.parse_args(arguments)
+    node.require_root()
     environment.load()
 
     from s3mount_agent.doors import origin

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from s3mount_agent.doors import environment, journal
+from s3mount_agent.doors import environment, journal, node
 from s3mount_agent.faces.telling import tell
 from s3mount_agent.model.errors import AgentError, Exit, Problem
 from s3mount_agent.model.roles import Mode, OnFailure, Role
@@ -56,6 +56,7 @@ def main(arguments: list[str]) -> int:
             "give either --config or mounts, not both",
             hint="put all mounts into the configuration file",
         )
+    node.require_root()
     environment.load()
 
     from s3mount_agent.work import bootstrap, desired

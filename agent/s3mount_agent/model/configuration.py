@@ -112,7 +112,7 @@ class Configuration:
     look_every: int = 60
     check_s3_every: int = 300
     hung_after: int = 30
-    retry_at_most_every: int = 60
+    retry_at_most_every: int = 30
     memory_percent: int | None = None
     bandwidth_gbps: int | None = None
     install: Install = field(default_factory=Install)

@@ -127,7 +127,7 @@ HEALTH = Section(
         Key("look_every", Duration(5, 3600), "how often to ask whether each mount answers (60s)"),
         Key("check_s3_every", Duration(5, 86400), "how often to list a mount, as S3 allows (5m)"),
         Key("hung_after", Duration(10, 3600), "the silence after which a mount is ended (30s)"),
-        Key("retry_at_most_every", Duration(5, 3600), "the longest pause between attempts (60s)"),
+        Key("retry_at_most_every", Duration(5, 3600), "the longest pause between attempts (30s)"),
     )
 )
 METRICS = Section(

@@ -3,8 +3,20 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
-from s3mount_agent.doors import config_file, fuse, held, journal, lock, node, probe
+from s3mount_agent.doors import (
+    config_file,
+    files,
+    fuse,
+    held,
+    installation,
+    journal,
+    lock,
+    node,
+    probe,
+    systemd,
+)
 from s3mount_agent.doors.mount_s3 import Installed
 from s3mount_agent.doors.probe import Answer, Finding
 from s3mount_agent.model.configuration import Configuration
@@ -21,6 +33,15 @@ from s3mount_agent.work.steps import Timeline
 
 _LOCK_SECONDS = 300.0
 _PROBE_SECONDS = 30.0
+_WRITTEN_TO = (
+    Path("/etc"),
+    systemd.ETC,
+    systemd.RUN,
+    installation.CONFIGURATION,
+    installation.STATE,
+    installation.RUN,
+    installation.RUN / "mounts",
+)
 # How long mounts are tried for: a head node must not keep the whole stack waiting, since the
 # daemon goes on trying; a compute node has no better use for its time, within ParallelCluster's
 # own limit of half an hour.
@@ -61,21 +82,17 @@ def _facts(context: Context) -> str:
 
 def _converge(desired: Desired, context: Context, timeline: Timeline) -> Failures:
     with lock.hold("bootstrap", timeout=_LOCK_SECONDS):
-        with timeline.step("install") as step:
-            fuse.require_device()
-            installed, new = install.ensure_mount_s3(desired.configuration.install)
-            step.result = f"mount-s3 {installed}" + ("" if new else ", already there")
-            timeline.changed |= new
-        with timeline.step("fuse.conf") as step:
-            new = install.ensure_allow_other()
-            step.result = "user_allow_other " + ("added" if new else "already there")
-            timeline.changed |= new
+        files.sweep(_WRITTEN_TO)
+        installed, missing = _install(context, timeline)
         with timeline.step("config") as step:
             new = desired.save()
             held.save(())
             step.result = f"{config_file.PATH} " + ("written" if new else "unchanged")
             timeline.changed |= new
-        failures = _mount(context, installed, timeline)
+        if installed is not None:
+            failures = _mount(context, installed, timeline)
+        else:
+            failures = {mount.id: missing for mount in context.mounts if missing}
         remember(context, installed, failures)
     with timeline.step("daemon") as step:
         new = service.ensure_running()
@@ -86,6 +103,25 @@ def _converge(desired: Desired, context: Context, timeline: Timeline) -> Failure
     failures.update(_verify(context, failures, timeline))
     _summarise(context, failures, installed)
     return failures
+
+
+def _install(context: Context, timeline: Timeline) -> tuple[Installed | None, AgentError | None]:
+    """The node's mount-s3; on a node that continues, why there is none: the agent tries again."""
+    try:
+        with timeline.step("install") as step:
+            fuse.require_device()
+            installed, new = install.ensure_mount_s3(context.configuration.install)
+            step.result = f"mount-s3 {installed}" + ("" if new else ", already there")
+            timeline.changed |= new
+    except AgentError as error:
+        if context.conduct.on_failure is OnFailure.FAIL:
+            raise
+        return None, error
+    with timeline.step("fuse.conf") as step:
+        new = install.ensure_allow_other()
+        step.result = "user_allow_other " + ("added" if new else "already there")
+        timeline.changed |= new
+    return installed, None
 
 
 def _mount(context: Context, installed: Installed, timeline: Timeline) -> Failures:
@@ -126,7 +162,7 @@ def _verify(context: Context, failures: Failures, timeline: Timeline) -> Failure
     return silent
 
 
-def _summarise(context: Context, failures: Failures, installed: Installed) -> None:
+def _summarise(context: Context, failures: Failures, installed: Installed | None) -> None:
     for mount in context.mounts:
         error = failures.get(mount.id)
         access = "ro" if mount.read_only else "rw"
@@ -138,4 +174,5 @@ def _summarise(context: Context, failures: Failures, installed: Installed) -> No
         mount_id for mount_id, error in failures.items() if error.problem is not Problem.MOUNT_BUSY
     }
     good = sum(mount.id not in failed for mount in context.mounts)
-    journal.say(f"{good} of {len(context.mounts)} mounts are up, with mount-s3 {installed}")
+    what = f"mount-s3 {installed}" if installed else "no mount-s3 yet"
+    journal.say(f"{good} of {len(context.mounts)} mounts are up, with {what}")

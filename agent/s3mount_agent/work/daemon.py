@@ -6,6 +6,7 @@ something changes or the time has come, so that one mount never waits for anothe
 
 from __future__ import annotations
 
+import math
 import time
 
 from s3mount_agent.doors import config_file, held, journal, lock, mount_s3, systemd
@@ -15,7 +16,7 @@ from s3mount_agent.model.errors import AgentError, Problem
 from s3mount_agent.model.events import Event
 from s3mount_agent.model.plan import Kind, Observed, Placed, Wanted, plan
 from s3mount_agent.model.states import Presence, State
-from s3mount_agent.work import desired, reconcile, service
+from s3mount_agent.work import desired, reconcile, service, snapshot
 from s3mount_agent.work.context import Context, gather
 from s3mount_agent.work.health import Health
 from s3mount_agent.work.look import Sight
@@ -33,6 +34,7 @@ _MOVING_SECONDS = 0.5
 _BLIND_SECONDS = 2.0
 # What no event tells is found by a look now and then.
 _CYCLE_SECONDS = 300.0
+_INSTALL_SECONDS = 120.0
 # Less than half of the unit's WatchdogSec=.
 _ROUND_SECONDS = 60.0
 _SETTLED = {State.OK, State.FAILED, State.FOREIGN, State.DEGRADED}
@@ -77,6 +79,8 @@ class Daemon:
         self._recorder = Recorder()
         self._written = 0.0
         self._due = 0.0
+        # The bootstrap has just tried.
+        self._install_due = time.monotonic() + _INSTALL_SECONDS
 
     @property
     def pids(self) -> list[int]:
@@ -125,7 +129,9 @@ class Daemon:
         context = gather(self.configuration)
         installed = mount_s3.find()
         failures: Failures = {}
-        if installed is not None:
+        if installed is None:
+            failures = dict.fromkeys((mount.id for mount in context.mounts), self._install_later())
+        else:
             wanted, failures = reconcile.want(context, installed)
             down = held.load()
             self._reconcile(tuple(each for each in wanted if each.mount.id not in down), context)
@@ -134,6 +140,16 @@ class Daemon:
         self._tell_changes(sights)
         self._recorder.follow(sights)
         return sights
+
+    def _install_later(self) -> AgentError:
+        """Has another attempt made to install mount-s3, now and then; says so in the meantime."""
+        now = time.monotonic()
+        if now >= self._install_due:
+            self._install_due = now + _INSTALL_SECONDS
+            service.apply_later()
+        return AgentError(
+            Problem.PACKAGES_FAILED, "mount-s3 could not be installed yet", patience=math.inf
+        )
 
     def _tell_changes(self, sights: tuple[Sight, ...]) -> None:
         """Tells when a mount becomes degraded, or is well again."""
@@ -208,8 +224,17 @@ class Daemon:
         if written != self._written:
             self.configuration = desired.in_force()
             self._troubles.clear()
+            if not self._written:
+                self._learn_verdicts()
             self._troubles.longest_pause = float(self.configuration.retry_at_most_every)
             self._written = written
+
+    def _learn_verdicts(self) -> None:
+        """What the bootstrap has found to be without hope need not be tried once more."""
+        known = snapshot.load()
+        for row in known.rows if known else ():
+            if row.failure is not None and row.failure.permanent:
+                self._troubles.note(row.id, snapshot.error_of(row.failure))
 
 
 def _tell(sight: Sight, event: Event, message: str, error_code: str = "") -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from s3mount_agent.doors import files, installation
-from s3mount_agent.model.errors import AgentError
+from s3mount_agent.model.errors import AgentError, Problem
 from s3mount_agent.model.states import Failure, State
 
 if TYPE_CHECKING:
@@ -81,6 +82,14 @@ def leaving_row(placed: Placed) -> Row:
 def failure_of(error: AgentError) -> Failure:
     """An error as it is remembered."""
     return Failure(error.problem.code, error.message, error.hint, permanent=error.patience == 0)
+
+
+def error_of(failure: Failure) -> AgentError:
+    """The inverse of :func:`failure_of`, without its cause."""
+    known = {problem.code: problem for problem in Problem}
+    problem = known.get(failure.code, Problem.MOUNT_FAILED)
+    patience = 0 if failure.permanent else math.inf
+    return AgentError(problem, failure.reason, hint=failure.hint, patience=patience)
 
 
 def load(path: Path = PATH) -> Snapshot | None:

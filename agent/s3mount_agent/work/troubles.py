@@ -37,7 +37,7 @@ class Troubles:
     """The troubles of a node by mount id, with growing, jittered pauses."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self.longest_pause = 60.0
+        self.longest_pause = 30.0
         self._clock = clock
         self._by_id: dict[str, Trouble] = {}
 

@@ -75,8 +75,12 @@ class Units:
     def start(self, want: Wanted) -> None:
         """``systemctl start``, which returns when the unit's "ready" hook has seen the mount."""
         unit = want.mount.unit
-        if systemd.start(unit, timeout=_START_SECONDS).code != 0:
-            raise self._explain(unit, want.definition)
+        if systemd.start(unit, timeout=_START_SECONDS).code == 0:
+            return
+        error = self._explain(unit, want.definition)
+        if error.patience == 0:
+            systemd.stop(unit)  # which would try again in vain
+        raise error
 
     def start_later(self, want: Wanted) -> None:
         """``systemctl start --no-block``."""

@@ -1,0 +1,253 @@
+"""What was asked for is right, but cannot be done: the cause is told, and help is possible."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Callable
+
+import pytest
+
+from cluster.cluster import ActionResult, Cluster
+from node.article import (
+    AGENT_UNIT,
+    COMPUTE,
+    HEAD,
+    ONE,
+    READONLY,
+    SECOND,
+    WRITABLE,
+    eventually,
+    set_environment,
+    show,
+    states,
+    status,
+)
+from node.conftest import NewNode
+
+if TYPE_CHECKING:
+    from cluster.node import Node
+
+pytestmark = pytest.mark.node
+
+NO_BUCKET = ("bucket-that-is-nowhere", WRITABLE, "--allow-other")
+# Holds dpkg's lock the way apt does, and says so.
+HOLD_LOCK = """\
+import fcntl, sys, time
+lock = open("/var/lib/dpkg/lock-frontend", "w")
+fcntl.lockf(lock, fcntl.LOCK_EX)
+print("locked", flush=True)
+time.sleep(float(sys.argv[1]))
+"""
+
+
+def require_told(action: ActionResult, code: str, *causes: str) -> None:
+    """A failure whose last words are its code, its cause and a hint, and no more than is kept."""
+    assert action.returncode == 1, action.stdout + action.stderr
+    lines = action.stderr.splitlines()
+    assert len(action.stderr.encode()) < 4000
+    assert lines[-1].startswith("  hint: ")
+    assert any(line.startswith(f"s3mount-agent: error [{code}]: ") for line in lines)
+    for cause in causes:
+        assert cause in action.stderr
+    assert "Traceback" not in action.stdout + action.stderr
+
+
+@pytest.fixture(scope="module")
+def bare(new_module_node: NewNode) -> Node:
+    """A compute node without mount-s3, on which no installation will succeed."""
+    return new_module_node("compute")
+
+
+@pytest.fixture(scope="module")
+def ready(new_ready_module_node: NewNode) -> Node:
+    """A compute node with mount-s3."""
+    return new_ready_module_node("compute")
+
+
+@pytest.fixture
+def release(cluster: Cluster, package: Path, request: pytest.FixtureRequest) -> str:
+    """A release of its own for the test to spoil; its version."""
+    version = f"7.0.{abs(hash(request.node.name)) % 100000}"
+    cluster.mirror.publish(package, version)
+    return version
+
+
+def attempt(cluster: Cluster, bare: Node, release: str) -> ActionResult:
+    """Bootstraps with a release, which must leave no package behind."""
+    set_environment(bare, S3MOUNT_RELEASE_VERSION=release)
+    action = cluster.custom_action(bare, COMPUTE)
+    assert bare.run(["dpkg-query", "-W", "mount-s3"], check=False).returncode == 1
+    assert bare.run(["dpkg", "--audit"]).stdout == ""
+    assert not bare.run(["find", "/tmp", "-name", "s3mount*"]).stdout
+    return action
+
+
+def test_a_bad_signature_is_told(cluster: Cluster, bare: Node, release: str) -> None:
+    cluster.mirror.corrupt_signature(release)
+    require_told(attempt(cluster, bare, release), "signature-bad", "cause: ")
+
+
+def test_an_unknown_signing_key_is_told(cluster: Cluster, bare: Node, release: str) -> None:
+    cluster.mirror.resign_with_unknown_key(release)
+    require_told(attempt(cluster, bare, release), "signing-key-unknown", "FINGERPRINTS")
+
+
+def test_a_key_of_the_mirrors_own_is_no_good_unless_it_is_pinned(
+    cluster: Cluster, bare: Node, release: str
+) -> None:
+    set_environment(bare, S3MOUNT_RELEASE_FINGERPRINTS="")
+    action = attempt(cluster, bare, release)
+    set_environment(bare, S3MOUNT_RELEASE_FINGERPRINTS=cluster.mirror.fingerprint)
+    require_told(action, "signing-key-unknown", cluster.mirror.fingerprint)
+
+
+def test_a_truncated_package_is_told(cluster: Cluster, bare: Node, release: str) -> None:
+    cluster.mirror.truncate(release)
+    require_told(attempt(cluster, bare, release), "signature-bad", release)
+
+
+def test_a_release_that_the_mirror_lacks_is_told(cluster: Cluster, bare: Node) -> None:
+    action = attempt(cluster, bare, "9.9.9")
+    require_told(action, "download-failed", "404", "9.9.9")
+
+
+def test_no_free_space_for_the_agent_is_told(cluster: Cluster, new_node: NewNode) -> None:
+    node = new_node("compute")
+    home = "/opt/s3mount-agent"
+    node.run(["mkdir", home])
+    node.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", home])
+    action = cluster.custom_action(node, COMPUTE)
+    require_told(action, "no-space", "No space left on device")
+    assert node.run(["ls", "-A", home]).stdout == ""
+    node.run(["umount", home])
+    assert cluster.custom_action(node, COMPUTE).returncode == 0
+
+
+@pytest.mark.parametrize("full", ["/var/cache/apt", "/var/cache/apt/archives"])
+def test_no_free_space_for_the_packages_is_told(
+    cluster: Cluster, new_node: NewNode, full: str
+) -> None:
+    node = new_node("compute")
+    node.run(["mkdir", "-p", full])
+    node.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", full])
+    require_told(cluster.custom_action(node, COMPUTE), "no-space")
+    node.run(["umount", full])
+    assert cluster.custom_action(node, COMPUTE).returncode == 0
+
+
+def test_a_node_without_dev_fuse_is_told(cluster: Cluster, new_ready_node: NewNode) -> None:
+    node = new_ready_node("compute")
+    node.run(["umount", "/dev/fuse"])
+    node.run(["rm", "/dev/fuse"])
+    action = cluster.custom_action(node, COMPUTE)
+    require_told(action, "fuse-missing", "modprobe fuse")
+
+
+def test_a_bucket_that_does_not_exist_is_told(cluster: Cluster, ready: Node) -> None:
+    action = cluster.custom_action(ready, NO_BUCKET)
+    require_told(action, "bucket-missing", NO_BUCKET[0], "The bucket does not exist")
+    assert states(ready, wait=10) == {WRITABLE: "failed"}
+
+
+def test_each_of_several_failing_mounts_is_told(cluster: Cluster, ready: Node) -> None:
+    arguments = [word for n in range(8) for word in (f"nowhere-{n}", f"/mnt/{n}", "")]
+    action = cluster.custom_action(ready, arguments)
+    require_told(action, "bucket-missing", "nowhere-7")
+    assert "0 of 8 mounts are up" in action.stdout
+
+
+def test_a_bad_mount_does_not_take_the_good_one_down(cluster: Cluster, ready: Node) -> None:
+    action = cluster.custom_action(ready, [*ONE, NO_BUCKET[0], READONLY, ""])
+    require_told(action, "bucket-missing")
+    assert eventually(lambda: show(ready, AGENT_UNIT, "ActiveState") == "active", 40)
+    assert states(ready) == {WRITABLE: "ok", READONLY: "failed"}
+    assert "1 of 2 mounts are up" in action.stdout
+    answer = ready.run(["s3mount-agent", "status"], check=False)
+    assert answer.returncode == 1
+    assert "reason: " in answer.stdout
+    assert "hint: " in answer.stdout
+
+
+def test_missing_credentials_are_told(cluster: Cluster, new_ready_node: NewNode) -> None:
+    node = new_ready_node("head")
+    set_environment(node, AWS_ACCESS_KEY_ID="")
+    with cluster.start_custom_action(node, ONE) as command:
+        assert command.stdout is not None
+        # Instance credentials may come late: it goes on trying, and takes them when they are there.
+        for line in command.stdout:
+            if f"{WRITABLE}: mount-s3 found no credentials" in line:
+                break
+        set_environment(node, AWS_ACCESS_KEY_ID="SIMULATIONNODE")
+        stdout, stderr = command.stdout.read(), command.stderr.read() if command.stderr else ""
+    assert command.wait() == 0, stderr
+    assert "1 of 1 mounts are up" in stdout
+    assert states(node) == {WRITABLE: "ok"}
+
+
+def test_s3_that_is_back_in_time_is_good_enough(
+    cluster: Cluster, new_ready_node: NewNode, break_s3: Callable[..., None]
+) -> None:
+    node = new_ready_node("compute")
+    break_s3(SECOND, status=503, code="SlowDown", message="Please reduce your request rate")
+    set_environment(node, AWS_MAX_ATTEMPTS="1")
+    with cluster.start_custom_action(node, ONE) as command:
+        assert command.stdout is not None
+        for line in command.stdout:
+            if f"{WRITABLE}: S3 throttles requests" in line:
+                break
+        cluster.s3.heal(SECOND)
+        stdout = command.stdout.read()
+    assert command.wait() == 0
+    assert "1 of 1 mounts are up" in stdout
+
+
+def test_a_head_continues_without_a_bucket_and_says_so(
+    cluster: Cluster, new_ready_node: NewNode
+) -> None:
+    node = new_ready_node("head")
+    action = cluster.custom_action(node, [*NO_BUCKET[:1], READONLY, "", *ONE])
+    assert (action.returncode, action.stderr) == (0, "")
+    assert "error [bucket-missing]" in action.stdout
+    assert "hint: " in action.stdout
+    assert "1 of 2 mounts are up" in action.stdout
+    # The daemon has a try of its own before it gives up, too.
+    assert eventually(lambda: show(node, AGENT_UNIT, "ActiveState") == "active", 40)
+    assert states(node) == {READONLY: "failed", WRITABLE: "ok"}
+    assert node.run(["s3mount-agent", "status"], check=False).returncode == 1
+    # Permanent: only a new configuration, or an administrator, makes it try again.
+    cluster.s3.create_bucket(NO_BUCKET[0])
+    node.run(["s3mount-agent", "apply"])
+    assert states(node) == {READONLY: "ok", WRITABLE: "ok"}
+
+
+def test_a_head_continues_without_mount_s3_and_gets_it_later(
+    cluster: Cluster, package: Path, new_node: NewNode
+) -> None:
+    node = new_node("head")
+    set_environment(node, S3MOUNT_RELEASE_VERSION="8.8.8")
+    action = cluster.custom_action(node, HEAD)
+    assert action.returncode == 0, action.stderr
+    assert "error [download-failed]" in action.stdout
+    told = status(node)
+    assert {mount["state"] for mount in told["mounts"]} <= {"failed", "retrying"}
+    assert all("downloaded" in mount["reason"] for mount in told["mounts"])
+    cluster.mirror.publish(package, "8.8.8")
+    node.run(["s3mount-agent", "apply"])
+    assert states(node, wait=10) == {READONLY: "ok", WRITABLE: "ok"}
+
+
+def test_a_bootstrap_waits_for_apts_lock(cluster: Cluster, new_node: NewNode) -> None:
+    node = new_node("compute")
+    with node.popen(["python3", "-c", HOLD_LOCK, "5"]) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "locked\n"
+        began = time.monotonic()
+        action = cluster.custom_action(node, COMPUTE)
+    assert action.returncode == 0, action.stderr
+    assert time.monotonic() - began > 4
+    assert states(node) == {READONLY: "ok", WRITABLE: "ok"}
+    installed = node.run(["dpkg-query", "-W", "-f", "${Package} ${db:Status-Status}\n"]).stdout
+    assert "fuse3 installed" in installed.splitlines()
+    assert "libfuse2 installed" in installed.splitlines()
+    assert not any(line.startswith("fuse ") for line in installed.splitlines())

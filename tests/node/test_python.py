@@ -1,0 +1,90 @@
+"""Nodes whose python3 is not where it usually is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from cluster.cluster import Cluster
+from cluster.executor import environment
+from node.article import COMPUTE, READONLY, WRITABLE, states
+from node.conftest import BOOTSTRAP, NewNode
+from node.listing import difference, written
+
+if TYPE_CHECKING:
+    import subprocess
+
+    from cluster.node import Node
+
+pytestmark = pytest.mark.node
+
+SCRIPT = "/root/s3mount-bootstrap"
+PYENV = "/opt/parallelcluster/pyenv/versions/3.12.8"
+# So that names with a version lead to it no more than the plain one.
+HIDE = "mkdir /usr/elsewhere && mv /usr/bin/python3* /usr/elsewhere/"
+
+
+@pytest.fixture
+def node(new_ready_node: NewNode) -> Node:
+    """A compute node with mount-s3 and without any python3 on its PATH."""
+    node = new_ready_node("compute")
+    node.write(SCRIPT, "", mode=0o755)
+    (node.root / SCRIPT.lstrip("/")).write_bytes(BOOTSTRAP.read_bytes())
+    node.run(["sh", "-c", HIDE])
+    return node
+
+
+def bootstrap(node: Node, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """As the executor, which is itself written in the Python that this node has not got."""
+    variables = [f"{name}={value}" for name, value in environment(SCRIPT, list(arguments)).items()]
+    argv = ["env", "-i", *variables, SCRIPT, *arguments]
+    return node.run(argv, cwd="/etc/chef", check=False)
+
+
+def test_a_node_without_python_is_told_in_one_sentence(node: Node) -> None:
+    before = written(node)
+    answer = bootstrap(node, *COMPUTE)
+    assert answer.returncode == 1
+    first, second = answer.stderr.splitlines()
+    assert first.startswith("s3mount-agent: error [python-missing]: this node has no python3")
+    assert second.startswith("  hint: ")
+    assert answer.stdout == ""
+    assert difference(before, written(node)) == {}
+
+
+def test_a_python_that_is_too_old_is_not_taken(node: Node) -> None:
+    node.write("/usr/bin/python3", '#!/bin/sh\necho "Python 3.6.8"\nexit 1\n', mode=0o755)
+    answer = bootstrap(node, *COMPUTE)
+    assert answer.returncode == 1
+    assert "[python-missing]" in answer.stderr
+
+
+@pytest.mark.parametrize("place", [f"{PYENV}/bin", f"{PYENV}/envs/cookbook_virtualenv/bin"])
+def test_parallelclusters_own_python_is_good_enough(node: Node, place: str) -> None:
+    node.run(["mkdir", "-p", place])
+    node.run(["ln", "-s", "/usr/elsewhere/python3", f"{place}/python3"])
+    # The stand-in for mount-s3 is Python, too; the real one has no use for this.
+    node.run(["sed", "-i", "1s,/usr/bin/,/usr/elsewhere/,", "/opt/aws/mountpoint-s3/bin/mount-s3"])
+    answer = bootstrap(node, *COMPUTE)
+    assert (answer.returncode, answer.stderr) == (0, "")
+    assert states(node, wait=5) == {READONLY: "ok", WRITABLE: "ok"}
+    launcher = node.read("/usr/local/bin/s3mount-agent").splitlines()[0]
+    assert launcher == f"#!{place}/python3 -I"
+    node.reboot()
+    assert states(node, wait=20) == {READONLY: "ok", WRITABLE: "ok"}
+    again = bootstrap(node, *COMPUTE)
+    assert "nothing to change" in again.stdout
+    assert node.run(["s3mount-agent", "uninstall"]).stderr == ""
+
+
+def test_the_bootstrap_file_says_when_it_arrived_damaged(
+    cluster: Cluster, new_node: NewNode
+) -> None:
+    node = new_node("compute")
+    cluster.s3.put("hpc-custom-boostrap-files", "half", BOOTSTRAP.read_bytes()[:1_000_000])
+    before = written(node)
+    action = cluster.custom_action(node, COMPUTE, script="s3://hpc-custom-boostrap-files/half")
+    assert action.returncode == 1
+    assert "[bootstrap-damaged]" in action.stderr
+    assert difference(before, written(node)) == {}
