@@ -55,7 +55,8 @@ def guarded(work: Callable[[], int], *, debug: bool = False) -> int:
     """Does some work and tells its errors; the one place where errors become exit codes."""
     try:
         code = work()
-        sys.stdout.flush()
+        if sys.stdout is not None:  # closed when we were started
+            sys.stdout.flush()
         return code
     except BrokenPipeError:
         # Nobody reads any more; the interpreter flushes once more on its way out.
