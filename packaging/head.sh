@@ -1,8 +1,12 @@
 #!/bin/sh
 # s3mount-bootstrap @VERSION@: puts s3mount-agent on this node and runs `s3mount-agent bootstrap`.
-# Above is this script, below a zip archive that Python runs: https://docs.python.org/3/library/zipapp.html
-# https://github.com/awslabs/mountpoint-s3 is what it mounts S3 with.
+# After these lines comes a zip archive, which Python runs without unpacking it:
+# https://docs.python.org/3/library/zipapp.html
 set -u
+
+# A stream that is closed would be taken by the first file that is opened.
+{ true >&1; } 2>/dev/null || exec >/dev/null
+{ true >&2; } 2>/dev/null || exec 2>/dev/null
 
 fail() {
     printf 's3mount-agent: error [%s]: %s\n  hint: %s\n' "$1" "$2" "$3" >&2

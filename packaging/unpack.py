@@ -6,6 +6,7 @@ cluster's configuration leaves no trace on the node.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import sys
@@ -33,20 +34,27 @@ sys.exit(main())
 
 def main(arguments: list[str]) -> int:
     """Installs the agent and becomes ``s3mount-agent bootstrap ARGUMENTS``."""
+    debug = arguments[:1] == ["--debug"]
+    return _install_and_run(arguments[debug:], ["--debug"] if debug else [])
+
+
+def _install_and_run(arguments: list[str], debug: list[str]) -> int:
     if set(arguments) & {"--help", "-h"} and len(arguments) == 1:
         return cli.main(["bootstrap", "--help"])
     if arguments == ["--version"]:
         return cli.main(arguments)
-    refused = cli.main(["bootstrap", "--check", *arguments])
-    if refused or "--check" in arguments:
-        return refused
-    return cli.guarded(lambda: _become_agent(arguments))
+    # boto3 does not run out of an archive: what comes from a source is checked once it can be read.
+    if "--config" not in arguments:
+        refused = cli.main([*debug, "bootstrap", "--check", *arguments])
+        if refused or "--check" in arguments:
+            return refused
+    return cli.guarded(lambda: _become_agent([*debug, "bootstrap", *arguments]))
 
 
 def _become_agent(arguments: list[str]) -> int:
     with files.told_plainly(f"install the agent in {installation.ROOT}"):
         install(installation.ROOT, installation.LINK)
-    os.execv(installation.COMMAND, [installation.COMMAND, "bootstrap", *arguments])  # noqa: S606
+    os.execv(installation.COMMAND, [installation.COMMAND, *arguments])  # noqa: S606
 
 
 def install(root: Path, link: Path) -> None:
@@ -56,6 +64,8 @@ def install(root: Path, link: Path) -> None:
     nothing.
     """
     root.mkdir(mode=0o755, parents=True, exist_ok=True)
+    # Given back with the end of this program, which execv is as well.
+    fcntl.flock(os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC), fcntl.LOCK_EX)
     target = root / __version__
     with zipfile.ZipFile(ARCHIVE) as archive:
         digest = archive.read(f"{PAYLOAD}payload.sha256")

@@ -20,12 +20,14 @@ PATH = installation.STATE / "made.json"
 class Belongings:
     """``packages`` were installed by the agent; ``packages_before`` is what was installed when an
     installation began that has not ended yet (None: none has). ``fuse_conf_before`` is the text of
-    /etc/fuse.conf before the agent changed it (None: it did not)."""
+    /etc/fuse.conf before the agent changed it (None: it did not), ``fuse_conf_made`` that there was
+    none."""
 
     directories: tuple[str, ...] = ()
     packages: tuple[str, ...] = ()
     packages_before: tuple[str, ...] | None = None
     fuse_conf_before: str | None = None
+    fuse_conf_made: bool = False
 
     def with_directory(self, directory: str) -> Belongings:
         """The same with one more directory."""
@@ -47,6 +49,7 @@ def load(path: Path = PATH) -> Belongings:
             packages=tuple(fields.get("packages", ())),
             packages_before=None if before is None else tuple(before),
             fuse_conf_before=fields.get("fuse_conf_before"),
+            fuse_conf_made=bool(fields.get("fuse_conf_made")),
         )
     except (ValueError, AttributeError, TypeError):
         return Belongings()
@@ -54,5 +57,7 @@ def load(path: Path = PATH) -> Belongings:
 
 def save(belongings: Belongings, path: Path = PATH) -> None:
     """Writes them down."""
-    fields = {key: value for key, value in vars(belongings).items() if value not in (None, ())}
+    fields = {
+        key: value for key, value in vars(belongings).items() if value not in (None, (), False)
+    }
     files.write(path, json.dumps(fields, indent=1) + "\n", mode=0o600)

@@ -7,7 +7,7 @@ import os
 import select
 import signal
 import socket
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from types import FrameType
 
@@ -15,18 +15,19 @@ from types import FrameType
 class Events:
     """Wakes its owner when something is mounted or unmounted, a process ends, or a signal comes.
 
-    SIGTERM and SIGINT set ``stopping``; SIGHUP only wakes.
+    SIGTERM and SIGINT set ``stopping``; SIGHUP asks for a reload.
     """
 
     def __init__(self) -> None:
         self.stopping = False
+        self._reload = False
         self._receiver, sender = socket.socketpair()
         for end in (self._receiver, sender):
             end.settimeout(0)
         self._sender = sender
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
-        signal.signal(signal.SIGHUP, lambda number, frame: None)
+        signal.signal(signal.SIGHUP, self._ask_reload)
         # Python writes each signal's number here, so that none is missed before poll(2).
         signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)
         self._mounts = Path("/proc/self/mountinfo").open("rb")  # noqa: SIM115
@@ -35,17 +36,30 @@ class Events:
         self._poll.register(self._mounts, select.POLLERR | select.POLLPRI)
         self._poll.register(self._receiver, select.POLLIN)
 
-    def wait(self, seconds: float, pids: Iterable[int] = ()) -> None:
-        """Returns when something happens or one of the processes ends, at the latest after
-        ``seconds``."""
-        if self.stopping:
-            return
+    def wait(
+        self, seconds: float, pids: Iterable[int] = (), descriptors: Collection[int] = ()
+    ) -> bool:
+        """Returns after ``seconds``, or when something happens, a process ends or a descriptor is
+        readable; False if it was the time or a descriptor."""
+        if self.stopping or self._reload:
+            return True
         with contextlib.ExitStack() as stack:
             for pid in pids:
                 self._watch(pid, stack)
-            for descriptor, _ in self._poll.poll(seconds * 1000):
+            for descriptor in descriptors:
+                self._poll.register(descriptor, select.POLLIN)
+                stack.callback(self._poll.unregister, descriptor)
+            happened = self._poll.poll(seconds * 1000)
+            for descriptor, _ in happened:
                 if descriptor == self._receiver.fileno():
                     self._receiver.recv(4096)
+        quiet = set(descriptors)
+        return any(descriptor not in quiet for descriptor, _ in happened)
+
+    def take_reload(self) -> bool:
+        """Whether a reload was asked for since the last time."""
+        asked, self._reload = self._reload, False
+        return asked
 
     def _watch(self, pid: int, stack: contextlib.ExitStack) -> None:
         """A pidfd becomes readable when its process ends: pidfd_open(2), Linux 5.3."""
@@ -57,3 +71,6 @@ class Events:
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
         self.stopping = True
+
+    def _ask_reload(self, number: int, frame: FrameType | None) -> None:
+        self._reload = True

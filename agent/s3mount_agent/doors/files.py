@@ -6,10 +6,12 @@ import contextlib
 import errno
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from s3mount_agent.model.errors import AgentError, Problem
+
+_UNFINISHED = ".s3mount-unfinished"
 
 
 @contextlib.contextmanager
@@ -43,7 +45,9 @@ def write(path: Path, text: str, *, mode: int = 0o644) -> bool:
     with told_plainly(f"write {path}"):
         target = path.resolve()  # /etc/fuse.conf may be a link: the link must stay
         target.parent.mkdir(parents=True, exist_ok=True)
-        name = target.with_name(f".{target.name}.{os.getpid()}.{threading.get_ident()}")
+        name = target.with_name(
+            f".{target.name}.{os.getpid()}.{threading.get_ident()}{_UNFINISHED}"
+        )
         descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
             with os.fdopen(descriptor, "wb") as stream:
@@ -57,6 +61,23 @@ def write(path: Path, text: str, *, mode: int = 0o644) -> bool:
             raise
         _sync_directory(target.parent)
     return True
+
+
+def sweep(directories: Iterable[Path]) -> None:
+    """Removes what writers left that were killed before they were done."""
+    for directory in directories:
+        for left in directory.glob(f".*{_UNFINISHED}"):
+            pid = left.name.split(".")[-3]
+            if not (pid.isdigit() and _is_agent(int(pid))):
+                left.unlink(missing_ok=True)
+
+
+def _is_agent(pid: int) -> bool:
+    """Whether a process is one of ours, and no later one with the same pid."""
+    try:
+        return b"s3mount" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
 
 
 def remove(path: Path) -> bool:

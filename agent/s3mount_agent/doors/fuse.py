@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 from s3mount_agent.doors import process
@@ -16,13 +17,23 @@ def require_device() -> None:
     """Makes sure that /dev/fuse is there; raises ``fuse-missing``."""
     if DEVICE.is_char_device():
         return
-    answer = process.run(["modprobe", "fuse"], timeout=30, check=False)
+    try:
+        words = process.run(["modprobe", "fuse"], timeout=30, check=False).last_words()
+    except AgentError as error:  # a container has no modprobe
+        words = error.cause or error.message
     if not DEVICE.is_char_device():
         raise AgentError(
             Problem.FUSE_MISSING,
             "this node has no /dev/fuse, so that nothing can be mounted",
-            cause=answer.last_words() or None,
+            cause=words or None,
         )
+
+
+def abort(minor: int) -> None:
+    """Ends a FUSE connection by force: every call that waits for it fails. One that is gone already
+    is no error."""
+    with contextlib.suppress(OSError):
+        Path(f"/sys/fs/fuse/connections/{minor}/abort").write_text("1")
 
 
 def allow_other(text: str | None) -> str:

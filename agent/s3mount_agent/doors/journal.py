@@ -10,34 +10,66 @@ import importlib
 import sys
 from typing import Callable
 
+from s3mount_agent.doors import process
+from s3mount_agent.model.events import Event
+
 IDENTIFIER = "s3mount-agent"
 # journald's priorities: syslog(3).
-ERROR, WARNING, INFO = 3, 4, 6
+_WARNING, _INFO = 4, 6
 
 
 def event(
+    kind: Event,
     message: str,
     *,
-    action: str,
-    result: str,
     mount: str = "",
     bucket: str = "",
     error_code: str = "",
-    priority: int = INFO,
+    cause: str = "",
 ) -> None:
     """Writes one entry; ``journalctl S3MOUNT_MOUNT=/mnt/s3`` tells the story of one mount."""
-    fields = {
-        "S3MOUNT_ACTION": action,
-        "S3MOUNT_RESULT": result,
-        "S3MOUNT_MOUNT": mount,
-        "S3MOUNT_BUCKET": bucket,
-        "S3MOUNT_ERROR_CODE": error_code,
-    }
     send = _sender()
     if send is None:
         return
+    fields = {
+        "S3MOUNT_ACTION": kind.action,
+        "S3MOUNT_RESULT": kind.result,
+        "S3MOUNT_MOUNT": mount,
+        "S3MOUNT_BUCKET": bucket,
+        "S3MOUNT_ERROR_CODE": error_code,
+        "S3MOUNT_CAUSE": cause,
+        "PRIORITY": str(_WARNING if kind.is_bad else _INFO),
+        "SYSLOG_IDENTIFIER": IDENTIFIER,
+    }
     kept = {name: value for name, value in fields.items() if value}
-    send(message, PRIORITY=str(priority), SYSLOG_IDENTIFIER=IDENTIFIER, **kept)
+    send(message, MESSAGE_ID=kind.message_id, **kept)
+
+
+def record(line: str) -> None:
+    """Writes a line as it is, for programs that read the journal."""
+    send = _sender()
+    if send is not None:
+        send(line, PRIORITY=str(_INFO), SYSLOG_IDENTIFIER=f"{IDENTIFIER}-metrics")
+
+
+def last_words(identifier: str, pid: int) -> str:
+    """The last warnings that a process logged, at most five minutes old."""
+    answer = process.run(
+        [
+            "journalctl",
+            "--no-pager",
+            "--quiet",
+            "--output=cat",
+            "--lines=10",
+            "--since=-5min",
+            "--priority=warning",
+            f"--identifier={identifier}",
+            f"_PID={pid}",
+        ],
+        timeout=10,
+        check=False,
+    )
+    return answer.stdout
 
 
 def _sender() -> Callable[..., None] | None:
@@ -51,6 +83,8 @@ def _sender() -> Callable[..., None] | None:
 
 def say(line: str) -> None:
     """One line on stdout, at once; a stdout that nobody reads any more is no reason to fail."""
+    if sys.stdout is None:  # closed when we were started
+        return
     try:
         sys.stdout.write(line + "\n")
         sys.stdout.flush()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 import shutil
 from dataclasses import dataclass
+from pathlib import Path
 
 from s3mount_agent.doors import process
 from s3mount_agent.model.errors import AgentError, Problem
@@ -119,6 +121,12 @@ def find() -> Installed | None:
     program = shutil.which("mount-s3", path=_PLACES)
     if program is None:
         return None
+    return _ask(program, Path(program).stat().st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=1)
+def _ask(program: str, changed: int) -> Installed | None:
+    """Asks a program for its version, once for as long as it stays the same file."""
     answer = process.run([program, "--version"], timeout=30, check=False)
     match = _VERSION.search(answer.stdout)
     if answer.code != 0 or match is None:

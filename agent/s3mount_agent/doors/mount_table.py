@@ -82,11 +82,7 @@ def unmount(directory: str, *, lazy: bool = False) -> None:
     if isinstance(error, FileNotFoundError) or number == errno.EINVAL:  # not a mount
         return
     if number == errno.EBUSY:
-        from s3mount_agent.doors import holders
-
-        raise AgentError(
-            Problem.MOUNT_BUSY, f"{directory} is in use", cause=holders.of(directory) or None
-        )
+        raise AgentError(Problem.MOUNT_BUSY, f"{directory} is in use")
     raise AgentError(
         Problem.PROGRAM_FAILED, f"{directory} could not be unmounted", cause=error.strerror
     )

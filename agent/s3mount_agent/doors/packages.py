@@ -83,13 +83,23 @@ def repair() -> None:
     )
 
 
-def install(names: Sequence[str]) -> None:
+def install(names: Sequence[str], *, again: bool = False) -> None:
     """Installs packages (names, or paths of .deb files) in one transaction.
+
+    ``again`` after an installation that was interrupted: what dpkg was unpacking then, it can only
+    unpack anew.
 
     Removes nothing: on Ubuntu the package ``fuse`` would otherwise push out fuse3 and all that
     needs it. Raises ``packages-failed`` or ``no-space``.
     """
-    _apt("install", "--no-install-recommends", "--no-remove", "--", *names)
+    _apt(
+        "install",
+        *(["--reinstall"] if again else []),
+        "--no-install-recommends",
+        "--no-remove",
+        "--",
+        *names,
+    )
 
 
 def remove(names: Sequence[str]) -> None:

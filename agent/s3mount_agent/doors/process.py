@@ -110,6 +110,15 @@ def started(pid: int) -> int | None:
     return None if fields[0] == "Z" else int(fields[19])
 
 
+def processor_seconds(pid: int) -> float:
+    """The processor time that a process has used, 0 if it has ended. Fields 14 and 15."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def _wait(process: subprocess.Popen[bytes], timeout: float) -> bool:
     """Waits for the end of a process; past ``timeout`` it is killed, and abandoned if it still
     does not end: subprocess.run() would wait for ever for one that hangs in the kernel."""

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from s3mount_agent.doors import files, process
+from s3mount_agent.model.configuration import Install
 from s3mount_agent.model.errors import AgentError, Problem
 
 DEFAULT_URL = "https://s3.amazonaws.com/mountpoint-s3-release"
@@ -46,14 +47,15 @@ class Release:
     fingerprints: tuple[str, ...] = DEFAULT_FINGERPRINTS
 
     @staticmethod
-    def from_environment() -> Release:
-        """A mirror may be named in the agent's environment file, with the keys it signs with."""
+    def chosen(source: Install) -> Release:
+        """A mirror, and the keys it signs with, may be named in the configuration or, for this node
+        alone, in the agent's environment file."""
         named = os.environ.get("S3MOUNT_RELEASE_FINGERPRINTS", "")
         fingerprints = tuple(re.sub(r"[\s:]", "", f).upper() for f in named.split(",") if f)
         return Release(
-            os.environ.get("S3MOUNT_RELEASE_URL", DEFAULT_URL).rstrip("/"),
-            os.environ.get("S3MOUNT_RELEASE_VERSION", DEFAULT_VERSION),
-            fingerprints or DEFAULT_FINGERPRINTS,
+            (os.environ.get("S3MOUNT_RELEASE_URL") or source.url or DEFAULT_URL).rstrip("/"),
+            os.environ.get("S3MOUNT_RELEASE_VERSION") or source.version or DEFAULT_VERSION,
+            fingerprints or source.fingerprints or DEFAULT_FINGERPRINTS,
         )
 
     def package_url(self, architecture: str, extension: str) -> str:
@@ -123,6 +125,10 @@ def _unknown_key(package: Path, key: str) -> AgentError:
     )
 
 
+def _too_large(url: str) -> AgentError:
+    return AgentError(Problem.PACKAGE_BROKEN, f"{url} is larger than any mount-s3")
+
+
 def _dearmor(text: str) -> bytes:
     """The binary form of one or more armored public keys (RFC 9580, section 6)."""
     try:
@@ -140,11 +146,15 @@ def _download(url: str, target: Path) -> None:
         with urllib.request.urlopen(url, timeout=_TIMEOUT_SECONDS) as response:  # noqa: S310
             expected = int(response.headers.get("Content-Length") or 0)
             if expected > _LARGEST_BYTES:
-                raise AgentError(Problem.PACKAGE_BROKEN, f"{url} is larger than any mount-s3")
+                raise _too_large(url)
             with files.told_plainly(f"write {target}"):
                 file = target.open("wb")
+            received = 0
             with file:
                 while chunk := response.read(_CHUNK_BYTES):
+                    received += len(chunk)
+                    if received > _LARGEST_BYTES:
+                        raise _too_large(url)
                     with files.told_plainly(f"write {target}"):
                         file.write(chunk)
     except (OSError, ValueError, http.client.HTTPException) as error:
@@ -160,7 +170,6 @@ def _download(url: str, target: Path) -> None:
             cause=str(error),
             patience=0 if refused else math.inf,
         ) from None
-    received = target.stat().st_size
     if received < expected:
         raise AgentError(
             Problem.DOWNLOAD_FAILED,

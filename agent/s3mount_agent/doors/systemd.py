@@ -84,14 +84,43 @@ def restart_later(unit: str) -> None:
     process.run(["systemctl", "restart", "--no-block", "--", unit], timeout=_QUICK_SECONDS)
 
 
+def reload_later(unit: str) -> None:
+    """Has a running unit read its configuration again, without waiting for it."""
+    process.run(
+        ["systemctl", "reload", "--no-block", "--", unit], timeout=_QUICK_SECONDS, check=False
+    )
+
+
 def stop(unit: str, *, timeout: float = 120.0) -> None:
     """Stops a unit and waits until it is down; a unit that is down, or unknown, stays so."""
     process.run(["systemctl", "stop", "--", unit], timeout=timeout, check=False)
 
 
+def kill(unit: str) -> None:
+    """Kills the processes of a unit."""
+    process.run(
+        ["systemctl", "kill", "--signal=KILL", "--", unit], timeout=_QUICK_SECONDS, check=False
+    )
+
+
 def reset_failed(unit: str) -> None:
     """Lets systemd forget that a unit failed."""
     process.run(["systemctl", "reset-failed", "--", unit], timeout=_QUICK_SECONDS, check=False)
+
+
+def outside(arguments: Sequence[str], *, timeout: float) -> process.Completed:
+    """Runs a program as a unit of its own, where the whole node sees what it mounts and unmounts.
+
+    The daemon's unit has a mount namespace, in which an unmount would be seen by nobody else.
+    """
+    runner = ["systemd-run", "--quiet", "--collect", "--wait", "--pipe", "--service-type=exec"]
+    return process.run([*runner, "--", *arguments], timeout=timeout, check=False)
+
+
+def outside_later(unit: str, arguments: Sequence[str]) -> None:
+    """Has a program run as a unit of a name, without waiting; one that runs already is enough."""
+    runner = ["systemd-run", "--quiet", "--collect", "--no-block", f"--unit={unit}"]
+    process.run([*runner, "--", *arguments], timeout=_QUICK_SECONDS, check=False)
 
 
 def errors_of(unit: str, invocation: str) -> str:

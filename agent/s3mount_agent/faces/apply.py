@@ -1,31 +1,41 @@
-"""``s3mount-agent apply``: the configuration, put into force again."""
+"""``s3mount-agent apply``: the configuration, put into force."""
 
 from __future__ import annotations
 
-from s3mount_agent.doors import config_file, environment
+from s3mount_agent.doors import config_file as config
+from s3mount_agent.doors import environment, files, node
+from s3mount_agent.faces.arguments import Parser
 from s3mount_agent.faces.telling import tell
-from s3mount_agent.model.errors import AgentError, Exit, Problem
-
-HELP = """\
-usage: s3mount-agent apply
-
-Brings the node to what /etc/s3mount-agent/config.yaml says, and mounts again what was taken down
-by `s3mount-agent unmount`. Changes nothing that is as it should be."""
+from s3mount_agent.model.errors import Exit, Problem
 
 
 def main(arguments: list[str]) -> int:
-    """0 if every mount is up, 1 if one is not."""
-    if arguments[:1] in (["-h"], ["--help"]):
-        print(HELP)
-        return Exit.OK
-    if arguments:
-        raise AgentError(Problem.USAGE, "apply takes no arguments")
+    """0 if every mount is as it should be, 4 if a change waits for a mount in use, 1 if not."""
+    parser = Parser(
+        prog="s3mount-agent apply",
+        description="Brings this node to what /etc/s3mount-agent/config.yaml says, and mounts "
+        "again what was taken down by `s3mount-agent unmount`.",
+        epilog="exit codes: 0 done, 1 a mount failed, 4 a change waits until a mount is free",
+    )
+    parser.add_argument(
+        "--now", action="store_true", help="ask the configuration's source for news first"
+    )
+    options = parser.parse_args(arguments)
+    node.require_root()
     environment.load()
-    configuration = config_file.load()
 
-    from s3mount_agent.work import bootstrap
+    from s3mount_agent.doors import origin
+    from s3mount_agent.work import bootstrap, desired
 
+    if options.now:
+        desired.refresh()
+    configuration = desired.in_force()
     bootstrap.check(configuration)
-    errors = bootstrap.bootstrap(configuration)
+    text = files.read(config.PATH) or ""
+    wanted = desired.Desired(configuration, text, origin.load())
+    errors = list(bootstrap.bootstrap(wanted).values())
+    waiting = [e for e in errors if e.problem is Problem.MOUNT_BUSY and e.patience > 0]
     tell(errors)
-    return Exit.FAILED if errors else Exit.OK
+    if len(waiting) < len(errors):
+        return Exit.FAILED
+    return Exit.PENDING if waiting else Exit.OK

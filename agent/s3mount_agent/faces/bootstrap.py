@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import Enum
-from typing import TypeVar
+from typing import TYPE_CHECKING
 
-from s3mount_agent.doors import environment, journal
+from s3mount_agent.doors import environment, journal, node
 from s3mount_agent.faces.telling import tell
-from s3mount_agent.model.configuration import Configuration
 from s3mount_agent.model.errors import AgentError, Exit, Problem
-from s3mount_agent.model.mounts import parse_arguments
 from s3mount_agent.model.roles import Mode, OnFailure, Role
+
+if TYPE_CHECKING:
+    from s3mount_agent.work.context import Context
+    from s3mount_agent.work.reconcile import Failures
 
 HELP = """\
 usage: s3mount-agent bootstrap [OPTIONS] BUCKET DIRECTORY MOUNT_OPTIONS [...]
+       s3mount-agent bootstrap [OPTIONS] --config URL
 
 Installs mount-s3 if it is missing, writes the configuration, mounts everything and starts the
 service that keeps it so. Run again, it changes nothing that is as it should be.
@@ -23,6 +26,9 @@ service that keeps it so. Run again, it changes nothing that is as it should be.
   DIRECTORY      where to mount it, for example /mnt/s3
   MOUNT_OPTIONS  mount-s3's options in one word, for example "--allow-delete --allow-other"
 
+  URL            a configuration file: s3://bucket/key, https://…, ssm:/parameter/name or a path;
+                 the node follows it: a new version is in force within minutes
+
 options, before the first BUCKET:
   --role head|compute|login|standalone   what this node is (default: ParallelCluster's files)
   --mode systemd|direct                  who starts mount-s3 (default: direct on compute nodes)
@@ -30,7 +36,7 @@ options, before the first BUCKET:
                                          (default: continue on head and login nodes)
   --check                                check the arguments and this node, and change nothing"""
 
-_Choice = TypeVar("_Choice", bound=Enum)
+_CHOICES: dict[str, type[Enum]] = {"role": Role, "mode": Mode, "on_failure": OnFailure}
 
 
 def main(arguments: list[str]) -> int:
@@ -39,30 +45,55 @@ def main(arguments: list[str]) -> int:
         print(HELP)
         return Exit.OK
     options, mounts = _split(arguments)
-    configuration = Configuration(
-        mounts=parse_arguments(mounts),
-        role=_choice(Role, "--role", options),
-        mode=_choice(Mode, "--mode", options),
-        on_failure=_choice(OnFailure, "--on-failure", options),
-    )
+    overrides = {
+        name: value
+        for name, kind in _CHOICES.items()
+        if (value := _choice(kind, f"--{name.replace('_', '-')}", options))
+    }
+    if "--config" in options and mounts:
+        raise AgentError(
+            Problem.USAGE,
+            "give either --config or mounts, not both",
+            hint="put all mounts into the configuration file",
+        )
+    node.require_root()
     environment.load()
 
-    from s3mount_agent.work import bootstrap
+    from s3mount_agent.work import bootstrap, desired
 
-    context = bootstrap.check(configuration)
+    if "--config" in options:
+        wanted = desired.from_source(options["--config"], overrides)
+    else:
+        wanted = desired.from_arguments(mounts, overrides)
+    context = bootstrap.check(wanted.configuration)
     if "--check" in options:
         return Exit.OK
-    errors = bootstrap.bootstrap(configuration)
-    if not errors:
-        return Exit.OK
-    if context.conduct.on_failure is OnFailure.CONTINUE:
-        for error in errors:
+    return outcome(bootstrap.bootstrap(wanted), context)
+
+
+def outcome(failures: Failures, context: Context) -> int:
+    """Tells what is wrong with mounts, and whether that is a failure on this node."""
+    fatal = []
+    for mount_id, error in failures.items():
+        if _is_fatal(mount_id, error, context):
+            fatal.append(error)
+        else:
             for line in error.lines():
                 journal.say(line)
-        journal.say("the agent keeps trying: `s3mount-agent status` tells how it goes")
+    if not fatal:
+        if failures:
+            journal.say("the agent keeps trying: `s3mount-agent status` tells how it goes")
         return Exit.OK
-    tell(errors)
+    tell(fatal)
     return Exit.FAILED
+
+
+def _is_fatal(mount_id: str, error: AgentError, context: Context) -> bool:
+    if error.problem is Problem.MOUNT_BUSY and error.patience > 0:
+        return False  # the mount is up; its change waits
+    directories = {mount.id: mount.directory for mount in context.mounts}
+    own = context.configuration.may_fail(directories.get(mount_id, ""))
+    return (own or context.conduct.on_failure) is OnFailure.FAIL
 
 
 def _split(arguments: Sequence[str]) -> tuple[dict[str, str], Sequence[str]]:
@@ -71,7 +102,7 @@ def _split(arguments: Sequence[str]) -> tuple[dict[str, str], Sequence[str]]:
     rest = list(arguments)
     while rest and rest[0].startswith("--"):
         name, equals, value = rest.pop(0).partition("=")
-        if name not in ("--role", "--mode", "--on-failure", "--check"):
+        if name not in ("--config", "--role", "--mode", "--on-failure", "--check"):
             raise AgentError(
                 Problem.USAGE,
                 f"bootstrap has no option {name!r}",
@@ -86,13 +117,9 @@ def _split(arguments: Sequence[str]) -> tuple[dict[str, str], Sequence[str]]:
     return options, rest
 
 
-def _choice(kind: type[_Choice], name: str, options: dict[str, str]) -> _Choice | None:
-    if name not in options:
-        return None
-    try:
-        return kind(options[name])
-    except ValueError:
-        known = ", ".join(str(each.value) for each in kind)
-        raise AgentError(
-            Problem.USAGE, f"{name} takes one of {known}, not {options[name]!r}"
-        ) from None
+def _choice(kind: type[Enum], name: str, options: dict[str, str]) -> str | None:
+    known = [str(each.value) for each in kind]
+    value = options.get(name)
+    if value is not None and value not in known:
+        raise AgentError(Problem.USAGE, f"{name} takes one of {', '.join(known)}, not {value!r}")
+    return value

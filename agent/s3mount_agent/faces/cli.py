@@ -15,12 +15,14 @@ from s3mount_agent import __version__
 _COMMANDS = {
     "bootstrap": "bring this node to the given mounts (the OnNodeConfigured action)",
     "status": "show the mounts of this node and how they are",
+    "plan": "show what apply would change",
     "apply": "bring the mounts to what the configuration says, also those unmounted by hand",
     "unmount": "take mounts down until the next boot, apply or bootstrap",
     "uninstall": "take down all mounts and leave the node as it was found",
+    "validate": "check a configuration file, on any computer",
     "daemon": "the service that keeps the mounts (run by systemd)",
 }
-_HIDDEN = ("unit-hook",)  # run by the mounts' units
+_HIDDEN = ("unit-hook", "refresh")  # run by the mounts' units and by the daemon
 
 _HELP = """\
 s3mount-agent {version}: keeps S3 buckets mounted as directories on a ParallelCluster node.
@@ -53,7 +55,8 @@ def guarded(work: Callable[[], int], *, debug: bool = False) -> int:
     """Does some work and tells its errors; the one place where errors become exit codes."""
     try:
         code = work()
-        sys.stdout.flush()
+        if sys.stdout is not None:  # closed when we were started
+            sys.stdout.flush()
         return code
     except BrokenPipeError:
         # Nobody reads any more; the interpreter flushes once more on its way out.

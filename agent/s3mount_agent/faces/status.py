@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import time
-from typing import NoReturn
 
-from s3mount_agent.model.errors import AgentError, Exit, Problem
+from s3mount_agent.doors import origin
+from s3mount_agent.faces.arguments import Parser
+from s3mount_agent.model.errors import Exit
 from s3mount_agent.model.states import NodeState, State
 from s3mount_agent.work import look, overview
+from s3mount_agent.work.look import Sight
 
 _POLL_SECONDS = 0.2
 # What SSM Run Command shows of an output, with the final line break.
 _SSM_CHARACTERS = 2499
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise AgentError(Problem.USAGE, message, hint="see `s3mount-agent status --help`")
-
-
 def main(arguments: list[str]) -> int:
     """0 ok, 3 degraded, 1 failed; with --wait, 4 if not ok in time."""
-    parser = _Parser(
+    parser = Parser(
         prog="s3mount-agent status",
         description="Shows the mounts of this node. Never touches a mount, so that it answers "
         "while one hangs.",
@@ -33,7 +29,7 @@ def main(arguments: list[str]) -> int:
     )
     parser.add_argument("--json", action="store_true", help="one line of JSON")
     parser.add_argument(
-        "--wait", type=float, metavar="SECONDS", help="wait until all is well, or one has failed"
+        "--wait", type=_seconds, metavar="SECONDS", help="wait until all is well, or one has failed"
     )
     options = parser.parse_args(arguments)
     deadline = time.monotonic() + (options.wait or 0)
@@ -50,13 +46,23 @@ def main(arguments: list[str]) -> int:
     return state.exit_code
 
 
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 <= seconds < float("inf"):
+        raise ValueError(text)
+    return seconds
+
+
 def _json(seen: overview.Overview) -> str:
-    document = look.document(seen.node, seen.sights)
-    text = json.dumps(document, separators=(",", ":"))
+    text = _compact(seen, seen.sights)
     if len(text) < _SSM_CHARACTERS:
         return text
-    sights = tuple(sight.without_hint() for sight in seen.sights)
-    return json.dumps(look.document(seen.node, sights), separators=(",", ":"))
+    return _compact(seen, tuple(sight.without_hint() for sight in seen.sights))
+
+
+def _compact(seen: overview.Overview, sights: tuple[Sight, ...]) -> str:
+    document = look.document(seen.node, sights, origin.load())
+    return json.dumps(document, separators=(",", ":"))
 
 
 def _table(seen: overview.Overview) -> str:
@@ -75,7 +81,14 @@ def _table(seen: overview.Overview) -> str:
             f"  {sight.judgement.state.value:<9} {sight.row.path:<{width}}  {access}  "
             f"s3://{sight.row.bucket}  {pid}, since {sight.row.since}"
         )
+        if sight.row.pending:
+            lines.append(f"{'':12}pending: {sight.row.pending}")
         if sight.judgement.state is not State.OK:
             lines.append(f"{'':12}reason: {sight.judgement.reason}")
             lines.append(f"{'':12}hint: {sight.judgement.hint}")
+    followed = origin.load()
+    if followed is not None:
+        lines.append(f"  configuration: version {followed.shown} of {followed.url}")
+        if followed.problem:
+            lines.append(f"{'':12}problem: {followed.problem}")
     return "\n".join(lines)

@@ -14,6 +14,8 @@ _MOST_BYTES = 3900
 
 def tell(errors: Sequence[AgentError]) -> None:
     """Prints errors to stderr: reason, cause and hint, the last ones first to be kept."""
+    if not errors or sys.stderr is None:
+        return
     text = "\n".join(line for error in errors for line in error.lines()) + "\n"
     kept = text.encode(errors="backslashreplace")[-_MOST_BYTES:]
     sys.stderr.write(kept.decode(errors="ignore"))

@@ -9,8 +9,10 @@ from s3mount_agent.work.hooks import HOOKS
 
 
 def main(arguments: list[str]) -> int:
-    """``unit-hook clean|ready|stop DIRECTORY``, with $MAINPID from systemd."""
+    """``unit-hook NAME DIRECTORY``, with $MAINPID from systemd."""
     if len(arguments) != 2 or arguments[0] not in HOOKS:
-        raise AgentError(Problem.USAGE, "usage: s3mount-agent unit-hook clean|ready|stop DIRECTORY")
+        raise AgentError(
+            Problem.USAGE, f"usage: s3mount-agent unit-hook {'|'.join(HOOKS)} DIRECTORY"
+        )
     done = HOOKS[arguments[0]](arguments[1], int(os.environ.get("MAINPID") or 0))
     return Exit.OK if done else Exit.FAILED

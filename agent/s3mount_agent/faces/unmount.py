@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from s3mount_agent.doors import environment
+from s3mount_agent.doors import environment, node
 from s3mount_agent.faces.telling import tell
 from s3mount_agent.model.directory import parse_directory
 from s3mount_agent.model.errors import AgentError, Exit, Problem
@@ -22,6 +22,7 @@ def main(arguments: list[str]) -> int:
         return Exit.OK
     if not arguments:
         raise AgentError(Problem.USAGE, "unmount needs a directory, or --all")
+    node.require_root()
     environment.load()
 
     from s3mount_agent.work import takedown

@@ -97,7 +97,12 @@ class Problem(Enum):
     CONFIG_INVALID = (
         "config-invalid",
         Exit.USAGE,
-        "run the bootstrap again: it writes the file anew",
+        "docs/configuration.md has all keys; `s3mount-agent validate FILE` checks a file",
+    )
+    SHARES_IMPOSSIBLE = (
+        "shares-impossible",
+        Exit.USAGE,
+        "mount less on this node, raise memory_percent, or take a larger instance",
     )
     MOUNT_UNKNOWN = (
         "mount-unknown",
@@ -118,6 +123,16 @@ class Problem(Enum):
         "bake mount-s3 and libfuse2 into the image: a node that has them needs no package manager",
     )
     LOCKED = ("locked", Exit.FAILED, "wait for it to end, then run again")
+    SOURCE_FAILED = (
+        "source-failed",
+        Exit.FAILED,
+        "check that the configuration is there and that the node's role may read it",
+    )
+    OWNER_UNKNOWN = (
+        "owner-unknown",
+        Exit.FAILED,
+        "name a user that this node knows (`id NAME`), or leave owner out",
+    )
     NO_SPACE = ("no-space", Exit.FAILED, "free some space (`df -h`), then run again")
     FUSE_MISSING = (
         "fuse-missing",
@@ -173,6 +188,11 @@ class Problem(Enum):
         "s3-unreachable",
         Exit.FAILED,
         "check the route to S3: a NAT gateway, or a VPC endpoint, and the endpoint's address",
+    )
+    S3_ERRORS = (
+        "s3-errors",
+        Exit.FAILED,
+        "`journalctl SYSLOG_IDENTIFIER=mount-s3` has more; mount-s3 recovers when S3 does",
     )
     S3_THROTTLED = (
         "s3-throttled",

@@ -28,6 +28,10 @@ class Mount:
     bucket: Bucket
     directory: str
     options: Options = field(default_factory=Options)
+    owner: str | None = None
+    """The user whose files they seem to be; None stands for the cluster's user."""
+    weight: int = 1
+    """Its share of the node's memory and bandwidth, beside those of the others."""
 
     @property
     def id(self) -> str:

@@ -51,7 +51,7 @@ def parse_options(text: str) -> Options:
             Problem.OPTIONS_UNBALANCED, f"the options {text!r} cannot be split into words: {error}"
         ) from None
     options = Options(tuple(_read_flags(iter(words))))
-    _require_company(options)
+    require_company(options)
     return options
 
 
@@ -87,8 +87,9 @@ def _find(word: str) -> tuple[Flag, str | None]:
     name, equals, attached = word.partition("=")
     if name.startswith("--") and name[2:] in FLAGS:
         return FLAGS[name[2:]], attached if equals else None
-    if word[:1] == "-" and word[1:2] in SHORT_FLAGS:
-        return SHORT_FLAGS[word[1:2]], word[2:].removeprefix("=") or None
+    short = SHORT_FLAGS.get(word[1:2]) if word[:1] == "-" else None
+    if short is not None and (short.value is not None or len(word) == 2):
+        return short, word[2:].removeprefix("=") or None
     import difflib
 
     close = difflib.get_close_matches(name.lstrip("-"), FLAGS, n=1)
@@ -114,7 +115,8 @@ def _read_value(flag: Flag, attached: str | None, words: Iterator[str]) -> str |
     return text
 
 
-def _require_company(options: Options) -> None:
+def require_company(options: Options) -> None:
+    """Refuses options that exclude or lack each other (``option-conflict``)."""
     for name, _ in options.flags:
         flag = FLAGS[name]
         rival = next((other for other in flag.conflicts if other in options), None)

@@ -126,8 +126,9 @@ def plan(wanted: Iterable[Wanted], observed: Observed) -> Plan:
 def _converge(want: Wanted, here: Placed | None, presence: Presence) -> list[Action]:
     if here is None:
         return [_start(want, "it is new")]
-    if here.definition.command != want.definition.command:
-        return [_stop(here, "its options changed"), _start(want, "its options changed")]
+    if here.definition.essence != want.definition.essence:
+        because = f"it changed: {difference(here.definition, want.definition)}"
+        return [_stop(here, because), _start(want, because)]
     if here.active and presence is Presence.ABSENT:
         return [_stop(here, "its mount is gone"), _start(want, "its mount is gone")]
     if not here.active and not here.starting:
@@ -135,9 +136,19 @@ def _converge(want: Wanted, here: Placed | None, presence: Presence) -> list[Act
         return [_start(want, "its process has ended" if stale else "it is not running")]
     if here.text != want.text or not here.settled:
         mount = want.mount
-        because = "its unit is not as it should be"
+        shares = here.definition.share, here.definition.memory_max
+        same = shares == (want.definition.share, want.definition.memory_max)
+        what = "its unit" if same else "its share of the node"
+        because = f"{what} changes, without a new mount"
         return [Action(Kind.WRITE, mount.id, mount.directory, str(mount.bucket), because)]
     return []
+
+
+def difference(old: Definition, new: Definition) -> str:
+    """What has to be different, as words taken away and added."""
+    gone = [f"-[{word}]" for word in old.essence if word not in new.essence]
+    come = [f"+[{word}]" for word in new.essence if word not in old.essence]
+    return " ".join(gone + come) or "the order of its options"
 
 
 def _start(want: Wanted, because: str) -> Action:

@@ -47,7 +47,8 @@ class Facts:
     """What is known of one mount, each fact on its own.
 
     ``alive``: its process runs; ``starting``: it is on its way up; ``held``: an administrator took
-    it down; ``failure``: the last attempt's, if it failed.
+    it down; ``failure``: the last attempt's, if it failed; ``hung``: it does not answer, which was
+    confirmed; ``s3``: why S3 cannot be used through it.
     """
 
     presence: Presence
@@ -55,6 +56,8 @@ class Facts:
     starting: bool = False
     held: bool = False
     failure: Failure | None = None
+    hung: bool = False
+    s3: Failure | None = None
 
 
 @dataclass(frozen=True)
@@ -94,6 +97,14 @@ def judge(facts: Facts) -> Judgement:
 
 
 def _judge_mounted(facts: Facts) -> Judgement:
+    if facts.alive and facts.hung:
+        return Judgement(
+            State.HUNG,
+            "mount-s3 does not answer",
+            "if that lasts, the agent ends it and mounts again; open files are lost then",
+        )
+    if facts.alive and facts.s3 is not None:
+        return Judgement(State.DEGRADED, facts.s3.reason, facts.s3.hint)
     if facts.alive:
         return Judgement(State.OK)
     if facts.starting:

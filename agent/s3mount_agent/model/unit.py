@@ -20,7 +20,9 @@ _RECORD = re.compile(r"^\[X-S3Mount\]\nRecord=(?P<json>\{.*\})$", re.MULTILINE)
 class Definition:
     """What a mount was started with: enough to see whether it is still what is wanted.
 
-    ``command`` is the whole argument list, the program first.
+    ``command`` is the whole argument list, the program first; ``share`` those of its words that are
+    this mount's part of the node, which change with every other mount's coming and going and are
+    not worth a restart. ``memory_max`` is the limit of its cgroup in MiB.
     """
 
     bucket: str
@@ -28,11 +30,19 @@ class Definition:
     command: tuple[str, ...]
     mode: Mode
     read_only: bool
+    share: tuple[str, ...] = ()
+    memory_max: int | None = None
+    environment: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def essence(self) -> tuple[str, ...]:
+        """All that a process cannot change about itself: if it differs, it must be started anew."""
+        own = tuple(word for word in self.command if word not in self.share)
+        return (*own, *(f"{name}={value}" for name, value in self.environment))
 
     def to_json(self) -> str:
         """One line of ASCII, which cannot end with a backslash."""
-        fields = {**vars(self), "command": list(self.command), "mode": self.mode.value}
-        return json.dumps(fields, sort_keys=True)
+        return json.dumps({**vars(self), "mode": self.mode.value}, sort_keys=True)
 
     @staticmethod
     def from_json(text: str) -> Definition:
@@ -44,6 +54,9 @@ class Definition:
             command=tuple(map(str, fields["command"])),
             mode=Mode(fields["mode"]),
             read_only=bool(fields["read_only"]),
+            share=tuple(map(str, fields.get("share", ()))),
+            memory_max=fields.get("memory_max"),
+            environment=tuple((str(k), str(v)) for k, v in fields.get("environment", ())),
         )
 
 
@@ -78,6 +91,8 @@ def render(template: str, definition: Definition, *, agent: Sequence[str]) -> st
         "STOP": f"{hook} stop {directory}",
         # In direct mode the agent's daemon decides when a mount comes back, and with which pause.
         "RESTART": "always" if definition.mode is Mode.SYSTEMD else "no",
+        "MEMORY_MAX": "infinity" if definition.memory_max is None else f"{definition.memory_max}M",
+        "ENVIRONMENT": " ".join(quote_path(f"{k}={v}") for k, v in definition.environment),
         "RECORD": definition.to_json(),
     }
     return _PLACEHOLDER.sub(lambda match: values[match[1]], template)

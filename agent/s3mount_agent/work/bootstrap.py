@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+import time
+from pathlib import Path
 
-from s3mount_agent.doors import config_file, fuse, journal, lock, node, probe
+from s3mount_agent.doors import (
+    config_file,
+    files,
+    fuse,
+    held,
+    installation,
+    journal,
+    lock,
+    node,
+    probe,
+    systemd,
+)
 from s3mount_agent.doors.mount_s3 import Installed
-from s3mount_agent.doors.probe import Answer
+from s3mount_agent.doors.probe import Answer, Finding
 from s3mount_agent.model.configuration import Configuration
 from s3mount_agent.model.errors import AgentError, Problem
-from s3mount_agent.model.plan import Wanted, plan
+from s3mount_agent.model.plan import plan
 from s3mount_agent.model.roles import OnFailure
-from s3mount_agent.work import held, install, reconcile, service
+from s3mount_agent.work import install, reconcile, service
 from s3mount_agent.work.context import Context, gather
+from s3mount_agent.work.desired import Desired
 from s3mount_agent.work.observe import observe
 from s3mount_agent.work.reconcile import Failures
 from s3mount_agent.work.remember import remember
@@ -21,6 +33,15 @@ from s3mount_agent.work.steps import Timeline
 
 _LOCK_SECONDS = 300.0
 _PROBE_SECONDS = 30.0
+_WRITTEN_TO = (
+    Path("/etc"),
+    systemd.ETC,
+    systemd.RUN,
+    installation.CONFIGURATION,
+    installation.STATE,
+    installation.RUN,
+    installation.RUN / "mounts",
+)
 # How long mounts are tried for: a head node must not keep the whole stack waiting, since the
 # daemon goes on trying; a compute node has no better use for its time, within ParallelCluster's
 # own limit of half an hour.
@@ -31,24 +52,24 @@ def check(configuration: Configuration) -> Context:
     """Refuses what cannot be done on this node; changes nothing."""
     node.require_root()
     context = gather(configuration)
-    reconcile.require_possible(configuration, context.supervisor)
+    reconcile.require_possible(context)
     return context
 
 
-def bootstrap(configuration: Configuration) -> list[AgentError]:
-    """Brings the node to what the configuration says and returns what is wrong with its mounts.
+def bootstrap(desired: Desired) -> Failures:
+    """Brings the node to what is desired and returns what is wrong with its mounts, by id.
 
     Raises an AgentError where nothing could be done at all. Run again, it changes nothing.
     """
     timeline = Timeline()
     with timeline.step("facts") as step:
-        context = check(configuration)
+        context = check(desired.configuration)
         step.result = _facts(context)
     try:
-        failures = _converge(configuration, context, timeline)
+        failures = _converge(desired, context, timeline)
     finally:
         timeline.save()
-    return list(failures.values())
+    return failures
 
 
 def _facts(context: Context) -> str:
@@ -59,86 +80,99 @@ def _facts(context: Context) -> str:
     return ", ".join(told)
 
 
-def _converge(configuration: Configuration, context: Context, timeline: Timeline) -> Failures:
+def _converge(desired: Desired, context: Context, timeline: Timeline) -> Failures:
     with lock.hold("bootstrap", timeout=_LOCK_SECONDS):
-        with timeline.step("install") as step:
-            fuse.require_device()
-            installed, new = install.ensure_mount_s3()
-            step.result = f"mount-s3 {installed}" + ("" if new else ", already there")
-            timeline.changed |= new
-        with timeline.step("fuse.conf") as step:
-            new = install.ensure_allow_other()
-            step.result = "user_allow_other " + ("added" if new else "already there")
-            timeline.changed |= new
-        wanted = reconcile.want(
-            configuration.mounts,
-            context.conduct,
-            owner=context.owner,
-            installed=installed,
-            supervisor=context.supervisor,
-        )
+        files.sweep(_WRITTEN_TO)
+        installed, missing = _install(context, timeline)
         with timeline.step("config") as step:
-            new = config_file.save(configuration)
+            new = desired.save()
             held.save(())
             step.result = f"{config_file.PATH} " + ("written" if new else "unchanged")
             timeline.changed |= new
-        failures = _mount(wanted, context, timeline)
-        remember(configuration.mounts, context, installed, failures)
+        if installed is not None:
+            failures = _mount(context, installed, timeline)
+        else:
+            failures = {mount.id: missing for mount in context.mounts if missing}
+        remember(context, installed, failures)
     with timeline.step("daemon") as step:
         new = service.ensure_running()
+        if failures and not new:
+            service.wake()  # it goes on trying, and has not seen the new configuration yet
         step.result = "started" if new else "already running"
         timeline.changed |= new
-    failures.update(_verify(wanted, failures, timeline))
-    _summarise(wanted, failures, installed)
+    failures.update(_verify(context, failures, timeline))
+    _summarise(context, failures, installed)
     return failures
 
 
-def _mount(wanted: Sequence[Wanted], context: Context, timeline: Timeline) -> Failures:
+def _install(context: Context, timeline: Timeline) -> tuple[Installed | None, AgentError | None]:
+    """The node's mount-s3; on a node that continues, why there is none: the agent tries again."""
+    try:
+        with timeline.step("install") as step:
+            fuse.require_device()
+            installed, new = install.ensure_mount_s3(context.configuration.install)
+            step.result = f"mount-s3 {installed}" + ("" if new else ", already there")
+            timeline.changed |= new
+    except AgentError as error:
+        if context.conduct.on_failure is OnFailure.FAIL:
+            raise
+        return None, error
+    with timeline.step("fuse.conf") as step:
+        new = install.ensure_allow_other()
+        step.result = "user_allow_other " + ("added" if new else "already there")
+        timeline.changed |= new
+    return installed, None
+
+
+def _mount(context: Context, installed: Installed, timeline: Timeline) -> Failures:
     with timeline.step("mounts") as step:
+        wanted, failures = reconcile.want(context, installed)
         observed = observe(context.supervisor)
         todo = plan(wanted, observed)
-        failures = reconcile.carry_out(
-            todo,
-            wanted,
-            observed,
-            context.supervisor,
-            start=reconcile.start_patiently(
-                context.supervisor, budget=_BUDGET_SECONDS[context.conduct.on_failure]
-            ),
-        )
+        budget = _BUDGET_SECONDS[context.conduct.on_failure]
+        start = reconcile.start_patiently(context.supervisor, budget=budget)
+        failures.update(reconcile.carry_out(todo, wanted, observed, context, start=start))
         done = [f"{action.kind.value} {action.directory}" for action in todo.actions]
         step.result = ", ".join(done) or "nothing to change"
         timeline.changed |= bool(todo)
     return failures
 
 
-def _verify(wanted: Sequence[Wanted], failures: Failures, timeline: Timeline) -> Failures:
+def _verify(context: Context, failures: Failures, timeline: Timeline) -> Failures:
     """Lists each directory once: that takes the mount, the credentials and S3."""
-    up = [want for want in wanted if want.mount.id not in failures]
-    with timeline.step("verify") as step, ThreadPoolExecutor(max(1, len(up))) as pool:
-        directories = [want.mount.directory for want in up]
-        findings = list(
-            pool.map(lambda d: probe.list_first(d, timeout=_PROBE_SECONDS), directories)
-        )
+    up = [mount for mount in context.mounts if mount.id not in failures]
+    with timeline.step("verify") as step:
+        probes = [probe.Probe([mount.directory], deep=True) for mount in up]
+        deadline = time.monotonic() + _PROBE_SECONDS
+        for each in probes:
+            each.wait(deadline - time.monotonic())
+            each.abandon()
+        silence = Finding(Answer.SILENT)
+        findings = [each.findings.get(each.directories[0], silence) for each in probes]
         silent = {
-            want.mount.id: AgentError(
+            mount.id: AgentError(
                 Problem.MOUNT_SILENT,
-                f"{want.mount.directory} is mounted but cannot be listed",
+                f"{mount.directory} is mounted but cannot be listed",
                 cause=finding.error or f"no answer within {_PROBE_SECONDS:.0f} seconds",
             )
-            for want, finding in zip(up, findings)
+            for mount, finding in zip(up, findings)
             if finding.answer is not Answer.ANSWERS
         }
-        step.result = f"{len(up) - len(silent)} of {len(wanted)} mounts answer"
+        step.result = f"{len(up) - len(silent)} of {len(context.mounts)} mounts answer"
     return silent
 
 
-def _summarise(wanted: Sequence[Wanted], failures: Failures, installed: Installed) -> None:
-    for want in wanted:
-        mount = want.mount
+def _summarise(context: Context, failures: Failures, installed: Installed | None) -> None:
+    for mount in context.mounts:
         error = failures.get(mount.id)
         access = "ro" if mount.read_only else "rw"
         told = f"failed: {error.message}" if error else f"mounted {access}"
+        if error and error.problem is Problem.MOUNT_BUSY:
+            told = "pending: the new options wait until it is no longer in use"
         journal.say(f"  {mount.directory} <- s3://{mount.bucket}  {told}")
-    good = len(wanted) - len(failures)
-    journal.say(f"{good} of {len(wanted)} mounts are up, with mount-s3 {installed}")
+    failed = {
+        mount_id for mount_id, error in failures.items() if error.problem is not Problem.MOUNT_BUSY
+    }
+    good = sum(mount.id not in failed for mount in context.mounts)
+    what = f"mount-s3 {installed}" if installed else "no mount-s3 yet"
+    journal.say(f"{good} of {len(context.mounts)} mounts are up, with {what}")

@@ -2,25 +2,46 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from s3mount_agent import __version__
 from s3mount_agent.doors import node, systemd
 from s3mount_agent.doors.mount_s3 import Installed
 from s3mount_agent.model.configuration import Configuration
-from s3mount_agent.model.mounts import Owner
+from s3mount_agent.model.errors import AgentError, Problem
+from s3mount_agent.model.mounts import Mount, Owner
 from s3mount_agent.model.roles import Conduct, conduct, role_of
 from s3mount_agent.work.supervision import Supervisor, supervisor
 
 
 @dataclass(frozen=True)
 class Context:
-    """A node's facts, and what follows from them: ``owner`` is None where files belong to root."""
+    """A node's facts, and what follows from them and the configuration.
+
+    ``owner`` is None where files belong to root; ``mounts`` are those meant for this node.
+    """
 
     facts: node.NodeFacts
+    configuration: Configuration
     conduct: Conduct
     owner: Owner | None
+    mounts: tuple[Mount, ...]
     supervisor: Supervisor
+
+    def owner_of(self, mount: Mount) -> Owner | None:
+        """Whose files those of a mount seem to be; raises ``owner-unknown``."""
+        if mount.owner is None:
+            return self.owner
+        named = node.owner(mount.owner)
+        if named is None:
+            # A directory service may not be up yet.
+            raise AgentError(
+                Problem.OWNER_UNKNOWN,
+                f"this node has no user {mount.owner!r} for {mount.directory}",
+                patience=math.inf,
+            )
+        return named
 
     def describe(self, installed: Installed | None) -> dict[str, str]:
         """The node as status shows it."""
@@ -36,7 +57,7 @@ class Context:
 
 
 def gather(configuration: Configuration) -> Context:
-    """Reads the node; raises ``node-type`` or ``mode``."""
+    """Reads the node; raises ``node-type``, ``mode``, or what is wrong with its mounts together."""
     facts = node.read()
     decided = conduct(
         configuration.role or role_of(facts.node_types),
@@ -44,5 +65,11 @@ def gather(configuration: Configuration) -> Context:
         mode=configuration.mode,
         on_failure=configuration.on_failure,
     )
-    owner = node.owner(facts.user) if facts.user else None
-    return Context(facts, decided, owner, supervisor(decided.mode))
+    return Context(
+        facts,
+        configuration,
+        decided,
+        owner=node.owner(facts.user) if facts.user else None,
+        mounts=configuration.mounts(decided.role, facts.queue),
+        supervisor=supervisor(decided.mode),
+    )

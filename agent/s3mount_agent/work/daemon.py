@@ -1,55 +1,68 @@
-"""The service: brings the wanted mounts up after a boot, and back when they go.
+"""The service: keeps the mounts as the configuration says, after a boot and when things happen.
 
 It waits for nothing but events: mounts are started by their supervisor and looked at again when
-the mount table changes or the time has come, so that one mount never waits for another.
+something changes or the time has come, so that one mount never waits for another.
 """
 
 from __future__ import annotations
 
+import math
 import time
 
-from s3mount_agent.doors import config_file, journal, lock, mount_s3, systemd
+from s3mount_agent.doors import config_file, held, journal, lock, mount_s3, systemd
 from s3mount_agent.doors.events import Events
+from s3mount_agent.model.configuration import Configuration
 from s3mount_agent.model.errors import AgentError, Problem
-from s3mount_agent.model.plan import Kind, Observed, Wanted, plan
-from s3mount_agent.model.states import State
-from s3mount_agent.work import held, reconcile, service
+from s3mount_agent.model.events import Event
+from s3mount_agent.model.plan import Kind, Observed, Placed, Wanted, plan
+from s3mount_agent.model.states import Presence, State
+from s3mount_agent.work import desired, reconcile, service, snapshot
 from s3mount_agent.work.context import Context, gather
+from s3mount_agent.work.health import Health
 from s3mount_agent.work.look import Sight
+from s3mount_agent.work.metrics import Recorder
 from s3mount_agent.work.observe import observe
+from s3mount_agent.work.reconcile import Failures
+from s3mount_agent.work.refresher import Refresher
 from s3mount_agent.work.remember import remember
 from s3mount_agent.work.troubles import Troubles
 
 _ALONE_SECONDS = 10.0
 # Jobs wait for READY=1 after a reboot (Before=slurmd.service), but not for ever.
 _READY_SECONDS = 120.0
-_IDLE_SECONDS = 60.0
 _MOVING_SECONDS = 0.5
 _BLIND_SECONDS = 2.0
-_SETTLED = {State.OK, State.FAILED, State.FOREIGN}
-_MOVING = {State.STARTING, State.STALE}
+# What no event tells is found by a look now and then.
+_CYCLE_SECONDS = 300.0
+_INSTALL_SECONDS = 120.0
+# Less than half of the unit's WatchdogSec=.
+_ROUND_SECONDS = 60.0
+_SETTLED = {State.OK, State.FAILED, State.FOREIGN, State.DEGRADED}
+_MOVING = {State.STARTING, State.STALE, State.HUNG}
 
 
 def run() -> None:
     """Works until SIGTERM; the mounts stay."""
     with lock.hold("daemon", timeout=_ALONE_SECONDS, path=service.LOCK):
-        _work(Events(), Daemon())
+        _work(Events(), Daemon(), Refresher())
 
 
-def _work(events: Events, daemon: Daemon) -> None:
+def _work(events: Events, daemon: Daemon, refresher: Refresher) -> None:
     began = time.monotonic()
     ready = False
+    happened = True
     while not events.stopping:
-        sights = daemon.cycle()
-        settled = sights is not None and all(
-            sight.row.held or sight.judgement.state in _SETTLED for sight in sights
-        )
-        if not ready and (settled or time.monotonic() - began > _READY_SECONDS):
-            ready = True
-            systemd.notify("READY=1")
-        systemd.notify(f"STATUS={daemon.sentence}")
-        pids = [sight.pid for sight in sights or () if sight.pid]
-        events.wait(daemon.pause(sights), pids)
+        if happened or daemon.is_due():
+            daemon.cycle()
+            if not ready and (daemon.settled or time.monotonic() - began > _READY_SECONDS):
+                ready = True
+                systemd.notify("READY=1")
+        refresher.work(every=daemon.configuration.refresh, now=events.take_reload())
+        # Only here, after all the work of this round: a daemon that hangs in it is restarted.
+        systemd.notify("WATCHDOG=1", f"STATUS={daemon.sentence}")
+        daemon.publish()
+        pause = min(daemon.pause(), refresher.pause(), _ROUND_SECONDS)
+        happened = events.wait(pause, daemon.pids + refresher.pids, daemon.health.descriptors)
     systemd.notify("STOPPING=1")
 
 
@@ -58,106 +71,187 @@ class Daemon:
 
     def __init__(self) -> None:
         self.sentence = "starting"
+        self.settled = False
+        self.configuration = Configuration()
+        self.health = Health()
+        self._sights: tuple[Sight, ...] = ()
         self._troubles = Troubles()
-        self._configuration_written = 0.0
+        self._recorder = Recorder()
+        self._written = 0.0
+        self._due = 0.0
+        # The bootstrap has just tried.
+        self._install_due = time.monotonic() + _INSTALL_SECONDS
 
-    def cycle(self) -> tuple[Sight, ...] | None:
-        """Starts what is down and may be tried, and saves what is seen; None if it cannot look."""
+    @property
+    def pids(self) -> list[int]:
+        """The processes whose end is an event."""
+        return [sight.pid for sight in self._sights if sight.pid]
+
+    def is_due(self) -> bool:
+        """Whether to look again though nothing happened; takes in what probes have found."""
+        return self.health.work(self.configuration) or time.monotonic() >= self._due
+
+    def pause(self) -> float:
+        """How many seconds may pass until then."""
+        return max(0.0, min(self._due - time.monotonic(), self.health.pause()))
+
+    def cycle(self) -> None:
+        """Starts what is down and may be tried, ends what hangs, and saves what is seen."""
         try:
             # Not waited for: while another command works, SIGTERM must still be heard.
             with lock.hold("daemon", timeout=0):
-                sights = self._cycle()
+                self._sights = self._cycle()
         except AgentError as error:
+            self._due = time.monotonic() + _BLIND_SECONDS
             if error.problem is not Problem.LOCKED and error.message != self.sentence:
-                journal.event(
-                    error.message,
-                    action="cycle",
-                    result="failed",
-                    error_code=error.problem.code,
-                    priority=journal.ERROR,
-                )
+                journal.event(Event.CYCLE_FAILED, error.message, error_code=error.problem.code)
             self.sentence = error.message
-            return None
-        self.sentence = _sentence(sights)
-        return sights
+            return
+        self._due = time.monotonic() + self._until_next()
+        self.sentence = _sentence(self._sights)
+        self.settled = all(
+            sight.row.held or sight.judgement.state in _SETTLED for sight in self._sights
+        )
 
-    def pause(self, sights: tuple[Sight, ...] | None) -> float:
-        """How many seconds may pass until the next cycle, if nothing happens."""
-        if sights is None:
-            return _BLIND_SECONDS
-        if any(sight.judgement.state in _MOVING for sight in sights):
+    def publish(self) -> None:
+        """Publishes figures, if the configuration asks for them."""
+        conditions = self.health.conditions()
+        self._recorder.publish(self.configuration.metrics, self._sights, conditions)
+
+    def _until_next(self) -> float:
+        if any(sight.judgement.state in _MOVING for sight in self._sights):
             return _MOVING_SECONDS
         due = self._troubles.seconds_until_due()
-        return _IDLE_SECONDS if due is None else min(due, _IDLE_SECONDS)
+        return _CYCLE_SECONDS if due is None else min(due, _CYCLE_SECONDS)
 
     def _cycle(self) -> tuple[Sight, ...]:
-        configuration = config_file.load()
-        self._forget_if_rewritten()
-        context = gather(configuration)
-        down = held.load()
+        self._read_configuration()
+        context = gather(self.configuration)
         installed = mount_s3.find()
-        if installed is not None:
-            mounts = [mount for mount in configuration.mounts if mount.id not in down]
-            wanted = reconcile.want(
-                mounts,
-                context.conduct,
-                owner=context.owner,
-                installed=installed,
-                supervisor=context.supervisor,
-            )
-            self._reconcile(wanted, context)
-        return remember(configuration.mounts, context, installed, self._troubles.failures())
+        failures: Failures = {}
+        if installed is None:
+            failures = dict.fromkeys((mount.id for mount in context.mounts), self._install_later())
+        else:
+            wanted, failures = reconcile.want(context, installed)
+            down = held.load()
+            self._reconcile(tuple(each for each in wanted if each.mount.id not in down), context)
+        failures = {**self._troubles.failures(), **failures}
+        sights = remember(context, installed, failures, self.health.conditions())
+        self._tell_changes(sights)
+        self._recorder.follow(sights)
+        return sights
+
+    def _install_later(self) -> AgentError:
+        """Has another attempt made to install mount-s3, now and then; says so in the meantime."""
+        now = time.monotonic()
+        if now >= self._install_due:
+            self._install_due = now + _INSTALL_SECONDS
+            service.apply_later()
+        return AgentError(
+            Problem.PACKAGES_FAILED, "mount-s3 could not be installed yet", patience=math.inf
+        )
+
+    def _tell_changes(self, sights: tuple[Sight, ...]) -> None:
+        """Tells when a mount becomes degraded, or is well again."""
+        before = {sight.row.id: sight.judgement.state for sight in self._sights}
+        for sight in sights:
+            state, old = sight.judgement.state, before.get(sight.row.id)
+            if state is State.DEGRADED and old is not State.DEGRADED:
+                reason = sight.judgement.reason or ""
+                code = sight.row.s3.code if sight.row.s3 else ""
+                _tell(sight, Event.DEGRADED, f"{sight.row.path}: {reason}", code)
+            elif state is State.OK and old is State.DEGRADED:
+                _tell(sight, Event.HEALED, f"{sight.row.path}: S3 can be used again")
 
     def _reconcile(self, wanted: tuple[Wanted, ...], context: Context) -> None:
-        self._troubles.keep_only({want.mount.id for want in wanted})
         observed = observe(context.supervisor)
-        for want in wanted:
-            self._take_note(want, observed, context)
+        self._look_after(observed, context)
+        self._troubles.keep_only({want.mount.id for want in wanted} | set(observed.placed))
+        for placed in observed.placed.values():
+            self._take_note(placed, context)
+        # What has to wait is neither started, nor stopped, nor taken for unwanted.
         due = tuple(want for want in wanted if self._troubles.may_try(want.mount.id))
-        # What has to wait is neither started nor taken for unwanted.
-        waiting = {want.mount.id for want in wanted if want not in due}
-        visible = {key: value for key, value in observed.placed.items() if key not in waiting}
+        visible = {
+            mount_id: placed
+            for mount_id, placed in observed.placed.items()
+            if self._troubles.may_try(mount_id)
+        }
         seen = Observed(visible, observed.presence)
         todo = plan(due, seen)
-        failures = reconcile.carry_out(
-            todo, due, seen, context.supervisor, start=context.supervisor.start_later
-        )
+        start = context.supervisor.start_later
+        failures = reconcile.carry_out(todo, due, seen, context, start=start)
+        for action in todo.of(Kind.STOP):
+            self._troubles.over(action.id)
         for action in todo.of(Kind.START):
             self._troubles.trying(action.id)
         for mount_id, error in failures.items():
             self._troubles.note(mount_id, error)
 
-    def _take_note(self, want: Wanted, observed: Observed, context: Context) -> None:
+    def _look_after(self, observed: Observed, context: Context) -> None:
+        """Has the health of what is up watched, and ends what hangs: then it is down, and started
+        like anything that is."""
+        up = [
+            placed
+            for placed in observed.placed.values()
+            if placed.active and observed.on(placed.definition.directory) is Presence.MOUNTPOINT_S3
+        ]
+        self.health.follow(up, self.configuration)
+        for placed in up:
+            if self.health.conditions()[placed.id].lost:
+                told = f"{placed.definition.directory} does not answer: mount-s3 is ended"
+                _tell_placed(placed, Event.HUNG, told)
+                context.supervisor.end(placed)
+
+    def _take_note(self, placed: Placed, context: Context) -> None:
         """Learns how the last attempt to start a mount ended, if it has ended."""
-        mount = want.mount
-        placed = observed.placed.get(mount.id)
-        if placed is None or placed.starting:
+        if placed.starting or self._troubles.is_busy(placed.id):
             return
         if placed.active:
-            if self._troubles.over(mount.id):
-                _tell(want, f"{mount.directory} is mounted again", result="recovered")
+            if self._troubles.over(placed.id):
+                told = f"{placed.definition.directory} is mounted again"
+                _tell_placed(placed, Event.RECOVERED, told)
             return
-        error = context.supervisor.failure(placed) if self._troubles.is_news(mount.id) else None
-        if error is not None and self._troubles.note(mount.id, error):
-            _tell(want, error.message, result="failed", error_code=error.problem.code)
+        error = context.supervisor.failure(placed) if self._troubles.is_news(placed.id) else None
+        if error is not None and self._troubles.note(placed.id, error):
+            _tell_placed(placed, Event.START_FAILED, error.message, error)
 
-    def _forget_if_rewritten(self) -> None:
+    def _read_configuration(self) -> None:
         """A new configuration is a new chance for what had failed for good."""
-        written = config_file.PATH.stat().st_mtime
-        if written != self._configuration_written:
+        try:
+            written = config_file.PATH.stat().st_mtime
+        except FileNotFoundError:
+            written = 0.0
+        if written != self._written:
+            self.configuration = desired.in_force()
             self._troubles.clear()
-            self._configuration_written = written
+            if not self._written:
+                self._learn_verdicts()
+            self._troubles.longest_pause = float(self.configuration.retry_at_most_every)
+            self._written = written
+
+    def _learn_verdicts(self) -> None:
+        """What the bootstrap has found to be without hope need not be tried once more."""
+        known = snapshot.load()
+        for row in known.rows if known else ():
+            if row.failure is not None and row.failure.permanent:
+                self._troubles.note(row.id, snapshot.error_of(row.failure))
 
 
-def _tell(want: Wanted, message: str, *, result: str, error_code: str = "") -> None:
+def _tell(sight: Sight, event: Event, message: str, error_code: str = "") -> None:
+    row = sight.row
+    journal.event(event, message, mount=row.path, bucket=row.bucket, error_code=error_code)
+
+
+def _tell_placed(
+    placed: Placed, event: Event, message: str, error: AgentError | None = None
+) -> None:
     journal.event(
+        event,
         message,
-        action="start",
-        result=result,
-        mount=want.mount.directory,
-        bucket=str(want.mount.bucket),
-        error_code=error_code,
-        priority=journal.ERROR if error_code else journal.INFO,
+        mount=placed.definition.directory,
+        bucket=placed.definition.bucket,
+        error_code=error.problem.code if error else "",
+        cause=(error.cause or "") if error else "",
     )
 
 

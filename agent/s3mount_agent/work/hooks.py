@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 
-from s3mount_agent.doors import mount_table, probe, process
+from s3mount_agent.doors import fuse, mount_table, probe, process
 from s3mount_agent.doors.probe import Answer
 from s3mount_agent.model.errors import AgentError, Problem
 from s3mount_agent.model.states import Presence
@@ -66,4 +66,24 @@ def stop(directory: str, pid: int) -> bool:
     return True
 
 
-HOOKS = {"clean": clean, "ready": ready, "stop": stop}
+def unmount(directory: str, pid: int) -> bool:
+    """Unmounts, if nothing is in use; raises ``mount-busy``."""
+    if mount_table.presence(directory) is Presence.MOUNTPOINT_S3:
+        mount_table.unmount(directory)
+    return True
+
+
+def detach(directory: str, pid: int) -> bool:
+    """Takes a mount away from everybody at once, also one that hangs.
+
+    Aborting its connection sets free whoever waits for an answer:
+    https://docs.kernel.org/filesystems/fuse.html (section "Aborting a filesystem connection")
+    """
+    entry = mount_table.read().get(directory)
+    if entry is not None and entry.presence is Presence.MOUNTPOINT_S3:
+        fuse.abort(entry.minor)
+        mount_table.unmount(directory, lazy=True)
+    return True
+
+
+HOOKS = {"clean": clean, "ready": ready, "stop": stop, "unmount": unmount, "detach": detach}

@@ -4,28 +4,43 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-import tempfile
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
-from s3mount_agent.doors import belongings, files, fuse, mount_s3, node, packages, release
+from s3mount_agent.doors import (
+    belongings,
+    files,
+    fuse,
+    installation,
+    mount_s3,
+    node,
+    packages,
+    release,
+)
 from s3mount_agent.doors.mount_s3 import Installed
+from s3mount_agent.model.configuration import Install
 from s3mount_agent.model.errors import AgentError, Problem
 from s3mount_agent.work.retry import patiently
 
 _BUDGET_SECONDS = 600.0
+_DOWNLOADS = installation.STATE / "downloads"
 
 
-def ensure_mount_s3() -> tuple[Installed, bool]:
+def ensure_mount_s3(source: Install) -> tuple[Installed, bool]:
     """Returns the node's mount-s3, and whether it had to be installed."""
+    interrupted = belongings.load().packages_before is not None
     found = mount_s3.find()
-    if found:
+    if found and not interrupted:
         return found, False
     packages.require_apt()
     packages.require_space()
     _write_down_before()
-    with tempfile.TemporaryDirectory(prefix="s3mount-agent-") as name:
-        patiently(lambda: _install(Path(name)), budget=_BUDGET_SECONDS)
+    shutil.rmtree(_DOWNLOADS, ignore_errors=True)
+    with files.told_plainly(f"make the directory {_DOWNLOADS}"):
+        _DOWNLOADS.mkdir(parents=True)
+    try:
+        patiently(lambda: _install(source, again=interrupted), budget=_BUDGET_SECONDS)
+    finally:
+        shutil.rmtree(_DOWNLOADS, ignore_errors=True)
     _write_down_after()
     found = mount_s3.find()
     if found is None:
@@ -45,14 +60,21 @@ def ensure_allow_other() -> bool:
         return False
     made = belongings.load()
     if made.fuse_conf_before is None:
-        belongings.save(dataclasses.replace(made, fuse_conf_before=before or ""))
+        belongings.save(
+            dataclasses.replace(made, fuse_conf_before=before or "", fuse_conf_made=before is None)
+        )
     return files.write(fuse.CONF, after)
 
 
 def take_back_allow_other() -> None:
     """Makes fuse.conf what it was, unless somebody else has changed it since."""
-    before = belongings.load().fuse_conf_before
-    if before is not None and files.read(fuse.CONF) == fuse.allow_other(before):
+    made = belongings.load()
+    before = made.fuse_conf_before
+    if before is None or files.read(fuse.CONF) != fuse.allow_other(before):
+        return
+    if made.fuse_conf_made:
+        files.remove(fuse.CONF)
+    else:
         files.write(fuse.CONF, before)
 
 
@@ -65,17 +87,15 @@ def take_back_packages() -> None:
     belongings.save(dataclasses.replace(made, packages=(), packages_before=None))
 
 
-def _install(directory: Path) -> None:
+def _install(source: Install, *, again: bool) -> None:
     """One attempt: the lists and the package at the same time, then everything in one go."""
-    # apt reads the package as its own user.
-    directory.chmod(0o755)
     with ThreadPoolExecutor() as pool:
         fetched = pool.submit(
             release.fetch,
-            release.Release.from_environment(),
+            release.Release.chosen(source),
             node.architecture(),
             "deb",
-            directory,
+            _DOWNLOADS,
         )
         packages.repair()
         packages.refresh()
@@ -85,7 +105,7 @@ def _install(directory: Path) -> None:
     names = [library, "python3-systemd", "ca-certificates", str(package)]
     if not shutil.which("fusermount3") and not shutil.which("fusermount"):
         names.insert(0, "fuse3")  # provides "fuse", which mount-s3 depends on
-    packages.install(names)
+    packages.install(names, again=again)
 
 
 def _write_down_before() -> None:

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from s3mount_agent.doors.origin import Origin
 from s3mount_agent.model.plan import Observed
 from s3mount_agent.model.states import Facts, Judgement, NodeState, judge, node_state
 from s3mount_agent.work.snapshot import Row, now
@@ -35,6 +36,8 @@ class Sight:
             "pid": self.pid,
             "read_only": self.row.read_only,
         }
+        if self.row.pending:
+            shown["pending"] = self.row.pending
         return shown
 
 
@@ -48,14 +51,20 @@ def sum_up(sights: Iterable[Sight]) -> NodeState:
     return node_state(sight.judgement.state for sight in sights)
 
 
-def document(node: Mapping[str, str], sights: tuple[Sight, ...]) -> dict[str, object]:
-    """What ``status --json`` prints."""
-    return {
+def document(
+    node: Mapping[str, str], sights: tuple[Sight, ...], origin: Origin | None
+) -> dict[str, object]:
+    """What ``status --json`` prints; ``config`` is there where a source is followed."""
+    shown: dict[str, object] = {
         "schema": 1,
         "state": sum_up(sights).value,
         "node": dict(node),
         "mounts": [sight.to_json() for sight in sights],
     }
+    if origin is not None:
+        followed = {"source": origin.url, "version": origin.shown, "problem": origin.problem}
+        shown["config"] = {key: value for key, value in followed.items() if value}
+    return shown
 
 
 def _see(row: Row, observed: Observed) -> Sight:
@@ -67,6 +76,8 @@ def _see(row: Row, observed: Observed) -> Sight:
             starting=placed is not None and placed.starting,
             held=row.held,
             failure=row.failure,
+            hung=row.hung,
+            s3=row.s3,
         )
     )
     if judgement.state is not row.state:

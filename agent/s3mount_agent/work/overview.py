@@ -7,8 +7,9 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from s3mount_agent.doors import held
 from s3mount_agent.model.roles import Mode
-from s3mount_agent.work import held, look, snapshot
+from s3mount_agent.work import look, snapshot
 from s3mount_agent.work.look import Sight
 from s3mount_agent.work.observe import observe
 from s3mount_agent.work.supervision import supervisor
@@ -35,13 +36,13 @@ def take() -> Overview:
 
 def _from_configuration() -> Overview:
     """Before the daemon's first look after a boot: slower, and without what it remembers."""
-    from s3mount_agent.doors import config_file, mount_s3
+    from s3mount_agent.doors import mount_s3
+    from s3mount_agent.work import desired
     from s3mount_agent.work.context import gather
 
-    configuration = config_file.load()
-    context = gather(configuration)
+    context = gather(desired.in_force())
     down = held.load()
-    rows = [snapshot.fresh_row(mount, held=mount.id in down) for mount in configuration.mounts]
+    rows = [snapshot.fresh_row(mount, held=mount.id in down) for mount in context.mounts]
     sights = look.look(rows, observe(context.supervisor))
     return Overview(context.describe(mount_s3.find()), sights, "just now, without the daemon")
 

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from s3mount_agent.doors import files, installation, mount_s3, mount_table, process
+from s3mount_agent.doors import files, holders, installation, mount_s3, mount_table, process
 from s3mount_agent.model.errors import AgentError, Problem
 from s3mount_agent.model.plan import Placed, Wanted
 from s3mount_agent.model.states import Presence
@@ -79,7 +80,7 @@ class Processes:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=log,
-                env=process.environment(),
+                env=process.environment(dict(want.definition.environment)),
                 start_new_session=True,
                 cwd="/",
             )
@@ -91,19 +92,36 @@ class Processes:
             return None
         return _explain(placed.id, placed.definition)
 
-    def stop(self, placed: Placed) -> None:
+    def end(self, placed: Placed) -> None:
+        """Aborts the connection and kills the process."""
+        hooks.detach(placed.definition.directory, 0)
+        _end(placed.id, at_once=True)
+
+    def stop(self, placed: Placed, *, force: bool = False) -> None:
         """Unmounts and waits for the process to end; while files are open neither happens."""
         directory = placed.definition.directory
         if mount_table.presence(directory) is Presence.MOUNTPOINT_S3:
-            mount_table.unmount(directory, lazy=placed.pid is None)
-            hooks.stop(directory, placed.pid or 0)
-        _end(placed.id)
+            if force or placed.pid is None:
+                hooks.detach(directory, 0)
+            else:
+                _unmount(directory)
+                hooks.stop(directory, placed.pid)
+        _end(placed.id, at_once=force)
 
     def remove(self, placed: Sequence[Placed]) -> None:
         """Removes the files."""
         for each in placed:
             for suffix in (".json", ".pid", ".log"):
                 files.remove(_HOME / f"{each.id}{suffix}")
+
+
+def _unmount(directory: str) -> None:
+    try:
+        mount_table.unmount(directory)
+    except AgentError as error:
+        if error.problem is Problem.MOUNT_BUSY:
+            error.cause = holders.of(directory) or None
+        raise
 
 
 def _log(mount_id: str) -> Path:
@@ -121,9 +139,10 @@ def _living(mount_id: str) -> int | None:
     return int(pid) if pid and str(process.started(int(pid))) == start else None
 
 
-def _end(mount_id: str) -> None:
+def _end(mount_id: str, *, at_once: bool = False) -> None:
     """Sees to it that a mount's process is gone: asked first, then killed."""
-    for number, patience in ((15, _GONE_SECONDS), (9, _KILL_SECONDS)):
+    steps = [(signal.SIGTERM, _GONE_SECONDS), (signal.SIGKILL, _KILL_SECONDS)]
+    for number, patience in steps[1:] if at_once else steps:
         pid = _living(mount_id)
         if pid is None:
             return

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from s3mount_agent.doors import journal, mount_table
+from s3mount_agent.doors import journal, machine, mount_table
 from s3mount_agent.doors.mount_s3 import Installed
-from s3mount_agent.model.configuration import Configuration
+from s3mount_agent.model.configuration import WhenBusy
 from s3mount_agent.model.errors import AgentError, Problem
-from s3mount_agent.model.mounts import Mount, Owner
+from s3mount_agent.model.events import Event
 from s3mount_agent.model.options import require_known_to
-from s3mount_agent.model.plan import Action, Kind, Observed, Plan, Wanted
-from s3mount_agent.model.roles import Conduct
+from s3mount_agent.model.plan import Action, Kind, Observed, Placed, Plan, Wanted
+from s3mount_agent.model.shares import divide
 from s3mount_agent.model.unit import Definition
 from s3mount_agent.work import directories
+from s3mount_agent.work.context import Context
 from s3mount_agent.work.retry import patiently
 from s3mount_agent.work.supervision import Supervisor
 
@@ -22,37 +23,65 @@ Failures = dict[str, AgentError]
 """Why mounts could not be made or taken down, by mount id."""
 
 _AT_ONCE = 16
+_DONE = {Kind.STOP: (Event.STOPPED, "took down"), Kind.START: (Event.STARTED, "started")}
+_FAILED = {
+    Kind.STOP: Event.STOP_FAILED,
+    Kind.WRITE: Event.WRITE_FAILED,
+    Kind.START: Event.START_FAILED,
+}
 
 
-def want(
-    mounts: Iterable[Mount],
-    conduct: Conduct,
-    *,
-    owner: Owner | None,
-    installed: Installed,
-    supervisor: Supervisor,
-) -> tuple[Wanted, ...]:
-    """The mounts as they shall run on this node; raises ``option-unknown`` if mount-s3 is old."""
-    wanted = []
-    for mount in mounts:
-        require_known_to(installed.version, mount.options)
+def want(context: Context, installed: Installed) -> tuple[tuple[Wanted, ...], Failures]:
+    """The node's mounts as they shall run on it, and those that this node cannot have, with why.
+
+    Raises ``shares-impossible``.
+    """
+    configuration = context.configuration
+    shares = divide(
+        context.mounts,
+        machine.read(),
+        installed.version,
+        percent=configuration.memory_percent,
+        gbps=configuration.bandwidth_gbps,
+    )
+    wanted: list[Wanted] = []
+    failures: Failures = {}
+    for mount in context.mounts:
+        share = shares[mount.id]
+        try:
+            require_known_to(installed.version, mount.options)
+            own = mount.arguments(context.owner_of(mount))
+        except AgentError as error:
+            failures[mount.id] = error
+            continue
         definition = Definition(
             bucket=str(mount.bucket),
             directory=mount.directory,
-            command=(installed.program, *mount.arguments(owner)),
-            mode=conduct.mode,
+            command=(installed.program, *share.arguments, *own),
+            mode=context.conduct.mode,
             read_only=mount.read_only,
+            share=share.arguments,
+            memory_max=share.memory_max,
+            environment=tuple(sorted(configuration.environment.items())),
         )
-        wanted.append(Wanted(mount, definition, supervisor.text(definition)))
-    return tuple(wanted)
+        wanted.append(Wanted(mount, definition, context.supervisor.text(definition)))
+    return tuple(wanted), failures
 
 
-def require_possible(configuration: Configuration, supervisor: Supervisor) -> None:
+def require_possible(context: Context) -> None:
     """Refuses mounts that this node has no room for, before anything is changed."""
-    own = {placed.definition.directory for placed in supervisor.placed().values()}
-    foreign = supervisor.foreign()
+    configuration = context.configuration
+    divide(
+        context.mounts,
+        machine.read(),
+        (),
+        percent=configuration.memory_percent,
+        gbps=configuration.bandwidth_gbps,
+    )
+    own = {placed.definition.directory for placed in context.supervisor.placed().values()}
+    foreign = context.supervisor.foreign()
     table = mount_table.read()
-    for mount in configuration.mounts:
+    for mount in context.mounts:
         if mount.id in foreign:
             raise AgentError(Problem.UNIT_FOREIGN, f"{foreign[mount.id]} was not made by the agent")
         directories.require_usable(mount.directory, table, own=mount.directory in own)
@@ -62,7 +91,7 @@ def carry_out(
     todo: Plan,
     wanted: Sequence[Wanted],
     observed: Observed,
-    supervisor: Supervisor,
+    context: Context,
     *,
     start: Callable[[Wanted], None],
 ) -> Failures:
@@ -70,10 +99,11 @@ def carry_out(
 
     ``start`` starts one mount. A mount that fails fails alone.
     """
+    supervisor = context.supervisor
     by_id = {each.mount.id: each for each in wanted}
 
     stops = todo.of(Kind.STOP)
-    failures = _each(stops, lambda action: supervisor.stop(observed.placed[action.id]))
+    failures = _each(stops, lambda action: _stop(observed.placed[action.id], context))
     _tell_done(stops, failures)
     stopped = [action for action in stops if action.id not in failures]
     if stopped:
@@ -98,6 +128,17 @@ def carry_out(
     return {**failures, **started}
 
 
+def _stop(placed: Placed, context: Context) -> None:
+    """Takes one mount down, by the policy for those in use."""
+    policy = context.configuration.busy_policy(placed.definition.directory)
+    try:
+        context.supervisor.stop(placed, force=policy is WhenBusy.LAZY)
+    except AgentError as error:
+        if error.problem is Problem.MOUNT_BUSY and policy is WhenBusy.WAIT:
+            error.patience = context.configuration.busy_deadline
+        raise
+
+
 def start_patiently(supervisor: Supervisor, *, budget: float) -> Callable[[Wanted], None]:
     """A way to start mounts: wait for each, and try again for at most ``budget`` seconds."""
 
@@ -119,13 +160,12 @@ def _each(
             do(action)
         except AgentError as error:
             journal.event(
+                _FAILED[action.kind],
                 error.message,
-                action=action.kind.value,
-                result="failed",
                 mount=action.directory,
                 bucket=action.bucket,
                 error_code=error.problem.code,
-                priority=journal.ERROR,
+                cause=error.cause or "",
             )
             return error
         return None
@@ -138,13 +178,12 @@ def _each(
 
 
 def _tell_done(actions: Sequence[Action], failures: Failures) -> None:
-    done = {Kind.STOP: "took down", Kind.START: "started"}
     for action in actions:
         if action.id not in failures:
+            event, verb = _DONE[action.kind]
             journal.event(
-                f"{done[action.kind]} {action.directory}, because {action.because}",
-                action=action.kind.value,
-                result="done",
+                event,
+                f"{verb} {action.directory}, because {action.because}",
                 mount=action.directory,
                 bucket=action.bucket,
             )

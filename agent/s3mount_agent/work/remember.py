@@ -3,38 +3,53 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Mapping
 
+from s3mount_agent.doors import held
 from s3mount_agent.doors.mount_s3 import Installed
-from s3mount_agent.model.mounts import Mount
-from s3mount_agent.work import held, look, snapshot
+from s3mount_agent.model.errors import Problem
+from s3mount_agent.model.health import Condition
+from s3mount_agent.work import look, snapshot
 from s3mount_agent.work.context import Context
 from s3mount_agent.work.observe import observe
 from s3mount_agent.work.reconcile import Failures
 
 
 def remember(
-    mounts: Iterable[Mount],
     context: Context,
     installed: Installed | None,
     failures: Failures,
+    conditions: Mapping[str, Condition] | None = None,
 ) -> tuple[look.Sight, ...]:
-    """Looks at the mounts and saves what is seen; a state that lasts keeps its beginning."""
+    """Looks at the mounts and saves what is seen; a state that lasts keeps its beginning.
+
+    ``conditions`` are what the daemon's probes say; others do not know better than it.
+    """
     before = snapshot.load()
     down = held.load()
+    observed = observe(context.supervisor)
     rows = []
-    for mount in mounts:
+    for mount in context.mounts:
         known = before.row(mount.id) if before else None
         error = failures.get(mount.id)
+        # A mount that is in use is up: it is the change to it that failed.
+        busy = error if error and error.problem is Problem.MOUNT_BUSY else None
         rows.append(
             dataclasses.replace(
                 known or snapshot.fresh_row(mount),
                 bucket=str(mount.bucket),
                 read_only=mount.read_only,
                 held=mount.id in down,
-                failure=snapshot.failure_of(error) if error else None,
+                pending=f"its new options wait: {busy.message}" if busy else None,
+                failure=snapshot.failure_of(error) if error and not busy else None,
             )
         )
-    sights = look.look(rows, observe(context.supervisor))
+        if conditions is not None:
+            condition = conditions.get(mount.id, Condition())
+            rows[-1] = dataclasses.replace(rows[-1], hung=condition.hung, s3=condition.s3)
+    wanted = {mount.id for mount in context.mounts}
+    leaving = [each for each in observed.placed.values() if each.id not in wanted]
+    rows += map(snapshot.leaving_row, leaving)
+    sights = look.look(rows, observed)
     snapshot.save(context.describe(installed), (sight.row for sight in sights))
     return sights

@@ -36,6 +36,23 @@ def ensure_running() -> bool:
     return True
 
 
+def apply_later() -> None:
+    """Has `s3mount-agent apply` run outside of the daemon's sandbox, which installs nothing."""
+    command = [installation.COMMAND, "apply"]
+    if systemd.runs():
+        systemd.outside_later("s3mount-agent-apply.service", command)
+    else:
+        _detached(command)
+
+
+def wake() -> None:
+    """Has the daemon look at once."""
+    if systemd.runs():
+        systemd.reload_later(_UNIT)
+    elif pid := lock.holder(LOCK):
+        os.kill(pid, signal.SIGHUP)
+
+
 def take_down() -> None:
     """Stops the daemon and removes its unit."""
     if not systemd.runs():
@@ -53,8 +70,13 @@ def _spawn() -> bool:
     """Without systemd: a process of its own session that keeps nothing of ours open."""
     if lock.holder(LOCK) is not None:
         return False
+    _detached([installation.COMMAND, "daemon"])
+    return True
+
+
+def _detached(command: list[str]) -> None:
     subprocess.Popen(
-        [installation.COMMAND, "daemon"],
+        command,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -62,7 +84,6 @@ def _spawn() -> bool:
         start_new_session=True,
         cwd="/",
     )
-    return True
 
 
 def _end_spawned() -> None:

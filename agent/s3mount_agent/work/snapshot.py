@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -10,11 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from s3mount_agent.doors import files, installation
-from s3mount_agent.model.errors import AgentError
+from s3mount_agent.model.errors import AgentError, Problem
 from s3mount_agent.model.states import Failure, State
 
 if TYPE_CHECKING:
     from s3mount_agent.model.mounts import Mount
+    from s3mount_agent.model.plan import Placed
 
 PATH = installation.RUN / "status.json"
 _SCHEMA = 1
@@ -31,7 +33,11 @@ class Row:
     state: State
     since: str
     held: bool = False
+    pending: str | None = None
+    """What waits until the mount is no longer in use."""
     failure: Failure | None = None
+    hung: bool = False
+    s3: Failure | None = None
 
 
 @dataclass(frozen=True)
@@ -59,9 +65,31 @@ def fresh_row(mount: Mount, *, held: bool = False) -> Row:
     )
 
 
+def leaving_row(placed: Placed) -> Row:
+    """A mount that is no longer wanted, but still there."""
+    definition = placed.definition
+    return Row(
+        placed.id,
+        definition.directory,
+        definition.bucket,
+        definition.read_only,
+        State.OK,
+        now(),
+        pending="it is to be removed when it is no longer in use",
+    )
+
+
 def failure_of(error: AgentError) -> Failure:
     """An error as it is remembered."""
     return Failure(error.problem.code, error.message, error.hint, permanent=error.patience == 0)
+
+
+def error_of(failure: Failure) -> AgentError:
+    """The inverse of :func:`failure_of`, without its cause."""
+    known = {problem.code: problem for problem in Problem}
+    problem = known.get(failure.code, Problem.MOUNT_FAILED)
+    patience = 0 if failure.permanent else math.inf
+    return AgentError(problem, failure.reason, hint=failure.hint, patience=patience)
 
 
 def load(path: Path = PATH) -> Snapshot | None:
@@ -82,8 +110,8 @@ def save(node: dict[str, str], rows: Iterable[Row], path: Path = PATH) -> None:
 
 
 def _row(fields: dict[str, object]) -> Row:
-    failure = fields.pop("failure")
-    return Row(
-        **{**fields, "state": State(fields["state"])},  # type: ignore[arg-type]
-        failure=Failure(**failure) if isinstance(failure, dict) else None,
-    )
+    kept = {
+        name: Failure(**value) if isinstance(value, dict) else value
+        for name, value in fields.items()
+    }
+    return Row(**{**kept, "state": State(fields["state"])})  # type: ignore[arg-type]

@@ -50,8 +50,8 @@ class Timeline:
             self._rows.append({"step": name, "start": start, "seconds": seconds, "result": mark})
 
     def save(self) -> None:
-        """Writes the timeline, if anything was changed in its time."""
-        if not self.changed:
+        """Writes the timeline, if anything was changed in its time or there is none yet."""
+        if not self.changed and TIMELINE.exists():
             return
         record = {"schema": 1, "began_at": self._began_at, "steps": self._rows}
         files.write(TIMELINE, json.dumps(record) + "\n")

@@ -36,8 +36,14 @@ class Supervisor(Protocol):
     def failure(self, placed: Placed) -> AgentError | None:
         """Why a mount that is down failed, or None if it did not."""
 
-    def stop(self, placed: Placed) -> None:
-        """Takes a mount down and waits until its process is gone; raises ``mount-busy``."""
+    def stop(self, placed: Placed, *, force: bool = False) -> None:
+        """Takes a mount down and waits until its process is gone.
+
+        A mount in use raises ``mount-busy``, unless it is torn away by ``force``.
+        """
+
+    def end(self, placed: Placed) -> None:
+        """Kills a process that hangs, and sets free who waits for it; it may be started again."""
 
     def remove(self, placed: Sequence[Placed]) -> None:
         """Forgets mounts that have been stopped."""

@@ -7,11 +7,20 @@ import dataclasses
 import shutil
 from collections.abc import Collection
 
-from s3mount_agent.doors import config_file, files, installation, journal, lock, mount_s3, node
+from s3mount_agent.doors import (
+    config_file,
+    files,
+    held,
+    installation,
+    journal,
+    lock,
+    mount_s3,
+    node,
+)
 from s3mount_agent.model.configuration import Configuration
 from s3mount_agent.model.errors import AgentError, Problem
 from s3mount_agent.model.plan import plan
-from s3mount_agent.work import held, install, reconcile, service
+from s3mount_agent.work import desired, install, reconcile, service
 from s3mount_agent.work.context import Context, gather
 from s3mount_agent.work.observe import observe
 from s3mount_agent.work.reconcile import Failures
@@ -26,11 +35,10 @@ def unmount(directories: Collection[str] | None) -> list[AgentError]:
     Returns what stood in the way. Raises ``mount-unknown`` for a directory that is none of ours.
     """
     node.require_root()
-    configuration = config_file.load()
-    context = gather(configuration)
+    context = gather(desired.in_force())
     with lock.hold("unmount", timeout=_LOCK_SECONDS):
-        failures = _take_down(_ids(directories, configuration), context)
-        remember(configuration.mounts, context, mount_s3.find(), {})
+        failures = _take_down(_ids(directories, context), context)
+        remember(context, mount_s3.find(), {})
     return list(failures.values())
 
 
@@ -64,9 +72,8 @@ def _take_down(ids: frozenset[str], context: Context) -> Failures:
     placed = {each.id: each for each in observed.placed.values() if each.id in ids}
     observed = dataclasses.replace(observed, placed=placed)
     todo = plan((), observed)
-    failures = reconcile.carry_out(
-        todo, (), observed, context.supervisor, start=context.supervisor.start_later
-    )
+    start = context.supervisor.start_later  # of nothing
+    failures = reconcile.carry_out(todo, (), observed, context, start=start)
     for each in placed.values():
         if each.definition.directory in todo.foreign:
             failures[each.id] = AgentError(
@@ -83,13 +90,13 @@ def _take_down(ids: frozenset[str], context: Context) -> Failures:
 def _configuration() -> Configuration:
     """The configuration as far as it can be read: a broken one must not keep the agent here."""
     try:
-        return config_file.load()
+        return desired.in_force()
     except AgentError:
         return Configuration()
 
 
-def _ids(directories: Collection[str] | None, configuration: Configuration) -> frozenset[str]:
-    ids = {mount.directory: mount.id for mount in configuration.mounts}
+def _ids(directories: Collection[str] | None, context: Context) -> frozenset[str]:
+    ids = {mount.directory: mount.id for mount in context.mounts}
     if directories is None:
         return frozenset(ids.values())
     unknown = [directory for directory in directories if directory not in ids]

@@ -7,10 +7,11 @@ import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
-from s3mount_agent.model.errors import AgentError
+from s3mount_agent.model.errors import AgentError, Problem
 from s3mount_agent.work.reconcile import Failures
 
-_LONGEST_PAUSE_SECONDS = 60.0
+# The same trouble is told again, but not with every attempt.
+_REMIND_SECONDS = 3600.0
 
 
 @dataclass
@@ -24,6 +25,7 @@ class Trouble:
     began: float
     attempts: int
     due: float
+    told: float
     trying: bool = False
 
     def may_try(self, now: float) -> bool:
@@ -35,6 +37,7 @@ class Troubles:
     """The troubles of a node by mount id, with growing, jittered pauses."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.longest_pause = 30.0
         self._clock = clock
         self._by_id: dict[str, Trouble] = {}
 
@@ -47,10 +50,16 @@ class Troubles:
         if now - began >= error.patience:
             error.patience = 0
         # The first failure may be the end of a long, good run: the second attempt is made at once.
-        longest = min(_LONGEST_PAUSE_SECONDS, 2.0 ** min(attempts - 1, 10)) if attempts > 1 else 0
+        longest = min(self.longest_pause, 2.0 ** min(attempts - 1, 10)) if attempts > 1 else 0
         due = now + random.uniform(longest / 2, longest)  # noqa: S311
-        self._by_id[mount_id] = Trouble(error, began, attempts, due)
-        return known is None or known.error.problem is not error.problem
+        news = (
+            known is None
+            or known.error.problem is not error.problem
+            or now - known.told >= _REMIND_SECONDS
+        )
+        told = now if news or known is None else known.told
+        self._by_id[mount_id] = Trouble(error, began, attempts, due, told)
+        return news
 
     def is_news(self, mount_id: str) -> bool:
         """Whether a mount that is down now has failed anew, not just stayed down."""
@@ -70,6 +79,11 @@ class Troubles:
     def over(self, mount_id: str) -> bool:
         """A mount is up; returns whether it was in trouble."""
         return self._by_id.pop(mount_id, None) is not None
+
+    def is_busy(self, mount_id: str) -> bool:
+        """Whether a mount is up, but in use and so in the way of a change."""
+        known = self._by_id.get(mount_id)
+        return known is not None and known.error.problem is Problem.MOUNT_BUSY
 
     def keep_only(self, ids: Collection[str]) -> None:
         """Forgets mounts that are no longer wanted."""

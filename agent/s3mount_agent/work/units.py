@@ -11,8 +11,8 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from s3mount_agent.doors import files, installation, mount_table, systemd
-from s3mount_agent.model.errors import AgentError
+from s3mount_agent.doors import files, holders, installation, mount_table, systemd
+from s3mount_agent.model.errors import AgentError, Problem
 from s3mount_agent.model.plan import Placed, Wanted
 from s3mount_agent.model.roles import Mode
 from s3mount_agent.model.states import Presence
@@ -20,6 +20,7 @@ from s3mount_agent.model.unit import Definition, read_definition, render
 
 # A little more than the unit's own TimeoutStartSec=, which is to speak first.
 _START_SECONDS = 170.0
+_HOOK_SECONDS = 30.0
 _UNIT_NAME = re.compile(r"mountpoint-s3-[0-9a-f]{8}\.service")
 _PLACES = (systemd.ETC, systemd.RUN)  # in systemd's own order of precedence
 
@@ -74,8 +75,12 @@ class Units:
     def start(self, want: Wanted) -> None:
         """``systemctl start``, which returns when the unit's "ready" hook has seen the mount."""
         unit = want.mount.unit
-        if systemd.start(unit, timeout=_START_SECONDS).code != 0:
-            raise self._explain(unit, want.definition)
+        if systemd.start(unit, timeout=_START_SECONDS).code == 0:
+            return
+        error = self._explain(unit, want.definition)
+        if error.patience == 0:
+            systemd.stop(unit)  # which would try again in vain
+        raise error
 
     def start_later(self, want: Wanted) -> None:
         """``systemctl start --no-block``."""
@@ -89,13 +94,25 @@ class Units:
             return None
         return self._explain(unit, placed.definition)
 
-    def stop(self, placed: Placed) -> None:
-        """Unmounts before it stops the unit: while files are open neither happens."""
-        directory = placed.definition.directory
+    def stop(self, placed: Placed, *, force: bool = False) -> None:
+        """Unmounts before it stops the unit: while files are open neither happens.
+
+        By force the process is killed: it would live on for those files, and unmount whatever is on
+        the directory by then.
+        """
+        unit, directory = _unit(placed.id), placed.definition.directory
         if mount_table.presence(directory) is Presence.MOUNTPOINT_S3:
             # Nothing is lost with a mount whose process is gone.
-            mount_table.unmount(directory, lazy=not (placed.active or placed.starting))
-        systemd.stop(_unit(placed.id))
+            alive = placed.active or placed.starting
+            _outside("unmount" if alive and not force else "detach", directory)
+        if force:
+            systemd.kill(unit)
+        systemd.stop(unit)
+
+    def end(self, placed: Placed) -> None:
+        """Kills a process that hangs; its unit cleans up behind it."""
+        _outside("detach", placed.definition.directory)
+        systemd.kill(_unit(placed.id))
 
     def remove(self, placed: Sequence[Placed]) -> None:
         """Removes the unit files and what systemd remembers of them."""
@@ -141,6 +158,24 @@ def _unit_files() -> Iterator[tuple[Path, str]]:
             text = files.read(path) if _UNIT_NAME.fullmatch(path.name) else None
             if text is not None:
                 yield path, text
+
+
+def _outside(hook: str, directory: str) -> None:
+    """Has a hook done where the whole node sees it; raises ``mount-busy``, ``program-failed``."""
+    answer = systemd.outside(
+        [installation.COMMAND, "unit-hook", hook, directory], timeout=_HOOK_SECONDS
+    )
+    if answer.code == 0:
+        return
+    if f"[{Problem.MOUNT_BUSY.code}]" in answer.stderr:
+        raise AgentError(
+            Problem.MOUNT_BUSY, f"{directory} is in use", cause=holders.of(directory) or None
+        )
+    raise AgentError(
+        Problem.PROGRAM_FAILED,
+        f"{directory} could not be unmounted",
+        cause=answer.last_words() or None,
+    )
 
 
 def _unit(mount_id: str) -> str:

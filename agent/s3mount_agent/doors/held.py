@@ -1,4 +1,7 @@
-"""Mounts that an administrator took down: down until the next boot, apply or bootstrap."""
+"""The door to /run/s3mount-agent/held.json: mounts that an administrator took down.
+
+They stay down until the next boot, apply or bootstrap.
+"""
 
 from __future__ import annotations
 

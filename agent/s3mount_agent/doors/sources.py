@@ -1,0 +1,144 @@
+"""The door to where a configuration comes from: a path, https://, s3:// or ssm:/parameter.
+
+boto3 takes the node's own role; asked again with the version that is known, S3 and web servers
+answer without sending the file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from s3mount_agent.doors.yaml_text import LARGEST_BYTES
+from s3mount_agent.model.errors import AgentError, Problem
+
+_TIMEOUT_SECONDS = 20.0
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """A configuration's text, and what tells this version from others."""
+
+    text: str
+    version: str
+
+
+def fetch(url: str, known: str = "") -> Fetched | None:
+    """The configuration behind ``url``, or None if it is still the version ``known``.
+
+    Raises ``source-failed``; trying again makes sense unless the source does not exist.
+    """
+    if url.startswith("s3://"):
+        return _from_s3(url, known)
+    if url.startswith("ssm:"):
+        return _from_ssm(url.partition(":")[2], known)
+    if url.startswith(("https://", "http://")):
+        return _from_web(url, known)
+    if url.startswith("/"):
+        return _from_file(Path(url), known)
+    raise AgentError(
+        Problem.USAGE,
+        f"{url!r} is not the place of a configuration",
+        hint="give s3://bucket/key, https://…, ssm:/parameter/name or an absolute path",
+    )
+
+
+def _from_s3(url: str, known: str) -> Fetched | None:
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    bucket, _, key = url[len("s3://") :].partition("/")
+    condition = {"IfNoneMatch": known} if known else {}
+    try:
+        answer = _client("s3").get_object(Bucket=bucket, Key=key, **condition)
+        return _fetched(url, answer["Body"].read(LARGEST_BYTES + 1), answer["ETag"])
+    except ClientError as error:
+        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+        if status == 304:
+            return None
+        raise _failed(url, error, final=status in (403, 404)) from None
+    except (BotoCoreError, OSError) as error:
+        raise _failed(url, error) from None
+
+
+def _from_ssm(name: str, known: str) -> Fetched | None:
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        answer = _client("ssm").get_parameter(Name=name, WithDecryption=True)
+    except ClientError as error:
+        missing = error.response.get("Error", {}).get("Code") == "ParameterNotFound"
+        raise _failed(f"ssm:{name}", error, final=missing) from None
+    except BotoCoreError as error:
+        raise _failed(f"ssm:{name}", error) from None
+    parameter = answer["Parameter"]
+    version = str(parameter["Version"])
+    if version == known:
+        return None
+    return _fetched(f"ssm:{name}", parameter["Value"].encode(), version)
+
+
+def _from_web(url: str, known: str) -> Fetched | None:
+    request = urllib.request.Request(url, headers={"If-None-Match": known} if known else {})  # noqa: S310
+    try:
+        with urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS) as answer:  # noqa: S310
+            data = answer.read(LARGEST_BYTES + 1)
+            return _fetched(url, data, answer.headers.get("ETag") or _digest(data), known)
+    except urllib.error.HTTPError as error:
+        if error.code == 304:
+            return None
+        raise _failed(url, error, final=400 <= error.code < 500) from None
+    except (OSError, ValueError) as error:
+        raise _failed(url, error) from None
+
+
+def _from_file(path: Path, known: str) -> Fetched | None:
+    try:
+        with path.open("rb") as file:
+            data = file.read(LARGEST_BYTES + 1)
+    except OSError as error:
+        raise _failed(str(path), error, final=True) from None
+    return _fetched(str(path), data, _digest(data), known)
+
+
+def _fetched(url: str, data: bytes, version: str, known: str = "") -> Fetched | None:
+    if version == known:
+        return None
+    if len(data) > LARGEST_BYTES:
+        raise AgentError(Problem.CONFIG_INVALID, f"{url} is larger than {LARGEST_BYTES >> 10} KiB")
+    try:
+        return Fetched(data.decode(), version)
+    except UnicodeDecodeError:
+        raise AgentError(Problem.CONFIG_INVALID, f"{url} is not UTF-8 text") from None
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:16]
+
+
+def _client(service: str) -> Any:
+    from boto3.session import Session
+    from botocore.config import Config
+
+    config = Config(
+        connect_timeout=5,
+        read_timeout=_TIMEOUT_SECONDS,
+        retries={"max_attempts": 3, "mode": "standard"},
+    )
+    # The typed stubs want a literal name.
+    create: Callable[..., Any] = Session().client
+    return create(service, config=config)
+
+
+def _failed(url: str, error: Exception, *, final: bool = False) -> AgentError:
+    return AgentError(
+        Problem.SOURCE_FAILED,
+        f"the configuration {url} could not be read",
+        cause=str(error),
+        patience=0 if final else math.inf,
+    )

@@ -1,0 +1,19 @@
+"""``s3mount-agent refresh``: run by the daemon to ask the configuration's source for news."""
+
+from __future__ import annotations
+
+from s3mount_agent.doors import environment, lock
+from s3mount_agent.model.errors import Exit
+
+_LOCK_SECONDS = 60.0
+
+
+def main(arguments: list[str]) -> int:
+    """0, whether there was news or not: what is wrong with it is in status and the journal."""
+    environment.load()
+
+    from s3mount_agent.work import desired
+
+    with lock.hold("refresh", timeout=_LOCK_SECONDS):
+        desired.refresh()
+    return Exit.OK

@@ -1,0 +1,26 @@
+"""What would change on a node, found out without changing it."""
+
+from __future__ import annotations
+
+from s3mount_agent.doors import mount_s3
+from s3mount_agent.doors.mount_s3 import Installed
+from s3mount_agent.model.plan import Plan, plan
+from s3mount_agent.work import desired, reconcile
+from s3mount_agent.work.context import gather
+from s3mount_agent.work.observe import observe
+
+# A node that has none yet gets the newest, which has every option.
+_TO_BE_INSTALLED = Installed("/usr/bin/mount-s3", (1, 24, 0))
+
+
+def preview(url: str | None = None) -> Plan:
+    """The plan for the configuration in force, or for the one behind ``url``.
+
+    Raises what is wrong with the configuration or with a mount on this node.
+    """
+    configuration = desired.from_source(url, {}).configuration if url else desired.in_force()
+    context = gather(configuration)
+    wanted, failures = reconcile.want(context, mount_s3.find() or _TO_BE_INSTALLED)
+    for error in failures.values():
+        raise error
+    return plan(wanted, observe(context.supervisor))

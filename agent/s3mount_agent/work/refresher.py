@@ -1,0 +1,63 @@
+"""Asking the configuration's source for news: now and then, in a process of its own.
+
+boto3 alone is more than all the rest of the daemon; in a child it costs nothing but for the second
+in which it is used.
+"""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import time
+
+from s3mount_agent.doors import installation, origin, process
+
+_LONGEST_SECONDS = 120.0
+
+
+class Refresher:
+    """The daemon's clock for ``s3mount-agent refresh``; at most one runs."""
+
+    def __init__(self) -> None:
+        self._child: subprocess.Popen[bytes] | None = None
+        self._due = 0.0
+        self._killed_at = 0.0
+
+    @property
+    def pids(self) -> list[int]:
+        """The process to watch, if one runs."""
+        return [self._child.pid] if self._child else []
+
+    def work(self, *, every: float, now: bool) -> None:
+        """Starts a refresh if it is time, or ``now``, and sees to the end of one that runs."""
+        clock = time.monotonic()
+        if self._child is not None:
+            if self._child.poll() is None:
+                if clock > self._killed_at:
+                    self._child.kill()
+                return
+            self._child = None
+        if self._due == 0.0 and not now:
+            self._due = clock + _jittered(every)  # the bootstrap has just asked
+        if not now and clock < self._due:
+            return
+        self._due = clock + _jittered(every)
+        if origin.load() is not None:
+            self._killed_at = clock + _LONGEST_SECONDS
+            self._child = subprocess.Popen(
+                [installation.COMMAND, "refresh"],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                env=process.environment(),
+            )
+
+    def pause(self) -> float:
+        """Seconds until there is something to do."""
+        until = self._killed_at if self._child else self._due
+        return max(0.1, until - time.monotonic())
+
+
+def _jittered(every: float) -> float:
+    """A thousand nodes that booted together must not ask together."""
+    return random.uniform(0.8 * every, 1.2 * every)  # noqa: S311
