@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import os
-import threading
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
+from fast.in_memory import Supervisor, context
 from s3mount_agent.doors import belongings
 from s3mount_agent.doors.mount_table import Entry
+from s3mount_agent.model.configuration import Configuration, WhenBusy
+from s3mount_agent.model.configuration import Entry as ConfigurationEntry
 from s3mount_agent.model.errors import AgentError, Problem
 from s3mount_agent.model.mounts import parse_mount
 from s3mount_agent.model.plan import Observed, Placed, Wanted, plan
-from s3mount_agent.model.roles import Mode
+from s3mount_agent.model.roles import Mode, Role
 from s3mount_agent.model.states import Presence
 from s3mount_agent.model.unit import Definition
 from s3mount_agent.work import directories, reconcile
@@ -145,51 +146,6 @@ def test_shared_parents_go_with_the_last_mount(home: Path) -> None:
     assert list(home.iterdir()) == []
 
 
-class Supervisor:
-    """Keeps its mounts in memory; ``refusing`` are directories it cannot take down."""
-
-    def __init__(self, *refusing: str) -> None:
-        self.refusing = refusing
-        self.log: list[str] = []
-        self._lock = threading.Lock()
-
-    def _note(self, what: str) -> None:
-        with self._lock:
-            self.log.append(what)
-
-    def text(self, definition: Definition) -> str:
-        return definition.to_json()
-
-    def placed(self) -> dict[str, Placed]:
-        return {}
-
-    def foreign(self) -> dict[str, str]:
-        return {}
-
-    def write(self, wanted: Sequence[Wanted]) -> None:
-        for want in wanted:
-            self._note(f"write {Path(want.mount.directory).name}")
-
-    def start(self, want: Wanted) -> None:
-        assert Path(want.mount.directory).is_dir()
-        self._note(f"start {Path(want.mount.directory).name}")
-
-    def start_later(self, want: Wanted) -> None:
-        self.start(want)
-
-    def failure(self, placed: Placed) -> AgentError | None:
-        return None
-
-    def stop(self, placed: Placed) -> None:
-        if placed.definition.directory in self.refusing:
-            raise AgentError(Problem.MOUNT_BUSY, f"{placed.definition.directory} is in use")
-        self._note(f"stop {Path(placed.definition.directory).name}")
-
-    def remove(self, placed: Sequence[Placed]) -> None:
-        for each in placed:
-            self._note(f"remove {Path(each.definition.directory).name}")
-
-
 def wanted(directory: Path, bucket: str = "my-bucket", options: str = "") -> Wanted:
     mount = parse_mount(bucket, str(directory), options)
     command = ("/usr/bin/mount-s3", *mount.arguments(None))
@@ -197,13 +153,24 @@ def wanted(directory: Path, bucket: str = "my-bucket", options: str = "") -> Wan
     return Wanted(mount, definition, definition.to_json())
 
 
-def carried_out(supervisor: Supervisor, wants: list[Wanted], *up: Wanted) -> dict[str, AgentError]:
+def carried_out(
+    supervisor: Supervisor,
+    wants: list[Wanted],
+    *up: Wanted,
+    configuration: Configuration | None = None,
+) -> dict[str, AgentError]:
     observed = Observed(
         {w.mount.id: Placed(w.mount.id, w.definition, w.text, active=True) for w in up},
         {w.mount.directory: Presence.MOUNTPOINT_S3 for w in up},
     )
     todo = plan(wants, observed)
-    return reconcile.carry_out(todo, wants, observed, supervisor, start=supervisor.start)
+
+    def start(want: Wanted) -> None:
+        assert Path(want.mount.directory).is_dir()
+        supervisor.start(want)
+
+    around = context(configuration, supervisor)
+    return reconcile.carry_out(todo, wants, observed, around, start=start)
 
 
 def test_a_change_stops_then_writes_then_starts(home: Path) -> None:
@@ -250,3 +217,59 @@ def test_a_directory_that_cannot_be_made_fails_alone(home: Path) -> None:
     assert failures.keys() == {bad.mount.id}
     assert failures[bad.mount.id].problem is Problem.FILE_FAILED
     assert supervisor.log == ["write good", "start good"]
+
+
+def entry_of(want: Wanted, *on: Role, when_busy: WhenBusy | None = None) -> ConfigurationEntry:
+    mount = want.mount
+    return ConfigurationEntry(mount.bucket, mount.directory, on=on, when_busy=when_busy)
+
+
+@pytest.mark.parametrize(
+    ("policy", "patience"), [(WhenBusy.WAIT, 7200), (WhenBusy.FAIL, 0), (WhenBusy.LAZY, None)]
+)
+@pytest.mark.parametrize("own", [True, False])
+def test_what_happens_to_a_mount_in_use_is_a_policy(
+    home: Path, policy: WhenBusy, patience: float | None, own: bool
+) -> None:
+    busy = wanted(home / "busy")
+    configuration = Configuration(
+        (entry_of(busy, when_busy=policy if own else None),),
+        when_busy=WhenBusy.FAIL if own else policy,
+        busy_deadline=7200,
+    )
+    supervisor = Supervisor(str(home / "busy"))
+    changed = wanted(home / "busy", options="-d")
+    failures = carried_out(supervisor, [changed], busy, configuration=configuration)
+    if patience is None:
+        assert failures == {}
+        assert supervisor.log == ["tear away busy", "remove busy", "write busy", "start busy"]
+        return
+    error = failures[busy.mount.id]
+    assert (error.problem, error.patience) == (Problem.MOUNT_BUSY, patience)
+    assert supervisor.log == []
+
+
+def test_each_role_has_the_policy_of_its_own_mount(home: Path) -> None:
+    """The same directory may belong to different mounts on different roles."""
+    busy = wanted(home / "busy")
+    configuration = Configuration(
+        (
+            entry_of(busy, Role.HEAD, when_busy=WhenBusy.LAZY),
+            entry_of(busy, Role.COMPUTE, when_busy=WhenBusy.FAIL),
+        ),
+    )
+    supervisor = Supervisor(str(home / "busy"))  # on a compute node: see fast.in_memory
+    changed = wanted(home / "busy", options="-d")
+    failures = carried_out(supervisor, [changed], busy, configuration=configuration)
+    assert [error.problem for error in failures.values()] == [Problem.MOUNT_BUSY]
+    assert supervisor.log == []
+
+
+def test_only_what_is_in_use_waits(home: Path) -> None:
+    directories.make(str(home / "free"))
+    up = [wanted(home / "busy"), wanted(home / "free")]
+    supervisor = Supervisor(str(home / "busy"))
+    failures = carried_out(supervisor, [], *up)
+    assert failures.keys() == {up[0].mount.id}
+    assert supervisor.log == ["stop free", "remove free"]
+    assert not (home / "free").exists()

@@ -38,6 +38,8 @@ from s3mount_agent.model.options import Options, parse_options, require_known_to
         ("--endpoint-url http://127.0.0.1:5000", ("--endpoint-url=http://127.0.0.1:5000",)),
         ("--maximum-throughput-gbps 1", ("--maximum-throughput-gbps=1",)),
         ("--max-cache-size 0 --cache /tmp/c", ("--max-cache-size=0", "--cache=/tmp/c")),
+        # mount-s3 itself takes these together.
+        ("--no-sign-request --profile x", ("--no-sign-request", "--profile=x")),
     ],
 )
 def test_options_are_split_as_a_shell_splits_words(text: str, arguments: tuple[str, ...]) -> None:
@@ -73,7 +75,6 @@ def test_options_are_split_as_a_shell_splits_words(text: str, arguments: tuple[s
         ("--allow-root --allow-other", Problem.OPTION_CONFLICT),
         ("--no-log --debug", Problem.OPTION_CONFLICT),
         ("--no-log -l /tmp/x", Problem.OPTION_CONFLICT),
-        ("--no-sign-request --profile x", Problem.OPTION_CONFLICT),
         ("--part-size 8388608 --read-part-size 8388608", Problem.OPTION_CONFLICT),
         ("--read-only --read-only", Problem.OPTION_CONFLICT),
         ("--uid 1 --uid=2", Problem.OPTION_CONFLICT),
@@ -141,8 +142,8 @@ def test_a_mistyped_flag_gets_the_right_one_as_a_hint(typed: str, meant: str) ->
         ("--ca-bundle /x", (1, 22, 9), False),
         ("--ca-bundle /x", (1, 23, 0), True),
         ("--otlp-endpoint http://x", (1, 20, 0), False),
-        ("--infer-content-type", (1, 19, 0), False),
-        ("--infer-content-type", (1, 20, 0), True),
+        ("--otlp-endpoint http://x", (1, 21, 0), True),
+        ("--infer-content-type", (1, 0, 0), True),
         ("--read-only --allow-other", (1, 0, 0), True),
         ("", (1, 0, 0), True),
     ],

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 
 import pytest
 
 from s3mount_agent.model.mounts import parse_mount
-from s3mount_agent.model.plan import Action, Kind, Observed, Placed, Plan, Wanted, plan
+from s3mount_agent.model.plan import (
+    Action,
+    Kind,
+    Observed,
+    Placed,
+    Plan,
+    Wanted,
+    difference,
+    plan,
+)
 from s3mount_agent.model.roles import Mode
 from s3mount_agent.model.states import Presence
 from s3mount_agent.model.unit import Definition
@@ -153,3 +163,113 @@ def test_actions_can_be_had_by_kind() -> None:
 
 def test_nothing_wanted_and_nothing_there_is_nothing_to_do() -> None:
     assert plan([], Observed({}, OTHER)) == Plan()
+
+
+SHARED = dataclasses.replace(
+    WANT.definition,
+    command=("/usr/bin/mount-s3", "--memory-target=1024", *WANT.definition.command[1:]),
+    share=("--memory-target=1024",),
+    memory_max=1280,
+    environment=(("AWS_REGION", "eu-west-1"),),
+)
+
+
+def changed(**fields: object) -> Definition:
+    return dataclasses.replace(SHARED, **fields)  # type: ignore[arg-type]
+
+
+def another_share(mib: int) -> Definition:
+    word = f"--memory-target={mib}"
+    command = ("/usr/bin/mount-s3", word, *WANT.definition.command[1:])
+    return changed(command=command, share=(word,), memory_max=mib * 5 // 4)
+
+
+def planned(new: Definition, *, old: Definition = SHARED, active: bool = True) -> Plan:
+    want = Wanted(WANT.mount, new, new.to_json())
+    here = Placed(WANT.mount.id, old, old.to_json(), active=active)
+    return plan([want], Observed({here.id: here}, OURS if active else {}))
+
+
+@pytest.mark.parametrize(
+    ("new", "because"),
+    [
+        (another_share(2048), "its share of the node changes, without a new mount"),
+        (changed(memory_max=None), "its share of the node changes, without a new mount"),
+        (
+            changed(command=WANT.definition.command, share=(), memory_max=None),
+            "its share of the node changes, without a new mount",
+        ),
+        (changed(mode=Mode.DIRECT), "its unit changes, without a new mount"),
+    ],
+)
+def test_what_needs_no_new_mount_is_only_written(new: Definition, because: str) -> None:
+    assert new.essence == SHARED.essence
+    found = planned(new)
+    assert [(action.kind, action.because) for action in found.actions] == [(Kind.WRITE, because)]
+    # What is down is started with it.
+    assert [action.kind for action in planned(new, active=False).actions] == [Kind.START]
+
+
+@pytest.mark.parametrize(
+    ("new", "because"),
+    [
+        (changed(environment=()), "it changed: -[AWS_REGION=eu-west-1]"),
+        (
+            changed(environment=(("AWS_REGION", "eu-west-2"),)),
+            "it changed: -[AWS_REGION=eu-west-1] +[AWS_REGION=eu-west-2]",
+        ),
+        (
+            changed(environment=(("AWS_REGION", "eu-west-1"), ("NO_PROXY", "*"))),
+            "it changed: +[NO_PROXY=*]",
+        ),
+        (
+            changed(command=tuple(w for w in SHARED.command if w != "--allow-other")),
+            "it changed: -[--allow-other]",
+        ),
+        (
+            changed(command=("/opt/mount-s3", *SHARED.command[1:])),
+            "it changed: -[/usr/bin/mount-s3] +[/opt/mount-s3]",
+        ),
+        # The same words, but the user's own now: what the node gives does not change it any more.
+        (changed(share=()), "it changed: +[--memory-target=1024]"),
+        (
+            changed(command=(SHARED.command[0], *SHARED.command[:0:-1])),
+            "it changed: the order of its options",
+        ),
+    ],
+)
+def test_what_a_process_cannot_change_about_itself_takes_a_new_one(
+    new: Definition, because: str
+) -> None:
+    found = planned(new)
+    assert [action.kind for action in found.actions] == [Kind.STOP, Kind.START]
+    assert {action.because for action in found.actions} == {because}
+
+
+def test_a_difference_is_told_in_words_taken_away_and_added() -> None:
+    old = wanted("--read-only --allow-other").definition
+    new = wanted("--allow-delete --allow-other").definition
+    assert difference(old, new) == "-[--read-only] +[--allow-delete]"
+    assert difference(old, old) == "the order of its options"
+
+
+def test_a_share_is_no_difference() -> None:
+    both = changed(command=(*another_share(2048).command, "/x"), share=another_share(2048).share)
+    assert difference(SHARED, both) == "+[/x]"
+
+
+def test_a_definition_reads_back_as_it_was_written_also_an_older_one() -> None:
+    assert Definition.from_json(SHARED.to_json()) == SHARED
+    old = json.loads(WANT.definition.to_json())
+    for name in ("share", "memory_max", "environment"):
+        del old[name]
+    assert Definition.from_json(json.dumps(old)) == WANT.definition
+
+
+def test_a_mount_that_comes_disturbs_no_other() -> None:
+    """Its share is taken from the others, which run on."""
+    more = wanted(directory="/mnt/more")
+    less = Wanted(WANT.mount, another_share(512), another_share(512).to_json())
+    here = Placed(WANT.mount.id, SHARED, SHARED.to_json(), active=True)
+    found = plan([less, more], Observed({here.id: here}, OURS))
+    assert kinds(found) == [("write", WANT.mount.id), ("start", more.mount.id)]

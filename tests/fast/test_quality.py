@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
 import subprocess
 import sys
@@ -97,12 +98,29 @@ def test_every_problem_is_used_and_has_a_hint_in_plain_words(problem: Problem) -
     assert not problem.hint.endswith(".")
 
 
+def test_the_documents_say_what_the_code_says() -> None:
+    """docs/errors.md, the tables of docs/configuration.md, docs/s3mount.schema.json."""
+    answer = subprocess.run(
+        [sys.executable, "packaging/build_docs.py", "--check"],
+        cwd=REPOSITORY,
+        env={**os.environ, "PYTHONPATH": "agent"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+
+
 def codes_of_the_head() -> set[str]:
     text = (REPOSITORY / "packaging/head.sh").read_text(encoding="utf-8")
     return set(re.findall(r"^ *fail ([a-z-]+) ", text, re.MULTILINE))
 
 
-def test_every_code_is_explained_in_the_documents_and_no_other() -> None:
+def test_the_codes_of_the_bootstrap_files_head_are_explained_too() -> None:
     text = (REPOSITORY / "docs/errors.md").read_text(encoding="utf-8")
-    listed = re.findall(r"^\| `([^`]+)` \|", text, re.MULTILINE)
-    assert Counter(listed) == Counter([p.code for p in Problem] + sorted(codes_of_the_head()))
+    listed = Counter(re.findall(r"^\| `([^`]+)` \|", text, re.MULTILINE))
+    assert codes_of_the_head()
+    assert {code: listed[code] for code in codes_of_the_head()} == dict.fromkeys(
+        codes_of_the_head(), 1
+    )

@@ -10,14 +10,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from s3mount_agent.doors import belongings, config_file
+from s3mount_agent.doors import belongings, config_file, files, held
 from s3mount_agent.doors.belongings import Belongings
-from s3mount_agent.model.configuration import Configuration
+from s3mount_agent.model.configuration import of_mounts
 from s3mount_agent.model.errors import AgentError, Problem
 from s3mount_agent.model.mounts import Mount, parse_mount
 from s3mount_agent.model.roles import Mode, OnFailure, Role
 from s3mount_agent.model.states import Failure, State
-from s3mount_agent.work import held, snapshot
+from s3mount_agent.work import snapshot
 from s3mount_agent.work.snapshot import Row
 
 PRINTABLE = st.text(st.characters(codec="utf-8").filter(str.isprintable), min_size=1, max_size=30)
@@ -50,16 +50,30 @@ def test_a_configuration_reads_back_as_it_was_written(
     on_failure: OnFailure | None,
 ) -> None:
     path = tmp_path / "config.yaml"
-    configuration = Configuration(tuple(mounts), role, mode, on_failure)
-    config_file.save(configuration, path)
+    configuration = of_mounts(tuple(mounts), role=role, mode=mode, on_failure=on_failure)
+    text = config_file.render(configuration, tuple(mounts))
+    files.write(path, text)
     assert config_file.load(path) == configuration
-    assert not config_file.save(configuration, path)
+    assert config_file.load(path).mounts(Role.HEAD, "") == tuple(mounts)
+    assert config_file.parse(text, "x") == configuration
+    assert not files.write(path, text)
+
+
+@pytest.mark.parametrize("glue", [" ", "  ", " # ", ": ", "é "])
+def test_long_options_are_not_changed_by_folding(glue: str) -> None:
+    options = shlex.join(
+        ["--cache", f"/c{glue}" * 500, f"--user-agent-prefix={glue.join('x' * 900)}"]
+    )
+    mounts = (parse_mount("my-bucket", "/mnt/s3", options),)
+    text = config_file.render(of_mounts(mounts), mounts)
+    assert config_file.parse(text, "x").mounts(Role.COMPUTE, "") == mounts
 
 
 def test_the_configuration_is_readable_by_all_and_by_people(tmp_path: Path) -> None:
     path = tmp_path / "etc/config.yaml"
     mount = parse_mount("my-bucket", "/mnt/s3", "--allow-delete --allow-other")
-    assert config_file.save(Configuration((mount,), mode=Mode.DIRECT), path)
+    text = config_file.render(of_mounts((mount,), mode=Mode.DIRECT), (mount,))
+    assert files.write(path, text)
     assert path.stat().st_mode & 0o777 == 0o644
     lines = path.read_text().splitlines()
     assert lines[0].startswith("#")
@@ -82,8 +96,11 @@ def test_a_node_without_configuration_says_so(tmp_path: Path) -> None:
         ("mounts:", Problem.CONFIG_INVALID),
         ("mounts: {}", Problem.CONFIG_INVALID),
         ("mounts: [1]", Problem.CONFIG_INVALID),
-        ("mounts: [{bucket: my-bucket, directory: /mnt/s3}]", Problem.CONFIG_INVALID),
-        ("mounts: [{bucket: 1, directory: /mnt/s3, options: ''}]", Problem.CONFIG_INVALID),
+        ("mounts: [{bucket: my-bucket}]", Problem.CONFIG_INVALID),
+        ("mounts: [{directory: /mnt/s3}]", Problem.CONFIG_INVALID),
+        ("mounts: [{bucket: my-bucket, directory: /mnt/s3, options: }]", Problem.CONFIG_INVALID),
+        ("mounts: [{bucket: my-bucket, directory: /mnt/s3, options: []}]", Problem.CONFIG_INVALID),
+        ("mounts: [{bucket: 1, directory: /mnt/s3, options: ''}]", Problem.BUCKET_INVALID),
         ("mounts: [", Problem.CONFIG_INVALID),
         ("mounts: []\n\x00", Problem.CONFIG_INVALID),
         ("mounts: []\nwhen: 2024-99-99", Problem.CONFIG_INVALID),

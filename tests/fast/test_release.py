@@ -19,6 +19,7 @@ import pytest
 
 from s3mount_agent.doors import release
 from s3mount_agent.doors.release import DEFAULT_FINGERPRINTS, DEFAULT_URL, DEFAULT_VERSION, Release
+from s3mount_agent.model.configuration import Install
 from s3mount_agent.model.errors import AgentError, Problem
 from s3mount_agent.work.retry import patiently
 
@@ -266,7 +267,7 @@ def test_packages_lie_where_aws_puts_them(version: str, url: str) -> None:
 def test_aws_and_its_keys_are_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("URL", "VERSION", "FINGERPRINTS"):
         monkeypatch.delenv(f"S3MOUNT_RELEASE_{name}", raising=False)
-    assert Release.from_environment() == Release(DEFAULT_URL, DEFAULT_VERSION, DEFAULT_FINGERPRINTS)
+    assert Release.chosen(Install()) == Release(DEFAULT_URL, DEFAULT_VERSION, DEFAULT_FINGERPRINTS)
     assert set(DEFAULT_FINGERPRINTS) == {
         "8AEFE705EBE329C0948C75A66F1C3B3AEF4B030B",
         "673FE4061506BB469A0EF857BE397A52B086DA5A",
@@ -277,5 +278,20 @@ def test_a_mirror_with_keys_of_its_own_may_be_named(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("S3MOUNT_RELEASE_URL", "https://mirror.example.org/s3/")
     monkeypatch.setenv("S3MOUNT_RELEASE_VERSION", "1.24.0")
     monkeypatch.setenv("S3MOUNT_RELEASE_FINGERPRINTS", "8aef e705, AB:CD")
-    named = Release.from_environment()
-    assert named == Release("https://mirror.example.org/s3", "1.24.0", ("8AEFE705", "ABCD"))
+    theirs = Release("https://mirror.example.org/s3", "1.24.0", ("8AEFE705", "ABCD"))
+    assert Release.chosen(Install()) == theirs
+    # The node's own file wins over the cluster's.
+    assert Release.chosen(Install("https://other.example.org", "1.22.0", ("F" * 40,))) == theirs
+
+
+def test_the_configuration_may_name_a_mirror_as_a_whole_or_in_part(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("URL", "VERSION", "FINGERPRINTS"):
+        monkeypatch.delenv(f"S3MOUNT_RELEASE_{name}", raising=False)
+    assert Release.chosen(Install("http://m.example.org/", "1.22.0", ("F" * 40,))) == Release(
+        "http://m.example.org", "1.22.0", ("F" * 40,)
+    )
+    assert Release.chosen(Install(version="latest")) == Release(
+        DEFAULT_URL, "latest", DEFAULT_FINGERPRINTS
+    )

@@ -243,3 +243,55 @@ def test_forgotten_trouble_is_gone() -> None:
     assert of.failures().keys() == {"b"}
     of.clear()
     assert of.may_try("b")
+
+
+def busy(patience: float = 3600) -> AgentError:
+    return AgentError(Problem.MOUNT_BUSY, "/mnt/s3 is in use", patience=patience)
+
+
+def test_a_mount_in_use_is_busy_until_it_is_over() -> None:
+    of = troubles(Clock())
+    assert not of.is_busy("a")
+    of.note("a", trouble(math.inf))
+    assert not of.is_busy("a")
+    assert of.note("a", busy())
+    assert of.is_busy("a")
+    assert not of.note("a", busy())
+    assert of.over("a")
+    assert not of.is_busy("a")
+
+
+def test_a_mount_in_use_is_asked_now_and_then_until_the_deadline() -> None:
+    clock = Clock()
+    of = troubles(clock)
+    asked = 0
+    while clock.now < 1000 + 7200:
+        if of.may_try("a"):
+            asked += 1
+            of.note("a", busy(3600))
+        clock.now += 1
+    assert 3600 / 60 <= asked <= 3600 / 30 + 12
+    assert of.is_busy("a")
+    assert of.failures()["a"].patience == 0
+    assert of.seconds_until_due() is None
+
+
+@pytest.mark.parametrize("patience", [0, math.inf])
+def test_a_deadline_may_be_at_once_or_never(patience: float) -> None:
+    clock = Clock()
+    of = troubles(clock)
+    of.note("a", busy(patience))
+    clock.now += 10**6
+    assert of.may_try("a") is (patience > 0)
+
+
+def test_the_longest_pause_is_the_configurations() -> None:
+    clock = Clock()
+    of = troubles(clock)
+    of.longest_pause = 5.0
+    for _ in range(30):
+        of.note("a", trouble(math.inf))
+        due = of.seconds_until_due()
+        assert due is not None
+        assert due <= 5
+        clock.now += due

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from s3mount_agent.doors import mount_s3
+from s3mount_agent.doors.origin import Origin
 from s3mount_agent.faces import cli
 from s3mount_agent.model.errors import AgentError, Exit, Problem
 from s3mount_agent.model.mounts import parse_mount
@@ -148,7 +150,8 @@ def test_status_json_of_eight_mounts_fits_what_ssm_keeps(
 def test_status_json_has_what_was_promised() -> None:
     error = AgentError(Problem.S3_THROTTLED, "too much", patience=math.inf)
     sights = look.look([row(1, error)], Observed({}, {}))
-    document = json.loads(json.dumps(look.document(NODE, sights)))
+    document = json.loads(json.dumps(look.document(NODE, sights, None)))
+    assert "config" not in document
     assert document["schema"] == 1
     assert document["state"] == "degraded"
     assert document["node"] == NODE
@@ -164,6 +167,33 @@ def test_status_json_has_what_was_promised() -> None:
             "read_only": False,
         }
     ]
+
+
+@pytest.mark.parametrize(
+    ("origin", "shown"),
+    [
+        (
+            Origin("s3://b/k", '"abc"', '"abc"'),
+            {"source": "s3://b/k", "version": "abc"},
+        ),
+        (
+            Origin("s3://b/k", '"abc"', '"def"', "s3://b/k:1:1: no"),
+            {"source": "s3://b/k", "version": "abc", "problem": "s3://b/k:1:1: no"},
+        ),
+    ],
+)
+def test_status_json_tells_what_is_in_force_and_what_is_wrong_with_the_newer(
+    origin: Origin, shown: dict[str, str]
+) -> None:
+    assert look.document(NODE, (), origin)["config"] == shown
+
+
+@pytest.mark.parametrize("pending", [None, "its new options wait: /mnt/s3 is in use by vi"])
+def test_what_is_pending_is_shown_where_there_is_something(pending: str | None) -> None:
+    waiting = dataclasses.replace(row(1), pending=pending)
+    shown = look.look([waiting], Observed({}, {}))[0].to_json()
+    assert shown.get("pending") == pending
+    assert ("pending" in shown) is (pending is not None)
 
 
 def test_a_fresh_mount_is_shown_with_its_bucket_and_prefix() -> None:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from fast.unit_reader import commands, environment, expanded, sections, words
 from s3mount_agent.doors import installation
 from s3mount_agent.model.errors import AgentError, Exit
 from s3mount_agent.model.mounts import Mount, Owner, parse_mount
@@ -23,9 +22,9 @@ AGENT = ("/opt/s3mount-agent/current/bin/s3mount-agent",)
 KEYS = {
     "Unit": "Description Documentation Wants After Before RequiresMountsFor StartLimitIntervalSec "
     "StartLimitBurst",
-    "Service": "Type EnvironmentFile ExecStartPre ExecStart ExecStartPost ExecStop ExecStopPost "
-    "Restart RestartSec TimeoutStartSec TimeoutStopSec StandardOutput StandardError "
-    "NoNewPrivileges LockPersonality RestrictRealtime OOMScoreAdjust",
+    "Service": "Type Environment EnvironmentFile ExecStartPre ExecStart ExecStartPost ExecStop "
+    "ExecStopPost Restart RestartSec TimeoutStartSec TimeoutStopSec StandardOutput StandardError "
+    "NoNewPrivileges LockPersonality RestrictRealtime OOMScoreAdjust MemoryMax",
     "Install": "WantedBy",
     "X-S3Mount": "Record",
 }
@@ -56,81 +55,26 @@ def template() -> str:
     return installation.template("mountpoint-s3.service")
 
 
-def definition_of(mount: Mount, *, program: str = "/usr/bin/mount-s3") -> Definition:
+def definition_of(
+    mount: Mount,
+    *,
+    program: str = "/usr/bin/mount-s3",
+    variables: dict[str, str] | None = None,
+    memory_max: int | None = None,
+) -> Definition:
     return Definition(
         bucket=str(mount.bucket),
         directory=mount.directory,
         command=(program, *mount.arguments(Owner(1000, 1000))),
         mode=Mode.SYSTEMD,
         read_only=mount.read_only,
+        memory_max=memory_max,
+        environment=tuple(sorted((variables or {}).items())),
     )
 
 
-def sections(text: str) -> dict[str, list[tuple[str, str]]]:
-    """Reads a unit as systemd.syntax(7) says; a line that is not an assignment is an error."""
-    found: dict[str, list[tuple[str, str]]] = {}
-    section = ""
-    for line in text.split("\n"):
-        assert not line.endswith("\\"), f"continued line: {line!r}"
-        if not line or line[0] in "#;":
-            continue
-        header = re.fullmatch(r"\[([^\]]*)\]", line)
-        if header:
-            section = header[1]
-            assert section not in found
-            found[section] = []
-            continue
-        key, equals, value = line.partition("=")
-        assert equals, f"not an assignment: {line!r}"
-        found[section].append((key.strip(), value.strip()))
-    return found
-
-
-def words(value: str) -> Iterator[str]:
-    """Splits a command line as systemd does: systemd.service(5), "Command lines"."""
-    position = 0
-    while position < len(value):
-        if value[position] in " \t":
-            position += 1
-            continue
-        assert value[position] != ";" or value[position : position + 2].strip() != ";"
-        word, quote = "", ""
-        while position < len(value) and (quote or value[position] not in " \t"):
-            character = value[position]
-            position += 1
-            if character == "\\":
-                character = value[position]
-                position += 1
-                # \n, \t, \xHH, \s … would be control characters or spaces: never meant here.
-                assert character in "\\\"'", f"escape \\{character}"
-                word += character
-            elif quote and character == quote:
-                quote = ""
-            elif not quote and character in "\"'":
-                quote = character
-            else:
-                word += character
-        assert not quote, "open quote"
-        yield word
-
-
-def expanded(word: str, *, variables: bool) -> str:
-    """Expands specifiers and variables where there are none: systemd.unit(5), "Specifiers"."""
-    assert not re.search(r"(?<!%)(%%)*%(?!%)", word), f"a specifier in {word!r}"
-    word = word.replace("%%", "%")
-    if not variables:
-        return word
-    assert not re.search(r"(?<!\$)(\$\$)*\$(?!\$)", word), f"a variable in {word!r}"
-    return word.replace("$$", "$")
-
-
-def commands(unit: dict[str, list[tuple[str, str]]], key: str) -> list[list[str]]:
-    lines = [value for name, value in unit["Service"] if name == key]
-    return [[expanded(word, variables=True) for word in words(line)] for line in lines]
-
-
-def require_exact(mount: Mount) -> str:
-    definition = definition_of(mount)
+def require_exact(mount: Mount, definition: Definition | None = None) -> str:
+    definition = definition or definition_of(mount)
     text = render(template(), definition, agent=AGENT)
     assert read_definition(text) == definition
     unit = sections(text)
@@ -141,6 +85,9 @@ def require_exact(mount: Mount) -> str:
         assert set(names) == set(KEYS[section].split())
     directory = mount.directory
     assert commands(unit, "ExecStart") == [list(definition.command)]
+    assert environment(unit) == dict(definition.environment)
+    limit = "infinity" if definition.memory_max is None else f"{definition.memory_max}M"
+    assert dict(unit["Service"])["MemoryMax"] == limit
     assert commands(unit, "ExecStartPre") == [[*AGENT, "unit-hook", "clean", directory]]
     assert commands(unit, "ExecStartPost") == [[*AGENT, "unit-hook", "ready", directory]]
     assert commands(unit, "ExecStop") == [[*AGENT, "unit-hook", "stop", directory]]
@@ -184,6 +131,22 @@ def test_odd_but_valid_text_is_carried_literally(prefix: str, name: str, agent: 
     require_exact(parse_mount(f"s3://my-bucket/{prefix}/", f"/mnt/{name}/s3", options))
 
 
+# What the configuration's reader lets through: printable ASCII.
+VALUES = st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E), max_size=30)
+NAMES_OF_VARIABLES = st.sampled_from(["AWS_REGION", "AWS_ENDPOINT_URL", "HTTP_PROXY", "NO_PROXY"])
+
+
+@settings(max_examples=200)
+@given(st.dictionaries(NAMES_OF_VARIABLES, VALUES), st.none() | st.integers(1, 10**6))
+@example({"AWS_REGION": '"; ExecStart=/bin/sh', "HTTP_PROXY": "%n $HOME ${HOME} \\x41 \\"}, 640)
+@example({"AWS_REGION": "a AWS_PROFILE=b", "NO_PROXY": "'#;' @RECORD@"}, None)
+def test_variables_and_limits_are_carried_literally(
+    variables: dict[str, str], memory_max: int | None
+) -> None:
+    mount = parse_mount("my-bucket", "/mnt/s3", "")
+    require_exact(mount, definition_of(mount, variables=variables, memory_max=memory_max))
+
+
 @pytest.mark.parametrize(("mode", "restart"), [(Mode.SYSTEMD, "always"), (Mode.DIRECT, "no")])
 def test_only_in_systemd_mode_systemd_restarts_the_mount(mode: Mode, restart: str) -> None:
     mount = parse_mount("my-bucket", "/mnt/s3", "")
@@ -221,11 +184,12 @@ def test_systemd_itself_accepts_the_units_without_a_word(tmp_path: Path) -> None
         ("my-bucket", "/mnt/100%/deep/%", "--read-only"),
         ("my-bucket", "/mnt/@COMMAND@/#", "--read-only"),
     ]
+    variables = {"AWS_REGION": "%n $HOME \\ ' \" ;", "NO_PROXY": "a b=c, #", "HTTP_PROXY": ""}
     paths = []
     for bucket, directory, options in odd:
         mount = parse_mount(bucket, directory, options)
         # `verify` looks whether the programs exist.
-        definition = definition_of(mount, program="/bin/true")
+        definition = definition_of(mount, program="/bin/true", variables=variables, memory_max=640)
         path = tmp_path / mount.unit
         path.write_text(render(template(), definition, agent=["/bin/true"]), encoding="utf-8")
         paths.append(str(path))

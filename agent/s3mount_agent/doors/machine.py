@@ -24,12 +24,12 @@ def slurm_memory(name_file: Path = _NODE_NAME, slurm: Path = _SLURM) -> int | No
         name = name_file.read_text().strip()
         confs = sorted(slurm.glob("pcluster/slurm_parallelcluster_*.conf"))
         lines = [line for conf in confs for line in conf.read_text().splitlines()]
-    except OSError:
+        for line in lines:
+            match = re.match(r"NodeName=(\S+) .*\bRealMemory=(\d+)", line)
+            if match and _covers(match[1], name):
+                return int(match[2])
+    except (OSError, ValueError):  # a host list that ParallelCluster does not write
         return None
-    for line in lines:
-        match = re.match(r"NodeName=(\S+) .*\bRealMemory=(\d+)", line)
-        if match and _covers(match[1], name):
-            return int(match[2])
     return None
 
 

@@ -7,7 +7,9 @@ answer without sending the file.
 from __future__ import annotations
 
 import hashlib
+import http.client
 import math
+import os
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -19,6 +21,7 @@ from s3mount_agent.doors.yaml_text import LARGEST_BYTES
 from s3mount_agent.model.errors import AgentError, Problem
 
 _TIMEOUT_SECONDS = 20.0
+_BUSY = (408, 429)
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,11 @@ def fetch(url: str, known: str = "") -> Fetched | None:
         return _from_web(url, known)
     if url.startswith("/"):
         return _from_file(Path(url), known)
-    raise AgentError(
+    raise _no_place(url)
+
+
+def _no_place(url: str) -> AgentError:
+    return AgentError(
         Problem.USAGE,
         f"{url!r} is not the place of a configuration",
         hint="give s3://bucket/key, https://…, ssm:/parameter/name or an absolute path",
@@ -53,10 +60,14 @@ def _from_s3(url: str, known: str) -> Fetched | None:
     from botocore.exceptions import BotoCoreError, ClientError
 
     bucket, _, key = url[len("s3://") :].partition("/")
+    if not bucket or not key:
+        raise _no_place(url)
     condition = {"IfNoneMatch": known} if known else {}
     try:
         answer = _client("s3").get_object(Bucket=bucket, Key=key, **condition)
-        return _fetched(url, answer["Body"].read(LARGEST_BYTES + 1), answer["ETag"])
+        data = answer["Body"].read(LARGEST_BYTES + 1)
+        _require_whole(data, answer.get("ContentLength", 0))
+        return _fetched(url, data, answer["ETag"])
     except ClientError as error:
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
         if status == 304:
@@ -69,6 +80,8 @@ def _from_s3(url: str, known: str) -> Fetched | None:
 def _from_ssm(name: str, known: str) -> Fetched | None:
     from botocore.exceptions import BotoCoreError, ClientError
 
+    if not name:
+        raise _no_place("ssm:")
     try:
         answer = _client("ssm").get_parameter(Name=name, WithDecryption=True)
     except ClientError as error:
@@ -88,12 +101,16 @@ def _from_web(url: str, known: str) -> Fetched | None:
     try:
         with urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS) as answer:  # noqa: S310
             data = answer.read(LARGEST_BYTES + 1)
+            _require_whole(data, int(answer.headers.get("Content-Length") or 0))
             return _fetched(url, data, answer.headers.get("ETag") or _digest(data), known)
     except urllib.error.HTTPError as error:
         if error.code == 304:
             return None
-        raise _failed(url, error, final=400 <= error.code < 500) from None
-    except (OSError, ValueError) as error:
+        final = 400 <= error.code < 500 and error.code not in _BUSY
+        raise _failed(url, error, final=final) from None
+    except http.client.InvalidURL as error:
+        raise _failed(url, error, final=True) from None
+    except (OSError, ValueError, http.client.HTTPException) as error:
         raise _failed(url, error) from None
 
 
@@ -104,6 +121,13 @@ def _from_file(path: Path, known: str) -> Fetched | None:
     except OSError as error:
         raise _failed(str(path), error, final=True) from None
     return _fetched(str(path), data, _digest(data), known)
+
+
+def _require_whole(data: bytes, expected: int) -> None:
+    """Neither urllib nor botocore minds an answer that breaks off where a part of it is read; but
+    the first half of a configuration may be a good one, without the mounts of the other half."""
+    if len(data) < min(expected, LARGEST_BYTES + 1):
+        raise OSError(f"it broke off after {len(data)} of {expected} bytes")
 
 
 def _fetched(url: str, data: bytes, version: str, known: str = "") -> Fetched | None:
@@ -124,15 +148,21 @@ def _digest(data: bytes) -> str:
 def _client(service: str) -> Any:
     from boto3.session import Session
     from botocore.config import Config
+    from botocore.session import get_session
+    from botocore.utils import IMDSRegionProvider
 
     config = Config(
         connect_timeout=5,
         read_timeout=_TIMEOUT_SECONDS,
         retries={"max_attempts": 3, "mode": "standard"},
     )
+    session = Session()
+    region = session.region_name or os.environ.get("AWS_REGION")
+    if region is None and service != "s3":  # S3 tells by itself where a bucket is
+        region = IMDSRegionProvider(get_session()).provide()
     # The typed stubs want a literal name.
-    create: Callable[..., Any] = Session().client
-    return create(service, config=config)
+    create: Callable[..., Any] = session.client
+    return create(service, region_name=region, config=config)
 
 
 def _failed(url: str, error: Exception, *, final: bool = False) -> AgentError:

@@ -21,22 +21,25 @@ def parse(text: str, name: str) -> Node:
     import yaml
 
     source = Source(name, text)
-    if len(text.encode(errors="surrogateescape")) > LARGEST_BYTES:
+    if len(text.encode(errors="replace")) > LARGEST_BYTES:
         raise AgentError(
             Problem.CONFIG_INVALID,
             f"{name} is larger than {LARGEST_BYTES >> 10} KiB",
             hint="a configuration has a few lines for each mount",
         )
     try:
-        return _Reader(yaml.SafeLoader(text), source).document()
+        loader = yaml.SafeLoader(text)
+        return _Reader(loader, source).document()
+    except yaml.reader.ReaderError as error:
+        what = f"U+{ord(text[error.position]):04X}"
+        source.refuse(_place(text, error.position), f"this is not text: it holds {what}")
     except yaml.MarkedYAMLError as error:
         place = error.problem_mark or error.context_mark
         mark = Mark(place.line + 1, place.column + 1) if place else Mark(1, 1)
         source.refuse(mark, f"this is not YAML: {error.problem or error.context}")
-    except yaml.YAMLError as error:
-        raise AgentError(
-            Problem.CONFIG_INVALID, f"{name} is not YAML", cause=str(error).splitlines()[0]
-        ) from None
+    except (ValueError, OverflowError):  # "\\UFFFFFFFF": PyYAML asks chr() for anything
+        mark = Mark(loader.line + 1, loader.column + 1)
+        source.refuse(mark, "there is no such character")
 
 
 class _Reader:
@@ -100,6 +103,11 @@ class _Reader:
 
     def _refuse(self, event: Any, message: str) -> None:
         self._source.refuse(_mark(event), message)
+
+
+def _place(text: str, position: int) -> Mark:
+    lines = (text[:position] + "x").splitlines()
+    return Mark(len(lines), len(lines[-1]))
 
 
 def _mark(event: Any) -> Mark:

@@ -92,8 +92,7 @@ def _is_fatal(mount_id: str, error: AgentError, context: Context) -> bool:
     if error.problem is Problem.MOUNT_BUSY and error.patience > 0:
         return False  # the mount is up; its change waits
     directories = {mount.id: mount.directory for mount in context.mounts}
-    own = context.configuration.may_fail(directories.get(mount_id, ""))
-    return (own or context.conduct.on_failure) is OnFailure.FAIL
+    return context.may_fail(directories.get(mount_id, "")) is OnFailure.FAIL
 
 
 def _split(arguments: Sequence[str]) -> tuple[dict[str, str], Sequence[str]]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from s3mount_agent.model.bucket import Bucket
-from s3mount_agent.model.mounts import Mount, require_consistent
+from s3mount_agent.model.mounts import Mount, require_consistent, require_one_prefix
 from s3mount_agent.model.options import Options, require_company
 from s3mount_agent.model.roles import Mode, OnFailure, Role
 
@@ -20,7 +20,7 @@ class WhenBusy(str, Enum):
     FAIL = "fail"
 
 
-Flags = Mapping[str, "str | bool | tuple[str, ...]"]
+Flags = Mapping[str, "str | bool | tuple[str | bool, ...]"]
 """Named flags: by mount-s3's long name; False takes a flag away."""
 
 
@@ -37,7 +37,8 @@ class Layer:
         for name, value in self.flags.items():
             result = result.without(name)
             if isinstance(value, tuple):
-                result = Options(result.flags + tuple((name, each) for each in value))
+                given = tuple((name, str(each)) for each in value if each is not False)
+                result = Options(result.flags + given)
             elif value is not False:
                 result = Options((*result.flags, (name, None if value is True else str(value))))
         return result
@@ -71,13 +72,14 @@ class Entry:
         if role in self.by_role:
             options = self.by_role[role].over(options)
         require_company(options)
-        return Mount(
+        mount = Mount(
             self.bucket,
             self.directory,
             options,
             owner=self.owner,
             weight=self.weight,
         )
+        return require_one_prefix(mount)
 
 
 @dataclass(frozen=True)
@@ -124,15 +126,20 @@ class Configuration:
         chosen = (entry.mount(role) for entry in self.entries if entry.is_for(role, queue))
         return require_consistent(tuple(chosen))
 
-    def busy_policy(self, directory: str) -> WhenBusy:
-        """What to do about a mount on a directory that must change while it is used."""
-        own = (e.when_busy for e in self.entries if e.directory == directory and e.when_busy)
-        return next(own, self.when_busy)
+    def busy_policy(self, directory: str, role: Role, queue: str) -> WhenBusy:
+        """What to do about a mount of a node that must change while it is used."""
+        entry = self._entry(directory, role, queue)
+        return (entry.when_busy if entry else None) or self.when_busy
 
-    def may_fail(self, directory: str) -> OnFailure | None:
-        """What a bootstrap does if the mount on a directory fails; None: by the node's role."""
-        own = (e.on_failure for e in self.entries if e.directory == directory and e.on_failure)
-        return next(own, None)
+    def may_fail(self, directory: str, role: Role, queue: str) -> OnFailure | None:
+        """What a bootstrap does if a mount of a node fails; None: by the node's role."""
+        entry = self._entry(directory, role, queue)
+        return entry.on_failure if entry else None
+
+    def _entry(self, directory: str, role: Role, queue: str) -> Entry | None:
+        """One directory may belong to different mounts on different nodes."""
+        found = (e for e in self.entries if e.directory == directory and e.is_for(role, queue))
+        return next(found, None)
 
 
 def of_mounts(

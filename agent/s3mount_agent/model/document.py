@@ -67,9 +67,11 @@ class Source:
         lines = self.text.splitlines()
         line = lines[mark.line - 1] if mark.line <= len(lines) else ""
         shown = "".join(c if c.isprintable() else "?" for c in line)[:200]
+        # It may quote a value, which may be as long as the file; status and the journal keep it.
+        told = message if len(message) <= 500 else f"{message[:500]}…"
         raise AgentError(
             problem,
-            f"{self.name}:{mark.line}:{mark.column}: {message}",
+            f"{self.name}:{mark.line}:{mark.column}: {told}",
             cause=f"{shown}\n{' ' * (mark.column - 1)}^" if mark.column <= 200 else shown,
             hint=hint,
         )

@@ -15,6 +15,7 @@ from s3mount_agent.model.configuration import (
 )
 from s3mount_agent.model.directory import parse_directory
 from s3mount_agent.model.document import Node, Source
+from s3mount_agent.model.errors import AgentError, Problem
 from s3mount_agent.model.options import parse_options
 from s3mount_agent.model.roles import Mode, OnFailure, Role
 from s3mount_agent.model.schema import (
@@ -58,6 +59,8 @@ ENVIRONMENT = Choice(
     )
 )
 _TEXTFILE = r"/(?:var/lib|run)(?:/[A-Za-z0-9_-][A-Za-z0-9_.-]*)+\.prom"
+# Every queue is tried in every role: a file from outside must not make that endless.
+_MOST_QUEUES = 100
 _PLAIN_VALUE = Text("a value in one line of printable ASCII", r"[ -~]{0,1000}")
 
 _OPTIONS = (
@@ -186,6 +189,12 @@ def _configuration(values: dict[str, Any]) -> Configuration:
         **values.get("health", {}),
     )
     queues = {queue for entry in configuration.entries for queue in entry.queues}
+    if len(queues) > _MOST_QUEUES:
+        raise AgentError(
+            Problem.CONFIG_INVALID,
+            f"there are {len(queues)} different queues, but at most {_MOST_QUEUES} may be named",
+            hint="a cluster has at most 60 queues and login pools",
+        )
     for role in Role:
         for queue in sorted(queues) or [""]:
             configuration.mounts(role, queue)

@@ -78,10 +78,15 @@ class Mount:
 def parse_mount(bucket: str, directory: str, options: str) -> Mount:
     """Reads the three arguments of one mount; every error names the argument that is wrong."""
     mount = Mount(parse_bucket(bucket), parse_directory(directory), parse_options(options))
+    return require_one_prefix(mount)
+
+
+def require_one_prefix(mount: Mount) -> Mount:
+    """Returns the mount, or refuses a prefix in its bucket and in its options."""
     if mount.bucket.prefix and "prefix" in mount.options:
         raise AgentError(
             Problem.OPTION_CONFLICT,
-            f"the prefix is given twice: in {bucket!r} and as --prefix",
+            f"the prefix is given twice: in 's3://{mount.bucket}' and as --prefix",
         )
     return mount
 

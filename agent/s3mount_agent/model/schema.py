@@ -6,13 +6,14 @@ One definition serves three: reading a file, the JSON Schema for editors, and th
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from s3mount_agent.model.document import Items, Node, Scalar, Source, Table
 from s3mount_agent.model.errors import AgentError
 from s3mount_agent.model.flags import FLAGS, Flag
+from s3mount_agent.model.text import require_plain
 
 
 class Kind(Protocol):
@@ -36,13 +37,13 @@ class Text:
         """The text as it is written: 0755 stays 0755."""
         if not isinstance(node, Scalar) or node.kind == "null":
             source.refuse(node.mark, f"{self.form} was expected here")
-        if not re.fullmatch(self.pattern, node.text):
+        if not re.fullmatch(self.pattern, node.text, re.ASCII):
             source.refuse(node.mark, f"{self.form} was expected here, not {node.text!r}")
         return node.text
 
     def schema(self) -> dict[str, Any]:
-        """Numbers are fine, too: YAML takes an unquoted 0755 for one."""
-        return {"type": ["string", "number"], "pattern": f"^(?:{self.pattern})$"}
+        """Numbers are fine, too: YAML takes an unquoted 0755 for one; and so is ``true``."""
+        return {"type": ["string", "number", "boolean"], "pattern": f"^(?:{self.pattern})$"}
 
 
 @dataclass(frozen=True)
@@ -54,12 +55,13 @@ class Choice:
     def read(self, node: Node, source: Source) -> str:
         """The word."""
         if not isinstance(node, Scalar) or node.text not in self.words:
-            source.refuse(node.mark, f"one of {', '.join(self.words)} was expected here")
+            hint = _suggestion(node.text, self.words) if isinstance(node, Scalar) else None
+            source.refuse(node.mark, f"one of {', '.join(self.words)} was expected here", hint=hint)
         return node.text
 
     def schema(self) -> dict[str, Any]:
-        """An enumeration."""
-        return {"enum": list(self.words)}
+        """An enumeration; a word of digits may stand without quotes."""
+        return {"enum": [*self.words, *(int(word) for word in self.words if word.isdecimal())]}
 
 
 @dataclass(frozen=True)
@@ -94,8 +96,13 @@ class Number:
         )
 
     def schema(self) -> dict[str, Any]:
-        """An integer."""
-        return {"type": "integer", "minimum": self.least, "maximum": self.most}
+        """An integer, also in quotes."""
+        return {
+            "type": ["integer", "string"],
+            "pattern": r"^\d{1,12}$",
+            "minimum": self.least,
+            "maximum": self.most,
+        }
 
 
 @dataclass(frozen=True)
@@ -129,16 +136,19 @@ class ListOf:
     """A list of values of one kind; one alone may stand without brackets."""
 
     kind: Kind
+    most: int = 100
 
     def read(self, node: Node, source: Source) -> tuple[Any, ...]:
         """The values."""
         items: Sequence[Node] = node.items if isinstance(node, Items) else [node]
+        if len(items) > self.most:
+            source.refuse(items[self.most].mark, f"at most {self.most} values may stand here")
         return tuple(self.kind.read(item, source) for item in items)
 
     def schema(self) -> dict[str, Any]:
         """An array, or one of its items."""
         item = self.kind.schema()
-        return {"anyOf": [item, {"type": "array", "items": item}]}
+        return {"anyOf": [item, {"type": "array", "items": item, "maxItems": self.most}]}
 
 
 @dataclass(frozen=True)
@@ -190,10 +200,7 @@ class Section:
         values = {}
         for key, value in node:
             if key.text not in known:
-                import difflib
-
-                close = difflib.get_close_matches(key.text, known, n=1)
-                hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}"
+                hint = _suggestion(key.text, known) or f"known: {', '.join(known)}"
                 source.refuse(key.mark, f"there is no key {key.text!r} here", hint=hint)
             values[key.text] = known[key.text].kind.read(value, source)
         for key_ in self.keys:
@@ -225,15 +232,19 @@ class FlagValue:
         if value is None:
             return Truth().read(node, source)
         text = Text(value.form).read(node, source)
-        if not value.accepts(text):
+        if isinstance(node, Scalar) and node.kind == "bool" and text.lower() == "false":
+            return False  # takes the flag away
+        is_true = isinstance(node, Scalar) and node.kind == "bool" and text.lower() == "true"
+        located(lambda: require_plain("value", text), node, source)
+        if is_true or not value.accepts(text):
             source.refuse(node.mark, f"{value.form} was expected here, not {text!r}")
         return text
 
     def schema(self) -> dict[str, Any]:
-        """Numbers may stand without quotes."""
+        """Numbers may stand without quotes; ``false`` takes the flag away."""
         if self.flag.value is None:
             return {"type": "boolean"}
-        return {"type": ["string", "number"]}
+        return {"anyOf": [{"type": ["string", "number"]}, {"const": False}]}
 
 
 def flag_keys() -> tuple[Key, ...]:
@@ -271,8 +282,8 @@ class Parsed:
         return located(lambda: self.parse(text), node, source)
 
     def schema(self) -> dict[str, Any]:
-        """A string: what it may be is more than a schema can say."""
-        return {"type": "string"}
+        """A text: what it may be is more than a schema can say."""
+        return Text(self.form).schema()
 
 
 @dataclass(frozen=True)
@@ -290,6 +301,13 @@ class Built:
     def schema(self) -> dict[str, Any]:
         """The section's."""
         return self.section.schema()
+
+
+def _suggestion(word: str, known: Iterable[str]) -> str | None:
+    import difflib
+
+    close = difflib.get_close_matches(word, known, n=1)
+    return f"did you mean {close[0]}?" if close else None
 
 
 def located(read: Callable[[], Any], node: Node, source: Source) -> Any:

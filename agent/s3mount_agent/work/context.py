@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from s3mount_agent import __version__
 from s3mount_agent.doors import node, systemd
 from s3mount_agent.doors.mount_s3 import Installed
-from s3mount_agent.model.configuration import Configuration
+from s3mount_agent.model.configuration import Configuration, WhenBusy
 from s3mount_agent.model.errors import AgentError, Problem
 from s3mount_agent.model.mounts import Mount, Owner
-from s3mount_agent.model.roles import Conduct, conduct, role_of
+from s3mount_agent.model.roles import Conduct, OnFailure, conduct, role_of
 from s3mount_agent.work.supervision import Supervisor, supervisor
 
 
@@ -28,6 +28,15 @@ class Context:
     owner: Owner | None
     mounts: tuple[Mount, ...]
     supervisor: Supervisor
+
+    def busy_policy(self, directory: str) -> WhenBusy:
+        """What to do about a mount on a directory that must change while it is used."""
+        return self.configuration.busy_policy(directory, self.conduct.role, self.facts.queue)
+
+    def may_fail(self, directory: str) -> OnFailure:
+        """What a bootstrap does if the mount on a directory fails."""
+        own = self.configuration.may_fail(directory, self.conduct.role, self.facts.queue)
+        return own or self.conduct.on_failure
 
     def owner_of(self, mount: Mount) -> Owner | None:
         """Whose files those of a mount seem to be; raises ``owner-unknown``."""

@@ -181,7 +181,8 @@ class Daemon:
         start = context.supervisor.start_later
         failures = reconcile.carry_out(todo, due, seen, context, start=start)
         for action in todo.of(Kind.STOP):
-            self._troubles.over(action.id)
+            if action.id not in failures:
+                self._troubles.over(action.id)
         for action in todo.of(Kind.START):
             self._troubles.trying(action.id)
         for mount_id, error in failures.items():

@@ -11,7 +11,7 @@ from s3mount_agent.doors import config_file, files, journal, sources
 from s3mount_agent.doors import origin as origins
 from s3mount_agent.doors.origin import Origin
 from s3mount_agent.model.configuration import Configuration, of_mounts
-from s3mount_agent.model.errors import AgentError
+from s3mount_agent.model.errors import AgentError, Problem
 from s3mount_agent.model.events import Event
 from s3mount_agent.model.mounts import parse_arguments
 from s3mount_agent.model.roles import Mode, OnFailure, Role
@@ -57,11 +57,11 @@ def from_source(url: str, overrides: Overrides) -> Desired:
     try:
         fetched = patiently(lambda: sources.fetch(url), budget=_FIRST_SECONDS)
     except AgentError as error:
-        if not known.version:
+        if not known.version or error.problem is not Problem.SOURCE_FAILED:
             raise
         journal.say(f"{error.message}: the last good copy is in force")
-        known = dataclasses.replace(known, problem=error.message, overrides=overrides)
-        return Desired(in_force(overrides), files.read(config_file.PATH) or "", known)
+        kept = Origin(url, known.version, known.version, error.message, overrides)
+        return Desired(in_force(overrides), files.read(config_file.PATH) or "", kept)
     if fetched is None:  # cannot be: no version was named as known
         raise AssertionError(url)
     configuration = _overridden(config_file.parse(fetched.text, url), overrides)
@@ -96,6 +96,8 @@ def refresh() -> bool:
         seen = fetched.version
         config_file.parse(fetched.text, origin.url)
     except AgentError as error:
+        if error.problem is Problem.SOURCE_FAILED:
+            seen = origin.version  # a version that was refused is looked at again afterwards
         _note(dataclasses.replace(origin, seen=seen, problem=error.message), origin, error)
         return False
     version = fetched.version
@@ -113,7 +115,7 @@ def _note(new: Origin, old: Origin, error: AgentError | None = None) -> None:
     origins.save(new)
     if error is not None:
         journal.event(
-            Event.REFUSED if new.seen != new.version else Event.UNREACHABLE,
+            Event.UNREACHABLE if error.problem is Problem.SOURCE_FAILED else Event.REFUSED,
             f"{error.message}; version {old.shown} stays in force",
             error_code=error.problem.code,
             cause=error.cause or "",

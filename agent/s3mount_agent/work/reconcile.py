@@ -130,7 +130,7 @@ def carry_out(
 
 def _stop(placed: Placed, context: Context) -> None:
     """Takes one mount down, by the policy for those in use."""
-    policy = context.configuration.busy_policy(placed.definition.directory)
+    policy = context.busy_policy(placed.definition.directory)
     try:
         context.supervisor.stop(placed, force=policy is WhenBusy.LAZY)
     except AgentError as error:

@@ -1,0 +1,85 @@
+"""A node that is not there: a supervisor that only takes notes, and a context made of it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+from s3mount_agent.doors.node import NodeFacts
+from s3mount_agent.model.configuration import Configuration
+from s3mount_agent.model.errors import AgentError, Problem
+from s3mount_agent.model.mounts import Owner
+from s3mount_agent.model.plan import Placed, Wanted
+from s3mount_agent.model.roles import Conduct, Mode, OnFailure, Role
+from s3mount_agent.model.unit import Definition
+from s3mount_agent.work.context import Context
+
+
+class Supervisor:
+    """Does nothing but write down what it is asked to do.
+
+    ``refusing`` are directories that are in use; ``here`` is what it says is on the node.
+    """
+
+    def __init__(self, *refusing: str, here: dict[str, Placed] | None = None) -> None:
+        self.refusing = refusing
+        self.here = here or {}
+        self.log: list[str] = []
+        self._lock = threading.Lock()
+
+    def _note(self, what: str) -> None:
+        with self._lock:
+            self.log.append(what)
+
+    def text(self, definition: Definition) -> str:
+        return definition.to_json()
+
+    def placed(self) -> dict[str, Placed]:
+        return self.here
+
+    def foreign(self) -> dict[str, str]:
+        return {}
+
+    def write(self, wanted: Sequence[Wanted]) -> None:
+        for want in wanted:
+            self._note(f"write {Path(want.mount.directory).name}")
+
+    def start(self, want: Wanted) -> None:
+        self._note(f"start {Path(want.mount.directory).name}")
+
+    def start_later(self, want: Wanted) -> None:
+        self.start(want)
+
+    def failure(self, placed: Placed) -> AgentError | None:
+        return None
+
+    def stop(self, placed: Placed, *, force: bool = False) -> None:
+        if placed.definition.directory in self.refusing and not force:
+            raise AgentError(Problem.MOUNT_BUSY, f"{placed.definition.directory} is in use")
+        how = "tear away" if force else "stop"
+        self._note(f"{how} {Path(placed.definition.directory).name}")
+
+    def remove(self, placed: Sequence[Placed]) -> None:
+        for each in placed:
+            self._note(f"remove {Path(each.definition.directory).name}")
+
+
+def context(
+    configuration: Configuration | None = None,
+    supervisor: Supervisor | None = None,
+    *,
+    role: Role = Role.COMPUTE,
+    queue: str = "",
+    on_failure: OnFailure = OnFailure.FAIL,
+) -> Context:
+    """What gather() would make of such a node."""
+    configuration = configuration or Configuration()
+    return Context(
+        NodeFacts(cluster="cluster", queue=queue, user="ubuntu"),
+        configuration,
+        Conduct(role, Mode.SYSTEMD, on_failure),
+        Owner(1000, 1000),
+        configuration.mounts(role, queue),
+        supervisor or Supervisor(),
+    )

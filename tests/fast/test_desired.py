@@ -1,0 +1,399 @@
+"""Which configuration is in force: the newest good one, whatever happens to where it comes from."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Union
+
+import pytest
+
+from s3mount_agent.doors import config_file, files, journal, sources
+from s3mount_agent.doors import origin as origins
+from s3mount_agent.doors.origin import Origin
+from s3mount_agent.doors.sources import Fetched
+from s3mount_agent.model.errors import AgentError, Problem
+from s3mount_agent.model.roles import Mode, OnFailure, Role
+from s3mount_agent.work import desired
+
+URL = "s3://configurations/s3mount.yaml"
+ONE = "mounts:\n- {bucket: bucket-one, directory: /mnt/s3}\n"
+TWO = "mounts:\n- {bucket: bucket-two, directory: /mnt/s3}\n"
+BAD = "mounts:\n- {bucket: bucket-two, directory: /mnt/s3}\n- {bucket: x, directory: /etc}\n"
+WORSE = "mounts: ["
+GONE = AgentError(Problem.SOURCE_FAILED, f"the configuration {URL} could not be read")
+AWAY = AgentError(Problem.SOURCE_FAILED, "S3 does not answer", patience=math.inf)
+LARGE = AgentError(Problem.CONFIG_INVALID, f"{URL} is larger than 256 KiB")
+
+Answer = Union[Fetched, AgentError]
+
+
+class Source:
+    """What the URL gives; ``asked`` are the versions that were known to who asked."""
+
+    def __init__(self) -> None:
+        self.now: Answer = Fetched(ONE, '"1"')
+        self.asked: list[str] = []
+
+    def fetch(self, url: str, known: str = "") -> Fetched | None:
+        assert url == URL
+        self.asked.append(known)
+        if isinstance(self.now, AgentError):
+            raise self.now
+        return None if self.now.version == known else self.now
+
+
+@dataclasses.dataclass
+class Place:
+    """The files of a node, the source that they come from, and what the journal was told."""
+
+    config: Path
+    origin: Path
+    source: Source
+    told: list[tuple[str, str]]
+    writes: list[str]
+
+    @property
+    def bucket(self) -> str:
+        (mount,) = desired.in_force().mounts(Role.COMPUTE, "")
+        return mount.bucket.name
+
+    def origin_now(self) -> Origin:
+        found = origins.load()
+        assert found is not None
+        return found
+
+    def begin(self, **overrides: str) -> None:
+        desired.from_source(URL, overrides).save()
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+    found = Place(tmp_path / "config.yaml", tmp_path / "origin.json", Source(), [], [])
+    monkeypatch.setattr(config_file, "PATH", found.config)
+    monkeypatch.setattr(config_file.load, "__defaults__", (found.config,))
+    monkeypatch.setattr(origins.load, "__defaults__", (found.origin,))
+    monkeypatch.setattr(origins.save, "__defaults__", (found.origin,))
+    monkeypatch.setattr(sources, "fetch", found.source.fetch)
+    monkeypatch.setattr(desired, "_FIRST_SECONDS", 0.0)
+
+    def event(message: str, *, result: str, **fields: object) -> None:
+        assert fields["action"] == "refresh"
+        found.told.append((result, message))
+
+    write = files.write
+
+    def counted(path: Path, text: str, **given: int) -> bool:
+        changed = write(path, text, **given)
+        if changed:
+            found.writes.append(path.name)
+        return changed
+
+    monkeypatch.setattr(journal, "event", event)
+    monkeypatch.setattr(files, "write", counted)
+    return found
+
+
+def test_the_arguments_have_no_origin_and_replace_one(place: Place) -> None:
+    place.begin()
+    assert place.origin.exists()
+    wanted = desired.from_arguments(["my-bucket", "/mnt/s3", "--read-only"], {"role": "head"})
+    assert (wanted.configuration.role, wanted.origin) == (Role.HEAD, None)
+    assert wanted.save()
+    assert not place.origin.exists()
+    assert place.bucket == "my-bucket"
+    assert desired.in_force() == wanted.configuration
+    assert not desired.from_arguments(
+        ["my-bucket", "/mnt/s3", "--read-only"], {"role": "head"}
+    ).save()
+
+
+def test_nothing_is_written_before_it_is_saved(place: Place) -> None:
+    wanted = desired.from_source(URL, {})
+    assert not place.config.exists()
+    assert not place.origin.exists()
+    assert wanted.save()
+    assert place.config.read_text() == ONE
+    assert place.origin_now() == Origin(URL, '"1"', '"1"')
+    assert place.origin_now().shown == "1"
+    assert not desired.from_source(URL, {}).save()
+
+
+def test_the_bootstraps_options_win_and_last(place: Place) -> None:
+    place.source.now = Fetched(ONE + "role: login\nmode: systemd\non_failure: fail", '"1"')
+    overrides = {"role": "head", "mode": "direct"}
+    wanted = desired.from_source(URL, overrides)
+    wanted.save()
+    for found in (wanted.configuration, desired.in_force()):
+        assert (found.role, found.mode, found.on_failure) == (
+            Role.HEAD,
+            Mode.DIRECT,
+            OnFailure.FAIL,
+        )
+    assert place.origin_now().overrides == overrides
+    place.source.now = Fetched(TWO + "role: login", '"2"')
+    assert desired.refresh()
+    found = desired.in_force()
+    assert (found.role, found.mode, found.on_failure) == (Role.HEAD, Mode.DIRECT, None)
+    assert desired.in_force({}).role is Role.LOGIN
+    # The next bootstrap may say something else.
+    place.begin(on_failure="continue")
+    found = desired.in_force()
+    assert (found.role, found.mode, found.on_failure) == (Role.LOGIN, None, OnFailure.CONTINUE)
+
+
+@pytest.mark.parametrize("answer", [AWAY, GONE])
+def test_the_last_good_copy_is_in_force_while_the_source_is_out_of_reach(
+    place: Place, capsys: pytest.CaptureFixture[str], answer: AgentError
+) -> None:
+    place.begin()
+    place.source.now = answer
+    wanted = desired.from_source(URL, {"role": "head"})
+    assert [m.bucket.name for m in wanted.configuration.mounts(Role.HEAD, "")] == ["bucket-one"]
+    assert wanted.configuration.role is Role.HEAD
+    assert wanted.origin == Origin(URL, '"1"', '"1"', answer.message, {"role": "head"})
+    assert "the last good copy is in force" in capsys.readouterr().out
+    assert not wanted.save()
+    assert place.config.read_text() == ONE
+
+
+def test_without_a_good_copy_a_source_out_of_reach_is_an_error(place: Place) -> None:
+    place.source.now = AWAY
+    with pytest.raises(AgentError) as caught:
+        desired.from_source(URL, {})
+    assert caught.value is AWAY
+    assert list(place.config.parent.iterdir()) == []
+
+
+def test_a_copy_of_another_source_is_none(place: Place) -> None:
+    place.begin()
+    origins.save(dataclasses.replace(place.origin_now(), url="s3://other/s3mount.yaml"))
+    place.source.now = AWAY
+    with pytest.raises(AgentError) as caught:
+        desired.from_source(URL, {})
+    assert caught.value.problem is Problem.SOURCE_FAILED
+
+
+def test_a_copy_of_the_arguments_is_none(place: Place) -> None:
+    desired.from_arguments(["my-bucket", "/mnt/s3", ""], {}).save()
+    place.source.now = AWAY
+    with pytest.raises(AgentError):
+        desired.from_source(URL, {})
+    assert place.bucket == "my-bucket"
+
+
+@pytest.mark.parametrize("copy", [True, False])
+@pytest.mark.parametrize("answer", [Fetched(BAD, '"2"'), Fetched(WORSE, '"2"'), LARGE])
+def test_what_is_wrong_with_a_file_is_told_at_a_bootstrap_and_changes_nothing(
+    place: Place, copy: bool, answer: Answer
+) -> None:
+    if copy:
+        place.begin()
+    before = {path.name: path.read_text() for path in place.config.parent.iterdir()}
+    place.source.now = answer
+    with pytest.raises(AgentError) as caught:
+        desired.from_source(URL, {})
+    assert caught.value.message.startswith(URL)
+    assert caught.value.problem is not Problem.SOURCE_FAILED
+    assert {path.name: path.read_text() for path in place.config.parent.iterdir()} == before
+
+
+def test_a_node_without_a_source_has_nothing_to_refresh(place: Place) -> None:
+    desired.from_arguments(["my-bucket", "/mnt/s3", ""], {}).save()
+    assert not desired.refresh()
+    assert place.source.asked == []
+
+
+def test_nothing_new_changes_nothing(place: Place) -> None:
+    place.begin()
+    place.writes.clear()
+    for _ in range(3):
+        assert not desired.refresh()
+    assert place.source.asked[1:] == ['"1"'] * 3
+    assert (place.writes, place.told) == ([], [])
+
+
+def test_a_good_new_version_is_in_force_and_told_once(place: Place) -> None:
+    place.begin()
+    place.source.now = Fetched(TWO, '"2"')
+    assert desired.refresh()
+    assert (place.bucket, place.origin_now()) == ("bucket-two", Origin(URL, '"2"', '"2"'))
+    assert place.config.read_text() == TWO
+    assert not desired.refresh()
+    assert place.told == [("done", f"version 2 of {URL} is in force")]
+
+
+def test_the_same_text_in_a_new_version_changes_no_mount(place: Place) -> None:
+    place.begin()
+    place.writes.clear()
+    place.source.now = Fetched(ONE, '"2"')
+    assert not desired.refresh()
+    assert place.writes == ["origin.json"]
+    assert place.origin_now().version == '"2"'
+
+
+@pytest.mark.parametrize("text", [BAD, WORSE, "", "\x00", "mounts: []\nrefersh: 5m"])
+def test_a_bad_new_version_is_refused_as_a_whole_and_looked_at_once(
+    place: Place, text: str
+) -> None:
+    place.begin()
+    place.writes.clear()
+    place.source.now = Fetched(text, '"2"')
+    assert not desired.refresh()
+    origin = place.origin_now()
+    assert (origin.version, origin.seen) == ('"1"', '"2"')
+    assert origin.problem is not None
+    assert origin.problem.startswith(f"{URL}:")
+    assert (place.bucket, place.config.read_text()) == ("bucket-one", ONE)
+    for _ in range(3):
+        assert not desired.refresh()
+    assert place.source.asked[2:] == ['"2"'] * 3
+    assert place.origin_now() == origin
+    assert place.writes == ["origin.json"]
+    ((result, message),) = place.told
+    assert result == "refused"
+    assert message == f"{origin.problem}; version 1 stays in force"
+
+
+def test_what_cannot_even_be_read_is_refused_and_told_once(place: Place) -> None:
+    place.begin()
+    place.source.now = LARGE
+    for _ in range(3):
+        assert not desired.refresh()
+    assert place.origin_now().problem == LARGE.message
+    assert place.told == [("refused", f"{LARGE.message}; version 1 stays in force")]
+    assert place.bucket == "bucket-one"
+
+
+def test_a_bad_version_is_followed_by_a_good_one(place: Place) -> None:
+    place.begin()
+    for text, version in [(BAD, '"2"'), (WORSE, '"3"')]:
+        place.source.now = Fetched(text, version)
+        assert not desired.refresh()
+        assert place.origin_now().seen == version
+    place.source.now = Fetched(TWO, '"4"')
+    assert desired.refresh()
+    assert place.origin_now() == Origin(URL, '"4"', '"4"')
+    assert [result for result, _ in place.told] == ["refused", "refused", "done"]
+
+
+def test_a_bad_version_may_be_taken_back(place: Place) -> None:
+    place.begin()
+    place.source.now = Fetched(BAD, '"2"')
+    desired.refresh()
+    place.source.now = Fetched(ONE, '"1"')
+    assert not desired.refresh()
+    assert place.origin_now() == Origin(URL, '"1"', '"1"')
+
+
+def test_a_source_out_of_reach_is_told_once_and_forgotten_when_it_is_back(place: Place) -> None:
+    place.begin()
+    place.source.now = AWAY
+    for _ in range(3):
+        assert not desired.refresh()
+    assert place.origin_now() == Origin(URL, '"1"', '"1"', AWAY.message)
+    assert place.told == [("failed", f"{AWAY.message}; version 1 stays in force")]
+    place.source.now = Fetched(ONE, '"1"')
+    assert not desired.refresh()
+    assert place.origin_now() == Origin(URL, '"1"', '"1"')
+    place.source.now = AWAY
+    desired.refresh()
+    assert [result for result, _ in place.told] == ["failed", "failed"]
+
+
+def test_what_is_wrong_with_a_version_is_known_again_when_the_source_is_back(
+    place: Place,
+) -> None:
+    place.begin()
+    place.source.now = Fetched(BAD, '"2"')
+    desired.refresh()
+    wrong = place.origin_now()
+    place.source.now = AWAY
+    desired.refresh()
+    assert place.origin_now().problem == AWAY.message
+    place.source.now = Fetched(BAD, '"2"')
+    desired.refresh()
+    desired.refresh()
+    assert place.origin_now() == wrong
+    assert place.bucket == "bucket-one"
+
+
+def test_what_is_wrong_with_a_version_is_known_again_after_a_boot_without_the_source(
+    place: Place,
+) -> None:
+    place.begin()
+    place.source.now = Fetched(BAD, '"2"')
+    desired.refresh()
+    wrong = place.origin_now()
+    place.source.now = AWAY
+    place.begin()
+    assert place.origin_now().problem == AWAY.message
+    place.source.now = Fetched(BAD, '"2"')
+    desired.refresh()
+    assert place.origin_now() == wrong
+
+
+def test_a_source_that_comes_back_with_news_is_followed(place: Place) -> None:
+    place.begin()
+    place.source.now = AWAY
+    desired.refresh()
+    place.source.now = Fetched(TWO, '"2"')
+    assert desired.refresh()
+    assert place.origin_now() == Origin(URL, '"2"', '"2"')
+
+
+def test_a_bootstrap_heals_what_a_refresh_refused(place: Place) -> None:
+    place.begin()
+    place.source.now = Fetched(BAD, '"2"')
+    desired.refresh()
+    place.source.now = Fetched(TWO, '"3"')
+    assert desired.from_source(URL, {}).save()
+    assert place.origin_now() == Origin(URL, '"3"', '"3"')
+
+
+class PowerLossError(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("lost_before", ["config.yaml", "origin.json"])
+@pytest.mark.parametrize("by", [desired.refresh, lambda: desired.from_source(URL, {}).save()])
+def test_the_power_may_go_between_two_files(
+    place: Place, monkeypatch: pytest.MonkeyPatch, lost_before: str, by: Callable[[], bool]
+) -> None:
+    place.begin()
+    place.source.now = Fetched(TWO, '"2"')
+    write = files.write
+
+    def interrupted(path: Path, text: str, **given: int) -> bool:
+        if path.name == lost_before:
+            raise PowerLossError
+        return write(path, text, **given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "write", interrupted)
+        with pytest.raises(PowerLossError):
+            by()
+    assert place.bucket in ("bucket-one", "bucket-two")
+    desired.refresh()
+    assert (place.bucket, place.origin_now()) == ("bucket-two", Origin(URL, '"2"', '"2"'))
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "5", '"x"', "null", '{"version": "1"}', '{"a": 1}']
+)
+def test_an_origin_that_cannot_be_read_is_none(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "origin.json"
+    path.write_text(text)
+    assert origins.load(path) is None
+
+
+def test_an_origin_reads_back_as_it_was_written(tmp_path: Path) -> None:
+    path = tmp_path / "var/origin.json"
+    origin = Origin(URL, '"1"', '"2"', "é is wrong", {"role": "head"})
+    origins.save(origin, path)
+    assert origins.load(path) == origin
+    origins.save(None, path)
+    assert origins.load(path) is None
+    origins.save(None, path)
