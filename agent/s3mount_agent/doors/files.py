@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from s3mount_agent.model.errors import AgentError, Problem
 
-_UNFINISHED = ".s3mount-unfinished"
+# What a file is called until it is whole: .NAME.PID.THREAD and this.
+_SUFFIX = ".s3mount-new"
 
 
 @contextlib.contextmanager
@@ -45,12 +47,12 @@ def write(path: Path, text: str, *, mode: int = 0o644) -> bool:
     with told_plainly(f"write {path}"):
         target = path.resolve()  # /etc/fuse.conf may be a link: the link must stay
         target.parent.mkdir(parents=True, exist_ok=True)
-        name = target.with_name(
-            f".{target.name}.{os.getpid()}.{threading.get_ident()}{_UNFINISHED}"
-        )
+        writer = f"{os.getpid()}.{threading.get_ident()}"
+        name = target.with_name(f".{target.name}.{writer}{_SUFFIX}")
         descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
             with os.fdopen(descriptor, "wb") as stream:
+                fcntl.flock(descriptor, fcntl.LOCK_EX)  # somebody is at work on it
                 stream.write(text.encode("utf-8", errors="surrogateescape"))
                 stream.flush()
                 _copy_ownership(target, descriptor, mode)
@@ -63,21 +65,12 @@ def write(path: Path, text: str, *, mode: int = 0o644) -> bool:
     return True
 
 
-def sweep(directories: Iterable[Path]) -> None:
-    """Removes what writers left that were killed before they were done."""
-    for directory in directories:
-        for left in directory.glob(f".*{_UNFINISHED}"):
-            pid = left.name.split(".")[-3]
-            if not (pid.isdigit() and _is_agent(int(pid))):
-                left.unlink(missing_ok=True)
-
-
-def _is_agent(pid: int) -> bool:
-    """Whether a process is one of ours, and no later one with the same pid."""
-    try:
-        return b"s3mount" in Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:
-        return False
+def sweep(directory: Path) -> None:
+    """Removes what is left of files that were being written when the power went."""
+    for path in directory.glob(f".*{_SUFFIX}"):
+        with contextlib.suppress(OSError), path.open("rb") as stream:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink()
 
 
 def remove(path: Path) -> bool:

@@ -7,7 +7,7 @@ import fcntl
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from s3mount_agent.doors import files
@@ -15,16 +15,26 @@ from s3mount_agent.model.errors import AgentError, Problem
 
 PATH = Path("/run/s3mount-agent/lock")
 _POLL_SECONDS = 0.1
+_TELL_SECONDS = 1.0
 
 
 @contextlib.contextmanager
-def hold(purpose: str, *, timeout: float, path: Path = PATH) -> Iterator[None]:
-    """Holds the lock; raises ``locked``, with the holder's name and start, past ``timeout``."""
+def hold(
+    purpose: str,
+    *,
+    timeout: float,
+    path: Path = PATH,
+    on_wait: Callable[[str], None] = lambda holder: None,
+) -> Iterator[None]:
+    """Holds the lock; raises ``locked``, with the holder's name and start, past ``timeout``.
+
+    ``on_wait`` is told them once, if there is a holder to wait for.
+    """
     with files.told_plainly(f"open {path}"):
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
-        _acquire(descriptor, path, timeout)
+        _acquire(descriptor, path, timeout, on_wait)
         started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{purpose}, pid {os.getpid()}, since {started}\n".encode(), 0)
@@ -34,19 +44,26 @@ def hold(purpose: str, *, timeout: float, path: Path = PATH) -> Iterator[None]:
         os.close(descriptor)  # gives the lock back, as the end of the process would
 
 
-def _acquire(descriptor: int, path: Path, timeout: float) -> None:
-    deadline = time.monotonic() + timeout
+def _acquire(descriptor: int, path: Path, timeout: float, on_wait: Callable[[str], None]) -> None:
+    began = time.monotonic()
+    told = False
     while True:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            if time.monotonic() >= deadline:
-                holder = os.pread(descriptor, 200, 0).decode(errors="replace").strip()
+            waited = time.monotonic() - began
+            holder = os.pread(descriptor, 200, 0).decode(errors="replace").strip()
+            holder = holder or "its name is not known"
+            if waited >= timeout:
                 raise AgentError(
                     Problem.LOCKED,
-                    f"another program changes the mounts: {holder or 'its name is not known'}",
+                    f"another program changes the mounts: {holder}",
                     cause=f"{path} is locked",
                 ) from None
+            # The daemon holds it for moments only, and often.
+            if waited >= _TELL_SECONDS and not told:
+                told = True
+                on_wait(holder)
             time.sleep(_POLL_SECONDS)
         else:
             return

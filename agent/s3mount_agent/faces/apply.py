@@ -32,7 +32,7 @@ def main(arguments: list[str]) -> int:
     configuration = desired.in_force()
     bootstrap.check(configuration)
     text = files.read(config.PATH) or ""
-    wanted = desired.Desired(configuration, text, origin.load())
+    wanted = desired.Desired(configuration, text, origin.load(), by="apply")
     errors = list(bootstrap.bootstrap(wanted).values())
     waiting = [e for e in errors if e.problem is Problem.MOUNT_BUSY and e.patience > 0]
     tell(errors)

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 
 from s3mount_agent.doors import (
     config_file,
-    files,
     fuse,
     held,
-    installation,
     journal,
     lock,
     node,
     probe,
-    systemd,
 )
 from s3mount_agent.doors.mount_s3 import Installed
 from s3mount_agent.doors.probe import Answer, Finding
@@ -23,7 +19,7 @@ from s3mount_agent.model.configuration import Configuration
 from s3mount_agent.model.errors import AgentError, Problem
 from s3mount_agent.model.plan import plan
 from s3mount_agent.model.roles import OnFailure
-from s3mount_agent.work import install, reconcile, service
+from s3mount_agent.work import directories, install, leftovers, reconcile, service
 from s3mount_agent.work.context import Context, gather
 from s3mount_agent.work.desired import Desired
 from s3mount_agent.work.observe import observe
@@ -33,15 +29,6 @@ from s3mount_agent.work.steps import Timeline
 
 _LOCK_SECONDS = 300.0
 _PROBE_SECONDS = 30.0
-_WRITTEN_TO = (
-    Path("/etc"),
-    systemd.ETC,
-    systemd.RUN,
-    installation.CONFIGURATION,
-    installation.STATE,
-    installation.RUN,
-    installation.RUN / "mounts",
-)
 # How long mounts are tried for: a head node must not keep the whole stack waiting, since the
 # daemon goes on trying; a compute node has no better use for its time, within ParallelCluster's
 # own limit of half an hour.
@@ -72,6 +59,10 @@ def bootstrap(desired: Desired) -> Failures:
     return failures
 
 
+def _tell_wait(holder: str) -> None:
+    journal.say(f"         waiting for another program to end: {holder}")
+
+
 def _facts(context: Context) -> str:
     conduct = context.conduct
     told = [f"role {conduct.role.value}", f"mode {conduct.mode.value}"]
@@ -81,8 +72,8 @@ def _facts(context: Context) -> str:
 
 
 def _converge(desired: Desired, context: Context, timeline: Timeline) -> Failures:
-    with lock.hold("bootstrap", timeout=_LOCK_SECONDS):
-        files.sweep(_WRITTEN_TO)
+    with lock.hold(desired.by, timeout=_LOCK_SECONDS, on_wait=_tell_wait):
+        leftovers.sweep()
         installed, missing = _install(context, timeline)
         with timeline.step("config") as step:
             new = desired.save()
@@ -132,6 +123,7 @@ def _mount(context: Context, installed: Installed, timeline: Timeline) -> Failur
         budget = _BUDGET_SECONDS[context.conduct.on_failure]
         start = reconcile.start_patiently(context.supervisor, budget=budget)
         failures.update(reconcile.carry_out(todo, wanted, observed, context, start=start))
+        directories.tidy(mount.directory for mount in context.mounts)
         done = [f"{action.kind.value} {action.directory}" for action in todo.actions]
         step.result = ", ".join(done) or "nothing to change"
         timeline.changed |= bool(todo)

@@ -16,7 +16,7 @@ from s3mount_agent.model.errors import AgentError, Problem
 from s3mount_agent.model.events import Event
 from s3mount_agent.model.plan import Kind, Observed, Placed, Wanted, plan
 from s3mount_agent.model.states import Presence, State
-from s3mount_agent.work import desired, reconcile, service, snapshot
+from s3mount_agent.work import desired, directories, leftovers, reconcile, service, snapshot
 from s3mount_agent.work.context import Context, gather
 from s3mount_agent.work.health import Health
 from s3mount_agent.work.look import Sight
@@ -48,6 +48,7 @@ def run() -> None:
 
 
 def _work(events: Events, daemon: Daemon, refresher: Refresher) -> None:
+    leftovers.sweep()
     began = time.monotonic()
     ready = False
     happened = True
@@ -135,6 +136,7 @@ class Daemon:
             wanted, failures = reconcile.want(context, installed)
             down = held.load()
             self._reconcile(tuple(each for each in wanted if each.mount.id not in down), context)
+            directories.tidy(mount.directory for mount in context.mounts)
         failures = {**self._troubles.failures(), **failures}
         sights = remember(context, installed, failures, self.health.conditions())
         self._tell_changes(sights)
@@ -179,7 +181,8 @@ class Daemon:
         seen = Observed(visible, observed.presence)
         todo = plan(due, seen)
         start = context.supervisor.start_later
-        failures = reconcile.carry_out(todo, due, seen, context, start=start)
+        told = self._troubles.failures()
+        failures = reconcile.carry_out(todo, due, seen, context, start=start, told=told)
         for action in todo.of(Kind.STOP):
             if action.id not in failures:
                 self._troubles.over(action.id)

@@ -15,6 +15,8 @@ from s3mount_agent.model.errors import AgentError, Problem
 from s3mount_agent.model.events import Event
 from s3mount_agent.model.mounts import parse_arguments
 from s3mount_agent.model.roles import Mode, OnFailure, Role
+from s3mount_agent.work import reconcile
+from s3mount_agent.work.context import gather
 from s3mount_agent.work.retry import patiently
 
 _FIRST_SECONDS = 60.0
@@ -25,11 +27,15 @@ Overrides = dict[str, str]
 
 @dataclass(frozen=True)
 class Desired:
-    """A configuration, its text for config.yaml, and its origin (None: the arguments)."""
+    """A configuration, its text for config.yaml, and its origin (None: the arguments).
+
+    ``by`` is the command that wants it, as those are told who must wait for its end.
+    """
 
     configuration: Configuration
     text: str
     origin: Origin | None = None
+    by: str = "bootstrap"
 
     def save(self) -> bool:
         """Puts it in force; returns whether that changed anything."""
@@ -80,7 +86,8 @@ def in_force(overrides: Overrides | None = None) -> Configuration:
 def refresh() -> bool:
     """Asks the source for a newer version and puts it in force if it is good.
 
-    Returns whether it did. What is wrong with a newer one is written down and told once.
+    Returns whether it did. What is wrong with a newer one, in itself or on this node, is written
+    down and told once.
     """
     origin = origins.load()
     if origin is None:
@@ -94,7 +101,8 @@ def refresh() -> bool:
             _note(healed if origin.version == seen else origin, origin)
             return False
         seen = fetched.version
-        config_file.parse(fetched.text, origin.url)
+        configuration = _overridden(config_file.parse(fetched.text, origin.url), origin.overrides)
+        reconcile.require_divisible(gather(configuration))
     except AgentError as error:
         if error.problem is Problem.SOURCE_FAILED:
             seen = origin.version  # a version that was refused is looked at again afterwards

@@ -81,6 +81,21 @@ def make(directory: str) -> None:
             each.chmod(0o755)
 
 
+def tidy(wanted: Iterable[str]) -> None:
+    """Removes those that the agent made for mounts that are no longer wanted.
+
+    They are still there where the power went before they could be removed with their mount.
+    """
+    kept = set(wanted)
+    left = [
+        made
+        for made in belongings.load().directories
+        if made not in kept and not any(is_below(directory, made) for directory in kept)
+    ]
+    if left:
+        remove(sorted(left, key=len, reverse=True))
+
+
 def remove(directories: Iterable[str]) -> None:
     """Removes those that the agent made, with the parents it made for them, as far as they are
     empty and nothing is mounted on them."""

@@ -70,14 +70,7 @@ def want(context: Context, installed: Installed) -> tuple[tuple[Wanted, ...], Fa
 
 def require_possible(context: Context) -> None:
     """Refuses mounts that this node has no room for, before anything is changed."""
-    configuration = context.configuration
-    divide(
-        context.mounts,
-        machine.read(),
-        (),
-        percent=configuration.memory_percent,
-        gbps=configuration.bandwidth_gbps,
-    )
+    require_divisible(context)
     own = {placed.definition.directory for placed in context.supervisor.placed().values()}
     foreign = context.supervisor.foreign()
     table = mount_table.read()
@@ -87,6 +80,18 @@ def require_possible(context: Context) -> None:
         directories.require_usable(mount.directory, table, own=mount.directory in own)
 
 
+def require_divisible(context: Context) -> None:
+    """Refuses mounts that this node has not enough memory for; raises ``shares-impossible``."""
+    configuration = context.configuration
+    divide(
+        context.mounts,
+        machine.read(),
+        (),
+        percent=configuration.memory_percent,
+        gbps=configuration.bandwidth_gbps,
+    )
+
+
 def carry_out(
     todo: Plan,
     wanted: Sequence[Wanted],
@@ -94,16 +99,18 @@ def carry_out(
     context: Context,
     *,
     start: Callable[[Wanted], None],
+    told: Failures | None = None,
 ) -> Failures:
     """Does what the plan says, in three waves; within a wave all mounts go at the same time.
 
-    ``start`` starts one mount. A mount that fails fails alone.
+    ``start`` starts one mount. A mount that fails fails alone; what is in ``told`` is not told
+    again.
     """
     supervisor = context.supervisor
     by_id = {each.mount.id: each for each in wanted}
 
     stops = todo.of(Kind.STOP)
-    failures = _each(stops, lambda action: _stop(observed.placed[action.id], context))
+    failures = _each(stops, lambda action: _stop(observed.placed[action.id], context), told=told)
     _tell_done(stops, failures)
     stopped = [action for action in stops if action.id not in failures]
     if stopped:
@@ -117,13 +124,15 @@ def carry_out(
             failures.setdefault(action.id, busy[action.directory])
     starts = [action for action in todo.of(Kind.START) if action.id not in failures]
     # One after the other: they share one record of what was made.
-    failures.update(_each(starts, lambda action: directories.make(action.directory), at_once=1))
+    failures.update(
+        _each(starts, lambda action: directories.make(action.directory), at_once=1, told=told)
+    )
     starts = [action for action in starts if action.id not in failures]
     writes = [by_id[action.id] for action in (*todo.of(Kind.WRITE), *starts)]
     if writes:
         supervisor.write(writes)
 
-    started = _each(starts, lambda action: start(by_id[action.id]))
+    started = _each(starts, lambda action: start(by_id[action.id]), told=told)
     _tell_done(starts, started)
     return {**failures, **started}
 
@@ -153,20 +162,26 @@ def start_patiently(supervisor: Supervisor, *, budget: float) -> Callable[[Wante
 
 
 def _each(
-    actions: Sequence[Action], do: Callable[[Action], None], *, at_once: int = _AT_ONCE
+    actions: Sequence[Action],
+    do: Callable[[Action], None],
+    *,
+    at_once: int = _AT_ONCE,
+    told: Failures | None = None,
 ) -> Failures:
     def attempt(action: Action) -> AgentError | None:
         try:
             do(action)
         except AgentError as error:
-            journal.event(
-                _FAILED[action.kind],
-                error.message,
-                mount=action.directory,
-                bucket=action.bucket,
-                error_code=error.problem.code,
-                cause=error.cause or "",
-            )
+            known = (told or {}).get(action.id)
+            if known is None or known.problem is not error.problem:
+                journal.event(
+                    _FAILED[action.kind],
+                    error.message,
+                    mount=action.directory,
+                    bucket=action.bucket,
+                    error_code=error.problem.code,
+                    cause=error.cause or "",
+                )
             return error
         return None
 

@@ -20,6 +20,8 @@ class Refresher:
 
     def __init__(self) -> None:
         self._child: subprocess.Popen[bytes] | None = None
+        self._asked = False
+        self._every = 0.0
         self._due = 0.0
         self._killed_at = 0.0
 
@@ -31,16 +33,20 @@ class Refresher:
     def work(self, *, every: float, now: bool) -> None:
         """Starts a refresh if it is time, or ``now``, and sees to the end of one that runs."""
         clock = time.monotonic()
+        # Kept while one runs: that one may have looked before there was something new.
+        self._asked |= now
         if self._child is not None:
             if self._child.poll() is None:
                 if clock > self._killed_at:
                     self._child.kill()
                 return
             self._child = None
-        if self._due == 0.0 and not now:
-            self._due = clock + _jittered(every)  # the bootstrap has just asked
-        if not now and clock < self._due:
+        if every != self._every:  # at first the bootstrap has just asked
+            self._every = every
+            self._due = clock + _jittered(every)
+        if not self._asked and clock < self._due:
             return
+        self._asked = False
         self._due = clock + _jittered(every)
         if origin.load() is not None:
             self._killed_at = clock + _LONGEST_SECONDS
