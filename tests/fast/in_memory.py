@@ -60,6 +60,9 @@ class Supervisor:
         how = "tear away" if force else "stop"
         self._note(f"{how} {Path(placed.definition.directory).name}")
 
+    def end(self, placed: Placed) -> None:
+        self._note(f"end {Path(placed.definition.directory).name}")
+
     def remove(self, placed: Sequence[Placed]) -> None:
         for each in placed:
             self._note(f"remove {Path(each.definition.directory).name}")

@@ -15,6 +15,7 @@ from s3mount_agent.doors import origin as origins
 from s3mount_agent.doors.origin import Origin
 from s3mount_agent.doors.sources import Fetched
 from s3mount_agent.model.errors import AgentError, Problem
+from s3mount_agent.model.events import Event
 from s3mount_agent.model.roles import Mode, OnFailure, Role
 from s3mount_agent.work import desired
 
@@ -52,8 +53,9 @@ class Place:
     config: Path
     origin: Path
     source: Source
-    told: list[tuple[str, str]]
+    told: list[tuple[Event, str]]
     writes: list[str]
+    codes: list[str] = dataclasses.field(default_factory=list)
 
     @property
     def bucket(self) -> str:
@@ -79,9 +81,11 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
     monkeypatch.setattr(sources, "fetch", found.source.fetch)
     monkeypatch.setattr(desired, "_FIRST_SECONDS", 0.0)
 
-    def event(message: str, *, result: str, **fields: object) -> None:
-        assert fields["action"] == "refresh"
-        found.told.append((result, message))
+    def event(kind: Event, message: str, *, error_code: str = "", cause: str = "") -> None:
+        assert kind.action == "refresh"
+        assert kind.is_bad is bool(error_code)
+        found.told.append((kind, message))
+        found.codes.append(error_code)
 
     write = files.write
 
@@ -222,7 +226,7 @@ def test_a_good_new_version_is_in_force_and_told_once(place: Place) -> None:
     assert (place.bucket, place.origin_now()) == ("bucket-two", Origin(URL, '"2"', '"2"'))
     assert place.config.read_text() == TWO
     assert not desired.refresh()
-    assert place.told == [("done", f"version 2 of {URL} is in force")]
+    assert place.told == [(Event.REFRESHED, f"version 2 of {URL} is in force")]
 
 
 def test_the_same_text_in_a_new_version_changes_no_mount(place: Place) -> None:
@@ -232,6 +236,7 @@ def test_the_same_text_in_a_new_version_changes_no_mount(place: Place) -> None:
     assert not desired.refresh()
     assert place.writes == ["origin.json"]
     assert place.origin_now().version == '"2"'
+    assert [kind for kind, _ in place.told] == [Event.REFRESHED]
 
 
 @pytest.mark.parametrize("text", [BAD, WORSE, "", "\x00", "mounts: []\nrefersh: 5m"])
@@ -252,8 +257,10 @@ def test_a_bad_new_version_is_refused_as_a_whole_and_looked_at_once(
     assert place.source.asked[2:] == ['"2"'] * 3
     assert place.origin_now() == origin
     assert place.writes == ["origin.json"]
-    ((result, message),) = place.told
-    assert result == "refused"
+    ((kind, message),) = place.told
+    assert kind is Event.REFUSED
+    assert place.codes[0] in {problem.code for problem in Problem}
+    assert place.codes != [Problem.SOURCE_FAILED.code]
     assert message == f"{origin.problem}; version 1 stays in force"
 
 
@@ -263,7 +270,8 @@ def test_what_cannot_even_be_read_is_refused_and_told_once(place: Place) -> None
     for _ in range(3):
         assert not desired.refresh()
     assert place.origin_now().problem == LARGE.message
-    assert place.told == [("refused", f"{LARGE.message}; version 1 stays in force")]
+    assert place.told == [(Event.REFUSED, f"{LARGE.message}; version 1 stays in force")]
+    assert place.codes == [Problem.CONFIG_INVALID.code]
     assert place.bucket == "bucket-one"
 
 
@@ -276,7 +284,7 @@ def test_a_bad_version_is_followed_by_a_good_one(place: Place) -> None:
     place.source.now = Fetched(TWO, '"4"')
     assert desired.refresh()
     assert place.origin_now() == Origin(URL, '"4"', '"4"')
-    assert [result for result, _ in place.told] == ["refused", "refused", "done"]
+    assert [kind for kind, _ in place.told] == [Event.REFUSED, Event.REFUSED, Event.REFRESHED]
 
 
 def test_a_bad_version_may_be_taken_back(place: Place) -> None:
@@ -286,6 +294,7 @@ def test_a_bad_version_may_be_taken_back(place: Place) -> None:
     place.source.now = Fetched(ONE, '"1"')
     assert not desired.refresh()
     assert place.origin_now() == Origin(URL, '"1"', '"1"')
+    assert [kind for kind, _ in place.told] == [Event.REFUSED, Event.REFRESHED]
 
 
 def test_a_source_out_of_reach_is_told_once_and_forgotten_when_it_is_back(place: Place) -> None:
@@ -294,13 +303,14 @@ def test_a_source_out_of_reach_is_told_once_and_forgotten_when_it_is_back(place:
     for _ in range(3):
         assert not desired.refresh()
     assert place.origin_now() == Origin(URL, '"1"', '"1"', AWAY.message)
-    assert place.told == [("failed", f"{AWAY.message}; version 1 stays in force")]
+    assert place.told == [(Event.UNREACHABLE, f"{AWAY.message}; version 1 stays in force")]
+    assert place.codes == [Problem.SOURCE_FAILED.code]
     place.source.now = Fetched(ONE, '"1"')
     assert not desired.refresh()
     assert place.origin_now() == Origin(URL, '"1"', '"1"')
     place.source.now = AWAY
     desired.refresh()
-    assert [result for result, _ in place.told] == ["failed", "failed"]
+    assert [kind for kind, _ in place.told] == [Event.UNREACHABLE, Event.UNREACHABLE]
 
 
 def test_what_is_wrong_with_a_version_is_known_again_when_the_source_is_back(
@@ -342,6 +352,7 @@ def test_a_source_that_comes_back_with_news_is_followed(place: Place) -> None:
     place.source.now = Fetched(TWO, '"2"')
     assert desired.refresh()
     assert place.origin_now() == Origin(URL, '"2"', '"2"')
+    assert [kind for kind, _ in place.told] == [Event.UNREACHABLE, Event.REFRESHED]
 
 
 def test_a_bootstrap_heals_what_a_refresh_refused(place: Place) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from s3mount_agent.doors import probe
-from s3mount_agent.doors.probe import Answer, Finding
+from s3mount_agent.doors.probe import Answer, Finding, Probe
 
 MAY_MOUNT = os.geteuid() == 0 and Path("/dev/fuse").exists()
 
@@ -70,9 +70,11 @@ def test_a_hung_and_a_dead_mount_are_told_apart_and_only_the_dead_one_is_cleared
 
 @pytest.mark.parametrize("ask", [probe.look, probe.list_first])
 def test_a_directory_answers(tmp_path: Path, ask: Callable[..., Finding]) -> None:
-    assert ask(str(tmp_path), timeout=20) == Finding(Answer.ANSWERS)
-    (tmp_path / "file").write_text("")
-    assert ask(str(tmp_path), timeout=20) == Finding(Answer.ANSWERS)
+    for _ in range(2):
+        found = ask(str(tmp_path), timeout=20)
+        assert found == Finding(Answer.ANSWERS, None, found.seconds)
+        assert 0 <= found.seconds < 20
+        (tmp_path / "file").write_text("")
 
 
 @pytest.mark.parametrize(
@@ -80,13 +82,52 @@ def test_a_directory_answers(tmp_path: Path, ask: Callable[..., Finding]) -> Non
 )
 def test_an_error_is_told_by_its_name(tmp_path: Path, name: str, error: str) -> None:
     (tmp_path / "file").write_text("")
-    assert probe.look(str(tmp_path / name), timeout=20) == Finding(Answer.ERROR, error)
+    found = probe.look(str(tmp_path / name), timeout=20)
+    assert found == Finding(Answer.ERROR, error, found.seconds)
+    assert 0 <= found.seconds < 20
 
 
 def test_what_cannot_be_listed_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     assert probe.look(str(tmp_path / "file"), timeout=20).answer is Answer.ANSWERS
     assert probe.list_first(str(tmp_path / "file"), timeout=20).error == "ENOTDIR"
+
+
+def test_one_child_looks_at_several_directories(tmp_path: Path) -> None:
+    good, file, none = (str(tmp_path / name) for name in ("good", "file", "none"))
+    Path(good).mkdir()
+    Path(file).write_text("")
+    for deep, of_file in ((False, None), (True, "ENOTDIR")):
+        found = Probe([good, file, none], deep=deep)
+        assert found.at == good
+        found.wait(20)
+        assert found.at is None
+        errors = {name: finding.error for name, finding in found.findings.items()}
+        assert errors == {good: None, file: of_file, none: "ENOENT"}
+        found.collect()
+        found.abandon()  # both do nothing any more
+
+
+def test_a_child_in_which_a_look_takes_long_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = str(tmp_path / "slow")
+
+    def errno_of(directory: str, *, deep: bool) -> int:
+        time.sleep(60 if directory == slow else 0)
+        return 0
+
+    monkeypatch.setattr(probe, "_errno_of", errno_of)
+    began = time.monotonic()
+    found = Probe([str(tmp_path), slow, "/"])
+    found.wait(0.5)
+    assert found.at == slow
+    assert began <= found.since <= time.monotonic()
+    assert found.findings.keys() == {str(tmp_path)}
+    found.abandon()
+    assert found.at is None
+    assert probe.look(slow, timeout=0.2) == Finding(Answer.SILENT, None, 0.2)
+    assert time.monotonic() - began < 20
 
 
 WAIT = """
@@ -124,8 +165,8 @@ from s3mount_agent.doors.events import Events
 events = Events()
 for words in (["mount", "-t", "tmpfs", "tmpfs", sys.argv[1]], ["umount", sys.argv[1]]):
     events.wait(0)
-    threading.Timer(0.2, subprocess.run, [words]).start()
     began = time.monotonic()
+    threading.Timer(0.2, subprocess.run, [words]).start()
     events.wait(20)
     print(0.1 < time.monotonic() - began < 10)
     time.sleep(0.2)

@@ -71,7 +71,7 @@ def test_every_key_is_explained_in_the_schema() -> None:
             assert isinstance(part, dict)
             explained(part)
 
-    for section in (keys.TOP, keys.MOUNT, keys.HEALTH, keys.INSTALL):
+    for section in (keys.TOP, keys.MOUNT, keys.HEALTH, keys.INSTALL, keys.METRICS):
         for key in section.keys:
             shown = section.schema()["properties"][key.name]
             assert shown["description"] == key.about
@@ -95,6 +95,8 @@ def test_every_key_is_explained_in_the_schema() -> None:
         "mounts: []\nmemory_percent: '50'\nrefresh: 90\nbusy_deadline: 1 h",
         "mounts: []\nenvironment: {AWS_MAX_ATTEMPTS: 5, AWS_USE_FIPS_ENDPOINT: true}",
         "mounts: []\ninstall: {version: latest, fingerprints: []}",
+        "mounts: []\nmetrics: {prometheus: /run/x/s3.prom, cloudwatch: true, namespace: a/b}",
+        "mounts: []\nmetrics: {}\nhealth: {look_every: 5, hung_after: 10, check_s3_every: 24h}",
         f"mounts: []\ninstall: {{fingerprints: {'1' * 40}}}",
     ],
 )
@@ -121,6 +123,12 @@ def test_an_editor_does_not_complain_of_what_is_good(text: str) -> None:
         "mounts: []\nrefresh: 5d",
         "mounts: []\nenvironment: {LD_PRELOAD: x}",
         "mounts: []\ninstall: {fingerprints: [AB]}",
+        "mounts: []\nmetrics: {prometheus: /etc/cron.d/x.prom}",
+        "mounts: []\nmetrics: {prometheus: /run/../etc/x.prom}",
+        "mounts: []\nmetrics: {prometheus: /run/x}",
+        "mounts: []\nmetrics: {cloudwatch: sometimes}",
+        "mounts: []\nmetrics: {namespace: a b}",
+        "mounts: []\nhealth: {retry_at_mots_every: 30s}",
     ],
 )
 def test_an_editor_complains_of_what_is_wrong(text: str) -> None:
@@ -204,6 +212,16 @@ MOUNT_FIELDS = {
     "weight": quoted(DIGITS),
 }
 TIMES = quoted(st.sampled_from(["10", "90s", "5m", "2 h", "0", "1d", "010"]))
+HEALTH_FIELDS = dict.fromkeys(
+    ("look_every", "check_s3_every", "hung_after", "retry_at_most_every"), TIMES
+)
+METRICS_FIELDS = {
+    "prometheus": st.sampled_from(
+        ["/var/lib/node_exporter/s3mount.prom", "/run/s3.prom", "/etc/s3.prom", "/run/../x.prom"]
+    ),
+    "cloudwatch": BOOLEANS,
+    "namespace": quoted(st.sampled_from(["S3Mount", "a/b#c", "7", "true", "a b", ""])),
+}
 TOP_FIELDS = {
     **CHOICES,
     "version": st.sampled_from(["1", "'1'", "2"]),
@@ -213,7 +231,8 @@ TOP_FIELDS = {
     "refresh": TIMES,
     "memory_percent": quoted(st.integers(0, 100).map(str)),
     "bandwidth_gbps": quoted(DIGITS),
-    "health": mapping({"look_every": TIMES, "retry_at_most_every": TIMES}),
+    "health": mapping(HEALTH_FIELDS),
+    "metrics": mapping(METRICS_FIELDS),
     "install": mapping(
         {
             "url": st.sampled_from(["https://mirror.example.org/x", "x"]),
@@ -231,6 +250,8 @@ DOCUMENTS = listed(MOUNTS).flatmap(lambda mounts: mapping(TOP_FIELDS, mounts=mou
 def test_the_documents_below_have_every_key() -> None:
     assert TOP_FIELDS.keys() | {"mounts"} == {key.name for key in keys.TOP.keys}
     assert MOUNT_FIELDS.keys() | {"bucket", "directory"} == {key.name for key in keys.MOUNT.keys}
+    assert HEALTH_FIELDS.keys() == {key.name for key in keys.HEALTH.keys}
+    assert METRICS_FIELDS.keys() == {key.name for key in keys.METRICS.keys}
 
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])

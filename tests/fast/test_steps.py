@@ -51,8 +51,13 @@ def test_each_step_is_one_line_with_its_duration(capsys: pytest.CaptureFixture[s
     assert second.startswith("[failed] install")
 
 
+@pytest.mark.parametrize("before", [None, "the record of an earlier run"])
 @pytest.mark.parametrize("changed", [True, False])
-def test_a_run_that_changed_something_leaves_a_record(timeline_file: Path, changed: bool) -> None:
+def test_a_run_that_changed_something_or_is_the_first_leaves_a_record(
+    timeline_file: Path, changed: bool, before: str | None
+) -> None:
+    if before:
+        timeline_file.write_text(before)
     timeline = Timeline()
     with timeline.step("one"):
         pass
@@ -60,8 +65,9 @@ def test_a_run_that_changed_something_leaves_a_record(timeline_file: Path, chang
         raise ZeroDivisionError
     timeline.changed = changed
     timeline.save()
-    assert timeline_file.exists() is changed
-    if changed:
+    if before and not changed:
+        assert timeline_file.read_text() == before
+    else:
         record = json.loads(timeline_file.read_text())
         assert record["schema"] == 1
         assert [(row["step"], row["result"]) for row in record["steps"]] == [

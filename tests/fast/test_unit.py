@@ -23,8 +23,9 @@ KEYS = {
     "Unit": "Description Documentation Wants After Before RequiresMountsFor StartLimitIntervalSec "
     "StartLimitBurst",
     "Service": "Type Environment EnvironmentFile ExecStartPre ExecStart ExecStartPost ExecStop "
-    "ExecStopPost Restart RestartSec TimeoutStartSec TimeoutStopSec StandardOutput StandardError "
-    "NoNewPrivileges LockPersonality RestrictRealtime OOMScoreAdjust MemoryMax",
+    "ExecStopPost Restart RestartSec RestartPreventExitStatus TimeoutStartSec TimeoutStopSec "
+    "StandardOutput StandardError NoNewPrivileges LockPersonality RestrictRealtime "
+    "OOMScoreAdjust MemoryMax",
     "Install": "WantedBy",
     "X-S3Mount": "Record",
 }
@@ -88,6 +89,7 @@ def require_exact(mount: Mount, definition: Definition | None = None) -> str:
     assert environment(unit) == dict(definition.environment)
     limit = "infinity" if definition.memory_max is None else f"{definition.memory_max}M"
     assert dict(unit["Service"])["MemoryMax"] == limit
+    assert dict(unit["Service"])["RestartPreventExitStatus"] == "2"
     assert commands(unit, "ExecStartPre") == [[*AGENT, "unit-hook", "clean", directory]]
     assert commands(unit, "ExecStartPost") == [[*AGENT, "unit-hook", "ready", directory]]
     assert commands(unit, "ExecStop") == [[*AGENT, "unit-hook", "stop", directory]]
