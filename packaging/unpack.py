@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 import zipfile
@@ -43,12 +44,26 @@ def _install_and_run(arguments: list[str], debug: list[str]) -> int:
         return cli.main(["bootstrap", "--help"])
     if arguments == ["--version"]:
         return cli.main(arguments)
-    # boto3 does not run out of an archive: what comes from a source is checked once it can be read.
-    if "--config" not in arguments:
-        refused = cli.main([*debug, "bootstrap", "--check", *arguments])
-        if refused or "--check" in arguments:
-            return refused
+    # boto3 does not run out of an archive: with a configuration from elsewhere, all of it is
+    # unpacked for the check, and away again.
+    check = [*debug, "bootstrap", "--check", *arguments]
+    followed = any(word.partition("=")[0] == "--config" for word in arguments)
+    refused = cli.guarded(lambda: _check_unpacked(check)) if followed else cli.main(check)
+    if refused or "--check" in arguments:
+        return refused
     return cli.guarded(lambda: _become_agent([*debug, "bootstrap", *arguments]))
+
+
+def _check_unpacked(check: list[str]) -> int:
+    with tempfile.TemporaryDirectory(prefix="s3mount-check-") as name:
+        target = Path(name) / __version__
+        with files.told_plainly("unpack the agent"), zipfile.ZipFile(ARCHIVE) as archive:
+            _unpack(archive, target, _launcher(target))
+        return subprocess.run([target / "bin/s3mount-agent", *check], check=False).returncode
+
+
+def _launcher(target: Path) -> str:
+    return _LAUNCHER.format(python=sys.executable, root=str(target))
 
 
 def _become_agent(arguments: list[str]) -> int:
@@ -64,12 +79,14 @@ def install(root: Path, link: Path) -> None:
     nothing.
     """
     root.mkdir(mode=0o755, parents=True, exist_ok=True)
-    # Given back with the end of this program, which execv is as well.
-    fcntl.flock(os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC), fcntl.LOCK_EX)
+    # Given back with the end of this program, which execv is as well. Only root can hold it.
+    fcntl.flock(
+        os.open(root / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), fcntl.LOCK_EX
+    )
     target = root / __version__
     with zipfile.ZipFile(ARCHIVE) as archive:
         digest = archive.read(f"{PAYLOAD}payload.sha256")
-        launcher = _LAUNCHER.format(python=sys.executable, root=str(target))
+        launcher = _launcher(target)
         if not _is_installed(target, digest, launcher):
             _unpack(archive, target, launcher)
     _point(root / "current", Path(__version__))

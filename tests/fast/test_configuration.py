@@ -319,7 +319,7 @@ def test_the_kinds_of_the_file_have_bounds(
         ("upload_checksums", ["crc32c", "off", "'off'"], ["on", "true", "md5"]),
         ("expected_bucket_owner", ["123456789012", "'000000000012'"], ["12", "12345678901x"]),
         ("prefix", ["a/", "'a b/'"], ["a", "''"]),
-        ("cache", ["/tmp/c", "'false'"], ["''", "true", "[/tmp/c]", "{}"]),
+        ("cache", ["/tmp/c"], ["''", "true", "[/tmp/c]", "{}", "'false'", "/etc", "/a/../b"]),
     ],
 )
 def test_the_kinds_of_a_mount_have_bounds(
@@ -373,7 +373,7 @@ def test_every_flag_of_mount_s3_that_a_user_may_give_has_a_key() -> None:
         ("  cache: /c\n  roles: {compute: {cache: false}}", ()),
         ("  uid: 7\n  roles: {compute: {uid: false}}", ()),
         ("  bind: [a, b]\n  roles: {compute: {bind: false}}", ()),
-        ("  cache: /c\n  roles: {compute: {cache: 'false'}}", ("--cache=false",)),
+        ("  profile: p\n  roles: {compute: {profile: 'false'}}", ("--profile=false",)),
     ],
 )
 def test_options_are_layered(text: str, arguments: tuple[str, ...]) -> None:

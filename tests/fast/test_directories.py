@@ -215,7 +215,7 @@ def test_a_directory_that_cannot_be_made_fails_alone(home: Path) -> None:
     supervisor = Supervisor()
     failures = carried_out(supervisor, [bad, wanted(home / "good")])
     assert failures.keys() == {bad.mount.id}
-    assert failures[bad.mount.id].problem is Problem.FILE_FAILED
+    assert failures[bad.mount.id].problem is Problem.DIRECTORY_NOT_A_DIRECTORY
     assert supervisor.log == ["write good", "start good"]
 
 

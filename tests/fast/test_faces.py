@@ -73,7 +73,8 @@ class Node:
     def put(self, text: str) -> None:
         """Makes the node have what a configuration says."""
         around = context(config_file.parse(text, "x"), Supervisor())
-        wanted, _ = reconcile.want(around, Installed("/usr/bin/mount-s3", self.version))
+        bare = Observed({}, {})
+        wanted, _ = reconcile.want(around, Installed("/usr/bin/mount-s3", self.version), bare)
         self.placed = {
             w.mount.id: Placed(w.mount.id, w.definition, w.text, active=True) for w in wanted
         }

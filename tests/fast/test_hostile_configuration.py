@@ -19,7 +19,7 @@ from s3mount_agent.model import keys
 from s3mount_agent.model.errors import AgentError, Exit
 from s3mount_agent.model.flags import FLAGS
 from s3mount_agent.model.mounts import Owner
-from s3mount_agent.model.plan import Wanted
+from s3mount_agent.model.plan import Observed, Wanted
 from s3mount_agent.model.roles import Role
 from s3mount_agent.model.shares import Machine
 from s3mount_agent.model.unit import read_definition, render
@@ -78,6 +78,7 @@ def units_of(text: str) -> list[tuple[Role, Wanted, str]]:
                     around, mounts=tuple(dataclasses.replace(m, owner=None) for m in around.mounts)
                 ),
                 Installed("/usr/bin/mount-s3", (1, 24, 0)),
+                Observed({}, {}),
             )
             assert failures == {}
             found += [

@@ -187,11 +187,11 @@ def test_an_installation_works(bootstrap: Path, tmp_path: Path) -> None:
     assert run(link, "bootstrap", "B", "/mnt/s3", "").returncode == 2
     root = tmp_path / "opt/agent"
     assert (root / "current").readlink() == Path(__version__)
-    assert sorted(path.name for path in root.iterdir()) == [__version__, "current"]
+    assert sorted(path.name for path in root.iterdir()) == [".lock", __version__, "current"]
     template = root / "current/lib/s3mount_agent/systemd/mountpoint-s3.service"
     assert template.read_bytes() == (REPOSITORY / "systemd/mountpoint-s3.service").read_bytes()
     modes = {oct(p.stat().st_mode & 0o777) for p in root.rglob("*") if p.is_file()}
-    assert modes == {"0o644", "0o755"}
+    assert modes == {"0o600", "0o644", "0o755"}  # only root may hold the lock
     assert (root / __version__).stat().st_mode & 0o777 == 0o755
 
 

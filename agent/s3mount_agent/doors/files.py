@@ -36,6 +36,14 @@ def read(path: Path) -> str | None:
             return None
 
 
+def modified(path: Path) -> int:
+    """When a file was changed (nanoseconds), or 0 where there is none."""
+    try:
+        return path.stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0
+
+
 def write(path: Path, text: str, *, mode: int = 0o644) -> bool:
     """Makes a file hold ``text``; returns whether anything had to change.
 
@@ -49,7 +57,9 @@ def write(path: Path, text: str, *, mode: int = 0o644) -> bool:
         target.parent.mkdir(parents=True, exist_ok=True)
         writer = f"{os.getpid()}.{threading.get_ident()}"
         name = target.with_name(f".{target.name}.{writer}{_SUFFIX}")
-        descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        name.unlink(missing_ok=True)  # whatever that is: it must not be written through
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        descriptor = os.open(name, flags, 0o600)
         try:
             with os.fdopen(descriptor, "wb") as stream:
                 fcntl.flock(descriptor, fcntl.LOCK_EX)  # somebody is at work on it

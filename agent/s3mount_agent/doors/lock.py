@@ -32,7 +32,9 @@ def hold(
     """
     with files.told_plainly(f"open {path}"):
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        # Whoever may open it may hold it: nobody but root.
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        os.fchmod(descriptor, 0o600)
     try:
         _acquire(descriptor, path, timeout, on_wait)
         started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

@@ -121,16 +121,19 @@ def find() -> Installed | None:
     program = shutil.which("mount-s3", path=_PLACES)
     if program is None:
         return None
-    return _ask(program, Path(program).stat().st_mtime_ns)
+    try:
+        return _ask(program, Path(program).stat().st_mtime_ns)
+    except AgentError:
+        return None  # for example without libfuse2, which comes in the same transaction
 
 
 @functools.lru_cache(maxsize=1)
-def _ask(program: str, changed: int) -> Installed | None:
-    """Asks a program for its version, once for as long as it stays the same file."""
+def _ask(program: str, changed: int) -> Installed:
+    """Asks a program for its version, once for as long as it stays the same file and answers."""
     answer = process.run([program, "--version"], timeout=30, check=False)
     match = _VERSION.search(answer.stdout)
     if answer.code != 0 or match is None:
-        return None  # for example without libfuse2, which comes in the same transaction
+        raise AgentError(Problem.MOUNT_FAILED, f"{program} does not run")
     return Installed(program, tuple(map(int, match.groups())))
 
 

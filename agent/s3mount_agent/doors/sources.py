@@ -21,6 +21,8 @@ from s3mount_agent.doors.yaml_text import LARGEST_BYTES
 from s3mount_agent.model.errors import AgentError, Problem
 
 _TIMEOUT_SECONDS = 20.0
+# What is mounted as root must not come over a line that others can write on.
+_ON_THIS_NODE = ("http://127.0.0.1:", "http://localhost:")
 _BUSY = (408, 429)
 
 
@@ -41,7 +43,7 @@ def fetch(url: str, known: str = "") -> Fetched | None:
         return _from_s3(url, known)
     if url.startswith("ssm:"):
         return _from_ssm(url.partition(":")[2], known)
-    if url.startswith(("https://", "http://")):
+    if url.startswith(("https://", *_ON_THIS_NODE)):
         return _from_web(url, known)
     if url.startswith("/"):
         return _from_file(Path(url), known)

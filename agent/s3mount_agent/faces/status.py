@@ -61,7 +61,9 @@ def _json(seen: overview.Overview) -> str:
 
 
 def _compact(seen: overview.Overview, sights: tuple[Sight, ...]) -> str:
-    document = look.document(seen.node, sights, origin.load())
+    document = look.document(seen.node, sights, origin.load(), seen.at)
+    if not seen.service_up:
+        document["daemon"] = "down"
     return json.dumps(document, separators=(",", ":"))
 
 
@@ -85,7 +87,10 @@ def _table(seen: overview.Overview) -> str:
             lines.append(f"{'':12}pending: {sight.row.pending}")
         if sight.judgement.state is not State.OK:
             lines.append(f"{'':12}reason: {sight.judgement.reason}")
-            lines.append(f"{'':12}hint: {sight.judgement.hint}")
+            if sight.judgement.hint:
+                lines.append(f"{'':12}hint: {sight.judgement.hint}")
+    if not seen.service_up:
+        lines.append("  the agent's service is down: `systemctl start s3mount-agent`")
     followed = origin.load()
     if followed is not None:
         lines.append(f"  configuration: version {followed.shown} of {followed.url}")

@@ -60,6 +60,12 @@ def _choice(*words: str) -> Value:
 
 _TEXT = Value("a value")
 _PATH = Value("a path")
+# mount-s3 empties its cache directory and writes its log as root: not where the system lives.
+_SYSTEM = r"(?:etc|usr|bin|sbin|lib\w*|boot|dev|proc|sys|root)"
+_OWN_DIRECTORY = Value(
+    "an absolute path outside of the system's directories",
+    rf"/(?!{_SYSTEM}(?:/|$))(?!(?:.*/)?\.\.(?:/|$)).+",
+)
 _MODE = Value("an octal number up to 777", r"[0-7]{1,4}", 0, 0o777, base=8)
 _TTL = Value("a number of seconds, 'indefinite' or 'minimal'", r"\d{1,10}|indefinite|minimal")
 _UNSIGNED = 2**32 - 1
@@ -106,7 +112,7 @@ _ROWS = (
     Flag("ca-bundle", _PATH, since=(1, 23)),
     Flag("bind", _TEXT, repeatable=True),
     # logging
-    Flag("log-directory", _PATH, short="l"),
+    Flag("log-directory", _OWN_DIRECTORY, short="l"),
     Flag("log-metrics"),
     Flag("otlp-endpoint", Value("a URL", r"https?://\S+"), since=(1, 21)),
     Flag("otlp-export-interval", _number(1), since=(1, 21), requires="otlp-endpoint"),
@@ -114,7 +120,7 @@ _ROWS = (
     Flag("debug-crt"),
     Flag("no-log", conflicts=_LOGGING),
     # the cache
-    Flag("cache", _PATH),
+    Flag("cache", _OWN_DIRECTORY),
     Flag("cache-xz", _TEXT),
     Flag("metadata-ttl", _TTL),
     Flag("negative-metadata-ttl", _TTL),

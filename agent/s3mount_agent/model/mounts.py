@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from s3mount_agent.model.bucket import Bucket, parse_bucket
-from s3mount_agent.model.directory import parse_directory, require_apart
+from s3mount_agent.model.directory import is_below, parse_directory, require_apart
 from s3mount_agent.model.errors import AgentError, Problem
 from s3mount_agent.model.options import Options, parse_options
 
@@ -109,6 +109,7 @@ def require_consistent(mounts: tuple[Mount, ...]) -> tuple[Mount, ...]:
     require_apart(mount.directory for mount in mounts)
     caches: dict[str, Mount] = {}
     for mount in mounts:
+        _require_outside(mount, mounts)
         cache = posixpath.normpath(mount.options.value("cache") or "")
         other = caches.setdefault(cache, mount) if "cache" in mount.options else mount
         if other is not mount:
@@ -119,3 +120,15 @@ def require_consistent(mounts: tuple[Mount, ...]) -> tuple[Mount, ...]:
                 hint="give each mount a --cache directory of its own",
             )
     return mounts
+
+
+def _require_outside(mount: Mount, mounts: tuple[Mount, ...]) -> None:
+    for flag in ("cache", "log-directory"):
+        path = posixpath.normpath(mount.options.value(flag) or "/")
+        for other in mounts:
+            if path == other.directory or is_below(path, other.directory):
+                raise AgentError(
+                    Problem.OPTION_CONFLICT,
+                    f"--{flag} {path} lies in the mount on {other.directory}",
+                    hint="name a directory on a disk of the node",
+                )

@@ -3,7 +3,7 @@ uninstall all go through it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
@@ -90,17 +90,19 @@ class Plan:
         return tuple(action for action in self.actions if action.kind is kind)
 
 
-def plan(wanted: Iterable[Wanted], observed: Observed) -> Plan:
+def plan(wanted: Iterable[Wanted], observed: Observed, *, keep: Collection[str] = ()) -> Plan:
     """What to do so that the node has exactly the wanted mounts; nothing if it has.
 
-    A mount that runs with the wanted command is never restarted, whatever else differs.
+    A mount that runs with the wanted command is never restarted, whatever else differs. ``keep``
+    are the ids of mounts that are wanted, but cannot be made as they are wanted now: what is there
+    of them stays.
     """
     wanted = tuple(wanted)
     ids = {want.mount.id for want in wanted}
     actions: list[Action] = []
     foreign: list[str] = []
     for placed in observed.placed.values():
-        if placed.id in ids:
+        if placed.id in ids or placed.id in keep:
             continue
         directory = placed.definition.directory
         if (placed.active or placed.starting) and observed.on(directory) is Presence.OTHER:

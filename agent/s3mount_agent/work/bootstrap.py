@@ -17,6 +17,7 @@ from s3mount_agent.doors.mount_s3 import Installed
 from s3mount_agent.doors.probe import Answer, Finding
 from s3mount_agent.model.configuration import Configuration
 from s3mount_agent.model.errors import AgentError, Problem
+from s3mount_agent.model.options import require_known_to
 from s3mount_agent.model.plan import plan
 from s3mount_agent.model.roles import OnFailure
 from s3mount_agent.work import directories, install, leftovers, reconcile, service
@@ -40,6 +41,9 @@ def check(configuration: Configuration) -> Context:
     node.require_root()
     context = gather(configuration)
     reconcile.require_possible(context)
+    version = install.version_to_be(configuration.install)
+    for mount in context.mounts:
+        require_known_to(version, mount.options)
     return context
 
 
@@ -117,9 +121,9 @@ def _install(context: Context, timeline: Timeline) -> tuple[Installed | None, Ag
 
 def _mount(context: Context, installed: Installed, timeline: Timeline) -> Failures:
     with timeline.step("mounts") as step:
-        wanted, failures = reconcile.want(context, installed)
         observed = observe(context.supervisor)
-        todo = plan(wanted, observed)
+        wanted, failures = reconcile.want(context, installed, observed)
+        todo = plan(wanted, observed, keep=failures)
         budget = _BUDGET_SECONDS[context.conduct.on_failure]
         start = reconcile.start_patiently(context.supervisor, budget=budget)
         failures.update(reconcile.carry_out(todo, wanted, observed, context, start=start))

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Collection
 
-from s3mount_agent.doors import config_file, held, journal, lock, mount_s3, systemd
+from s3mount_agent.doors import config_file, files, held, journal, lock, mount_s3, origin, systemd
 from s3mount_agent.doors.events import Events
 from s3mount_agent.model.configuration import Configuration
 from s3mount_agent.model.errors import AgentError, Problem
@@ -78,7 +79,7 @@ class Daemon:
         self._sights: tuple[Sight, ...] = ()
         self._troubles = Troubles()
         self._recorder = Recorder()
-        self._written = 0.0
+        self._written: tuple[int, int] | None = None
         self._due = 0.0
         # The bootstrap has just tried.
         self._install_due = time.monotonic() + _INSTALL_SECONDS
@@ -133,9 +134,11 @@ class Daemon:
         if installed is None:
             failures = dict.fromkeys((mount.id for mount in context.mounts), self._install_later())
         else:
-            wanted, failures = reconcile.want(context, installed)
+            observed = observe(context.supervisor)
+            wanted, failures = reconcile.want(context, installed, observed)
             down = held.load()
-            self._reconcile(tuple(each for each in wanted if each.mount.id not in down), context)
+            up = tuple(each for each in wanted if each.mount.id not in down)
+            self._reconcile(up, observed, context, keep=failures)
             directories.tidy(mount.directory for mount in context.mounts)
         failures = {**self._troubles.failures(), **failures}
         sights = remember(context, installed, failures, self.health.conditions())
@@ -165,21 +168,31 @@ class Daemon:
             elif state is State.OK and old is State.DEGRADED:
                 _tell(sight, Event.HEALED, f"{sight.row.path}: S3 can be used again")
 
-    def _reconcile(self, wanted: tuple[Wanted, ...], context: Context) -> None:
-        observed = observe(context.supervisor)
+    def _reconcile(
+        self,
+        wanted: tuple[Wanted, ...],
+        observed: Observed,
+        context: Context,
+        *,
+        keep: Collection[str],
+    ) -> None:
+        ids = {want.mount.id for want in wanted}
         self._look_after(observed, context)
-        self._troubles.keep_only({want.mount.id for want in wanted} | set(observed.placed))
+        self._troubles.keep_only(ids | set(observed.placed))
         for placed in observed.placed.values():
-            self._take_note(placed, context)
+            if placed.id in ids:
+                self._take_note(placed, context)
         # What has to wait is neither started, nor stopped, nor taken for unwanted.
         due = tuple(want for want in wanted if self._troubles.may_try(want.mount.id))
         visible = {
             mount_id: placed
             for mount_id, placed in observed.placed.items()
             if self._troubles.may_try(mount_id)
+            # Whatever failed, what is no longer wanted can go; only who uses it is waited for.
+            or (mount_id not in ids and not self._troubles.is_busy(mount_id))
         }
         seen = Observed(visible, observed.presence)
-        todo = plan(due, seen)
+        todo = plan(due, seen, keep=keep)
         start = context.supervisor.start_later
         told = self._troubles.failures()
         failures = reconcile.carry_out(todo, due, seen, context, start=start, told=told)
@@ -221,14 +234,11 @@ class Daemon:
 
     def _read_configuration(self) -> None:
         """A new configuration is a new chance for what had failed for good."""
-        try:
-            written = config_file.PATH.stat().st_mtime
-        except FileNotFoundError:
-            written = 0.0
+        written = (files.modified(config_file.PATH), files.modified(origin.PATH))
         if written != self._written:
             self.configuration = desired.in_force()
             self._troubles.clear()
-            if not self._written:
+            if self._written is None:
                 self._learn_verdicts()
             self._troubles.longest_pause = float(self.configuration.retry_at_most_every)
             self._written = written

@@ -102,7 +102,7 @@ def refresh() -> bool:
             return False
         seen = fetched.version
         configuration = _overridden(config_file.parse(fetched.text, origin.url), origin.overrides)
-        reconcile.require_divisible(gather(configuration))
+        reconcile.require_possible(gather(configuration))
     except AgentError as error:
         if error.problem is Problem.SOURCE_FAILED:
             seen = origin.version  # a version that was refused is looked at again afterwards

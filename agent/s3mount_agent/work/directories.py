@@ -69,6 +69,7 @@ def make(directory: str) -> None:
     """
     if mount_table.presence(directory) is not Presence.ABSENT:
         return  # to look at what is mounted might hang, and a dead mount seems not to exist
+    _require_free(directory)  # it may have changed since the configuration was accepted
     missing: list[Path] = []
     path = Path(directory)
     while not os.path.lexists(path):

@@ -19,11 +19,14 @@ _READY_SECONDS = 140.0
 _GONE_SECONDS = 80.0
 _PROBE_SECONDS = 5.0
 _POLL_SECONDS = 0.02
+_MOST_LAYERS = 16
 
 
 def clean(directory: str, pid: int) -> bool:
     """Takes away what a dead mount-s3 left on a directory; anything else stays."""
-    while mount_table.presence(directory) is Presence.MOUNTPOINT_S3:
+    for _ in range(_MOST_LAYERS):
+        if mount_table.presence(directory) is not Presence.MOUNTPOINT_S3:
+            break
         finding = probe.look(directory, timeout=_PROBE_SECONDS)
         if finding.answer is not Answer.DISCONNECTED:
             break

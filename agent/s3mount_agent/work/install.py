@@ -19,9 +19,11 @@ from s3mount_agent.doors import (
 from s3mount_agent.doors.mount_s3 import Installed
 from s3mount_agent.model.configuration import Install
 from s3mount_agent.model.errors import AgentError, Problem
+from s3mount_agent.model.flags import Version
 from s3mount_agent.work.retry import patiently
 
 _BUDGET_SECONDS = 600.0
+_NEWEST: Version = (999,)
 _DOWNLOADS = installation.STATE / "downloads"
 
 
@@ -50,6 +52,15 @@ def ensure_mount_s3(source: Install) -> tuple[Installed, bool]:
             hint="run `mount-s3 --version` on the node to see why",
         )
     return found, True
+
+
+def version_to_be(source: Install) -> Version:
+    """The version of mount-s3 that this node has, or would get."""
+    found = mount_s3.find()
+    if found:
+        return found.version
+    named = release.Release.chosen(source).version
+    return _NEWEST if named == "latest" else tuple(map(int, named.split(".")))
 
 
 def ensure_allow_other() -> bool:

@@ -52,13 +52,14 @@ def sum_up(sights: Iterable[Sight]) -> NodeState:
 
 
 def document(
-    node: Mapping[str, str], sights: tuple[Sight, ...], origin: Origin | None
+    node: Mapping[str, str], sights: tuple[Sight, ...], origin: Origin | None, at: str = ""
 ) -> dict[str, object]:
-    """What ``status --json`` prints; ``config`` is there where a source is followed."""
+    """What ``status --json`` prints: ``at`` is when the daemon last looked; ``config`` is there
+    where a source is followed."""
     shown: dict[str, object] = {
         "schema": 1,
         "state": sum_up(sights).value,
-        "node": dict(node),
+        "node": {**node, "at": at} if at else dict(node),
         "mounts": [sight.to_json() for sight in sights],
     }
     if origin is not None:

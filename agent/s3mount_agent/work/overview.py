@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from s3mount_agent.doors import held
 from s3mount_agent.model.roles import Mode
-from s3mount_agent.work import look, snapshot
+from s3mount_agent.work import look, service, snapshot
 from s3mount_agent.work.look import Sight
 from s3mount_agent.work.observe import observe
 from s3mount_agent.work.supervision import supervisor
@@ -17,11 +17,14 @@ from s3mount_agent.work.supervision import supervisor
 
 @dataclass(frozen=True)
 class Overview:
-    """The node's facts, its mounts, and how old the knowledge is that cannot be had live."""
+    """The node's facts, its mounts, how old the knowledge is that cannot be had live (``age`` in
+    words, ``at`` in UTC), and whether the agent's service runs."""
 
     node: Mapping[str, str]
     sights: tuple[Sight, ...]
     age: str
+    at: str
+    service_up: bool
 
 
 def take() -> Overview:
@@ -31,7 +34,7 @@ def take() -> Overview:
         return _from_configuration()
     mode = Mode(known.node.get("mode", Mode.SYSTEMD.value))
     sights = look.look(known.rows, observe(supervisor(mode)))
-    return Overview(known.node, sights, _age(known.at))
+    return Overview(known.node, sights, _age(known.at), known.at, service.is_up())
 
 
 def _from_configuration() -> Overview:
@@ -44,7 +47,8 @@ def _from_configuration() -> Overview:
     down = held.load()
     rows = [snapshot.fresh_row(mount, held=mount.id in down) for mount in context.mounts]
     sights = look.look(rows, observe(context.supervisor))
-    return Overview(context.describe(mount_s3.find()), sights, "just now, without the daemon")
+    told = context.describe(mount_s3.find())
+    return Overview(told, sights, "just now", snapshot.now(), service.is_up())
 
 
 def _age(at: str) -> str:

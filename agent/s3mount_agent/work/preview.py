@@ -5,12 +5,11 @@ from __future__ import annotations
 from s3mount_agent.doors import mount_s3
 from s3mount_agent.doors.mount_s3 import Installed
 from s3mount_agent.model.plan import Plan, plan
-from s3mount_agent.work import desired, reconcile
+from s3mount_agent.work import desired, install, reconcile
 from s3mount_agent.work.context import gather
 from s3mount_agent.work.observe import observe
 
-# A node that has none yet gets the newest, which has every option.
-_TO_BE_INSTALLED = Installed("/usr/bin/mount-s3", (1, 24, 0))
+_PROGRAM = "/usr/bin/mount-s3"
 
 
 def preview(url: str | None = None) -> Plan:
@@ -20,7 +19,10 @@ def preview(url: str | None = None) -> Plan:
     """
     configuration = desired.from_source(url, {}).configuration if url else desired.in_force()
     context = gather(configuration)
-    wanted, failures = reconcile.want(context, mount_s3.find() or _TO_BE_INSTALLED)
+    reconcile.require_possible(context)
+    to_be = Installed(_PROGRAM, install.version_to_be(configuration.install))
+    observed = observe(context.supervisor)
+    wanted, failures = reconcile.want(context, mount_s3.find() or to_be, observed)
     for error in failures.values():
         raise error
-    return plan(wanted, observe(context.supervisor))
+    return plan(wanted, observed)

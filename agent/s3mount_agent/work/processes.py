@@ -80,7 +80,9 @@ class Processes:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=log,
-                env=process.environment(dict(want.definition.environment)),
+                env=process.environment(
+                    {k: v for k, v in want.definition.environment if k not in os.environ}
+                ),
                 start_new_session=True,
                 cwd="/",
             )

@@ -31,7 +31,9 @@ _FAILED = {
 }
 
 
-def want(context: Context, installed: Installed) -> tuple[tuple[Wanted, ...], Failures]:
+def want(
+    context: Context, installed: Installed, observed: Observed
+) -> tuple[tuple[Wanted, ...], Failures]:
     """The node's mounts as they shall run on it, and those that this node cannot have, with why.
 
     Raises ``shares-impossible``.
@@ -61,11 +63,20 @@ def want(context: Context, installed: Installed) -> tuple[tuple[Wanted, ...], Fa
             mode=context.conduct.mode,
             read_only=mount.read_only,
             share=share.arguments,
-            memory_max=share.memory_max,
+            memory_max=_limit(share.memory_max, observed.placed.get(mount.id)),
             environment=tuple(sorted(configuration.environment.items())),
         )
         wanted.append(Wanted(mount, definition, context.supervisor.text(definition)))
     return tuple(wanted), failures
+
+
+def _limit(share: int | None, placed: Placed | None) -> int | None:
+    """The limit of a mount's cgroup. That of a process that runs is never lowered: it has fitted
+    its buffers into the old one and would be killed."""
+    if placed is None or not placed.active or share is None:
+        return share
+    old = placed.definition.memory_max
+    return None if old is None else max(share, old)
 
 
 def require_possible(context: Context) -> None:

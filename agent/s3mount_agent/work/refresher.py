@@ -20,7 +20,8 @@ class Refresher:
 
     def __init__(self) -> None:
         self._child: subprocess.Popen[bytes] | None = None
-        self._asked = False
+        # At once: after a boot nobody has asked yet.
+        self._asked = True
         self._every = 0.0
         self._due = 0.0
         self._killed_at = 0.0
@@ -41,7 +42,7 @@ class Refresher:
                     self._child.kill()
                 return
             self._child = None
-        if every != self._every:  # at first the bootstrap has just asked
+        if every != self._every:
             self._every = every
             self._due = clock + _jittered(every)
         if not self._asked and clock < self._due:

@@ -15,6 +15,13 @@ LOCK = installation.RUN / "daemon.lock"
 _END_SECONDS = 30.0
 
 
+def is_up() -> bool:
+    """Whether the service runs, or is about to."""
+    if systemd.runs():
+        return systemd.show([_UNIT])[_UNIT].active_state in _UP
+    return not LOCK.exists() or not os.access(LOCK, os.R_OK) or lock.holder(LOCK) is not None
+
+
 def ensure_running() -> bool:
     """Has the daemon run now and after every boot; returns whether it did not already.
 

@@ -23,7 +23,8 @@ class Step:
 class Timeline:
     """Prints each step as it ends and keeps its start and length, both in seconds.
 
-    ``changed`` is for the steps to set: a run that changed nothing keeps the record of one that did.
+    ``changed`` is for the steps to set: a run that changed nothing keeps the record of one that
+    did.
     """
 
     def __init__(self) -> None:

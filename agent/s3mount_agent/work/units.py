@@ -60,6 +60,11 @@ class Units:
 
     def write(self, wanted: Sequence[Wanted]) -> None:
         """Writes the units, and has systemd read and (in ``systemd`` mode) enable them."""
+        foreign = self.foreign()
+        for want in wanted:
+            if want.mount.id in foreign:
+                taken = foreign[want.mount.id]
+                raise AgentError(Problem.UNIT_FOREIGN, f"{taken} was not made by the agent")
         elsewhere = next(place for place in _PLACES if place != self._home)
         for want in wanted:
             files.write(self._home / want.mount.unit, want.text)
