@@ -156,7 +156,7 @@ def test_a_plan_shows_what_is_in_the_way(run: Run, node: Node) -> None:
 
 
 def test_a_changed_share_is_a_change_without_a_new_mount(run: Run, node: Node) -> None:
-    node.path.write_text(OLD + "memory_percent: 10\n")
+    node.path.write_text(OLD + "memory_percent: 80\n")
     code, out, _ = run("plan")
     assert code == Exit.PENDING
     assert out.count("  ~ ") == 3

@@ -38,8 +38,10 @@ def hold(
     try:
         _acquire(descriptor, path, timeout, on_wait)
         started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{purpose}, pid {os.getpid()}, since {started}\n".encode(), 0)
+        # A courtesy to those who wait: where there is no space for it, it is left out.
+        with contextlib.suppress(OSError):
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"{purpose}, pid {os.getpid()}, since {started}\n".encode(), 0)
         yield
         os.ftruncate(descriptor, 0)
     finally:

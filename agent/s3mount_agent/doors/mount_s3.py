@@ -60,6 +60,13 @@ _READINGS = (
     _reading(
         r"invalid AWS credentials", Problem.CREDENTIALS_MISSING, 0, "the profile cannot be used"
     ),
+    # S3's own words: ExpiredToken, InvalidToken, InvalidAccessKeyId.
+    _reading(
+        r"token has expired|token is malformed|does not exist in our records",
+        Problem.CREDENTIALS_MISSING,
+        math.inf,
+        "the credentials have expired or are not valid",
+    ),
     # A role that was just attached takes a while until S3 knows it.
     _reading(
         r"Forbidden|Access ?Denied", Problem.ACCESS_DENIED, 20, "S3 denies access to {bucket}"

@@ -103,10 +103,12 @@ class Units:
         """Unmounts before it stops the unit: while files are open neither happens.
 
         By force the process is killed: it would live on for those files, and unmount whatever is on
-        the directory by then.
+        the directory by then. So would one whose mount has been taken away.
         """
         unit, directory = _unit(placed.id), placed.definition.directory
-        if mount_table.presence(directory) is Presence.MOUNTPOINT_S3:
+        presence = mount_table.presence(directory)
+        force = force or presence is Presence.ABSENT
+        if presence is Presence.MOUNTPOINT_S3:
             # Nothing is lost with a mount whose process is gone.
             alive = placed.active or placed.starting
             _outside("unmount" if alive and not force else "detach", directory)

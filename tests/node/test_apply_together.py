@@ -1,0 +1,134 @@
+"""Several programs that want to change a node's mounts at once: one does, the others wait."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+
+from cluster.cluster import Cluster
+from node.article import mounted
+from node.conftest import NewNode
+from node.live_site import SEEN, Site, document, until
+
+pytestmark = pytest.mark.node
+
+KEPT, FIRST, SECOND, THIRD = "/mnt/kept", "/mnt/first", "/mnt/second", "/mnt/third"
+LOCK = "/run/s3mount-agent/lock"
+# As an agent that does not want to wait for minutes.
+IMPATIENT = """
+import sys
+sys.path.insert(0, "/opt/s3mount-agent/current/lib")
+from s3mount_agent.doors import lock
+from s3mount_agent.faces import cli
+def work():
+    with lock.hold("a test", timeout=0.2):
+        return 0
+sys.exit(cli.guarded(work))
+"""
+
+
+@pytest.fixture(scope="module", params=["head", "compute"])
+def site(cluster: Cluster, new_ready_module_node: NewNode, request: pytest.FixtureRequest) -> Site:
+    """A node of each role with one mount."""
+    site = Site(cluster, new_ready_module_node(request.param))
+    site.bootstrap(document(site.row(KEPT)))
+    return site
+
+
+def test_applies_at_once_end_as_one(site: Site) -> None:
+    site.set(document(site.row(KEPT)))
+    site.await_mounts(KEPT)
+    pids, mark = site.pids(), site.mark()
+    site.source.put(document(*(site.row(each) for each in (KEPT, FIRST, SECOND, THIRD))))
+    argv = ["s3mount-agent", "apply", "--now"]
+    running = [site.node.popen(argv) for _ in range(3)]
+    site.node.run(["systemctl", "reload", "s3mount-agent"])  # and the daemon, too
+    for each in running:
+        stdout, stderr = each.communicate(timeout=200)
+        assert (each.returncode, stderr) == (0, ""), stdout
+        assert "4 of 4 mounts are up" in stdout
+    site.await_mounts(KEPT, FIRST, SECOND, THIRD)
+    now = site.pids()
+    assert now[KEPT] == pids[KEPT]
+    events = [event for event in site.events(mark) if event[0] != "refresh"]
+    assert sorted(events) == [("start", each, "done") for each in (FIRST, SECOND, THIRD)]
+    started = site.node.run(
+        ["journalctl", "--no-pager", "-o", "json", "-u", site.unit(FIRST), "_PID=1"]
+    ).stdout
+    messages = [json.loads(line)["MESSAGE"] for line in started.splitlines()]
+    assert len([message for message in messages if message.startswith("Started ")]) == 1
+    assert site.agent("plan").stdout.startswith("Nothing to change")
+    assert site.node.read(f"{THIRD}/{SEEN}") == "seen\n"
+
+
+def test_who_has_to_wait_is_told_for_whom(site: Site, cluster: Cluster) -> None:
+    site.set(document(site.row(KEPT)))
+    site.await_mounts(KEPT)
+    pids, slow = site.pids(), "live-slow"
+    cluster.s3.create_bucket(slow)
+    cluster.s3.fault(slow, status=200, delay=4)  # its mount takes a while
+    site.source.put(
+        document(site.row(KEPT), {"bucket": slow, "directory": FIRST, "options": "--allow-other"})
+    )
+    with site.node.popen(["s3mount-agent", "apply", "--now"]) as first:
+        until(lambda: "apply, pid " in site.node.read(LOCK), first.communicate)
+        holder = site.node.read(LOCK).strip()
+        assert re.fullmatch(r"apply, pid \d+, since \d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", holder)
+        gave_up = site.node.run(["python3", "-I", "-c", IMPATIENT], check=False)
+        assert gave_up.returncode == 1
+        assert gave_up.stderr.splitlines() == [
+            f"s3mount-agent: error [locked]: another program changes the mounts: {holder}",
+            f"  cause: {LOCK} is locked",
+            "  hint: wait for it to end, then run again",
+        ]
+        with site.node.popen(["s3mount-agent", "apply"]) as second:
+            assert second.stdout is not None
+            lines = iter(second.stdout.readline, "")
+            told = next((line for line in lines if "waiting" in line), "")
+            assert told.strip() == f"waiting for another program to end: {holder}"
+            cluster.s3.heal(slow)
+            for each in (first, second):
+                stdout, stderr = each.communicate(timeout=200)
+                assert (each.returncode, stderr) == (0, ""), stdout
+    site.await_mounts(KEPT, FIRST)
+    assert site.pids()[KEPT] == pids[KEPT]
+    assert site.node.read(LOCK) == ""
+
+
+def test_the_lock_of_a_killed_apply_is_free(site: Site, cluster: Cluster) -> None:
+    site.set(document(site.row(KEPT)))
+    site.await_mounts(KEPT)
+    slow = "live-slower"
+    cluster.s3.create_bucket(slow)
+    cluster.s3.fault(slow, status=200, delay=4)
+    site.source.put(
+        document(site.row(KEPT), {"bucket": slow, "directory": SECOND, "options": "--allow-other"})
+    )
+    with site.node.popen(["s3mount-agent", "apply", "--now"]) as killed:
+        until(lambda: "apply, pid " in site.node.read(LOCK), lambda: site.node.read(LOCK))
+        killed.kill()
+    cluster.s3.heal(slow)
+    site.agent("apply")
+    site.await_mounts(KEPT, SECOND)
+
+
+def test_apply_waits_for_a_mount_that_the_daemon_has_begun_to_start(
+    site: Site, cluster: Cluster
+) -> None:
+    site.set(document(site.row(KEPT)))
+    site.await_mounts(KEPT)
+    slow = "live-slowest"
+    cluster.s3.create_bucket(slow)
+    cluster.s3.fault(slow, status=200, delay=4)
+    row = {"bucket": slow, "directory": THIRD, "options": "--allow-other"}
+    site.edit(document(site.row(KEPT), row))
+    until(lambda: site.mount(THIRD).get("state") == "starting", lambda: site.mount(THIRD))
+    answer = site.agent("apply")
+    cluster.s3.heal(slow)
+    assert THIRD in mounted(site.node), answer.stdout  # it is there when apply says so
+    assert f"{THIRD} <- s3://{slow}  mounted rw" in answer.stdout
+    pids = site.pids()
+    site.await_mounts(KEPT, THIRD)
+    assert site.pids() == pids
