@@ -109,8 +109,7 @@ class Subject:
         """Boots, and checks that the node is what its configuration says: the old or the new."""
         self.site.node.boot()
         in_force = self.site.node.read(CONFIG)
-        if in_force == old.text:
-            self.require(old)
+        if in_force == old.text:  # the daemon asks the source as it starts, and so may we
             self.site.set(new.text)
         self.require(new)
 

@@ -107,7 +107,7 @@ class Number:
 
 @dataclass(frozen=True)
 class Duration:
-    """A time such as 90s, 5m or 2h, in seconds."""
+    """A time such as 90s, 5m, 2h or 1d, in seconds."""
 
     least: int
     most: int
@@ -115,10 +115,10 @@ class Duration:
     def read(self, node: Node, source: Source) -> int:
         """The seconds."""
         match = isinstance(node, Scalar) and re.fullmatch(
-            r"(\d{1,7})\s*([smh]?)", node.text, re.ASCII
+            r"(\d{1,7})\s*([smhd]?)", node.text, re.ASCII
         )
         if match:
-            seconds = int(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
+            seconds = int(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]]
             if self.least <= seconds <= self.most:
                 return seconds
         source.refuse(
@@ -128,7 +128,7 @@ class Duration:
 
     def schema(self) -> dict[str, Any]:
         """Seconds, or a number with its unit."""
-        return {"type": ["string", "integer"], "pattern": r"^\d{1,7}\s*[smh]?$", "minimum": 0}
+        return {"type": ["string", "integer"], "pattern": r"^\d{1,7}\s*[smhd]?$", "minimum": 0}
 
 
 @dataclass(frozen=True)

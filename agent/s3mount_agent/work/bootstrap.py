@@ -127,6 +127,7 @@ def _mount(context: Context, installed: Installed, timeline: Timeline) -> Failur
         budget = _BUDGET_SECONDS[context.conduct.on_failure]
         start = reconcile.start_patiently(context.supervisor, budget=budget)
         failures.update(reconcile.carry_out(todo, wanted, observed, context, start=start))
+        failures.update(reconcile.await_started(todo, wanted, observed, start=start))
         directories.tidy(mount.directory for mount in context.mounts)
         done = [f"{action.kind.value} {action.directory}" for action in todo.actions]
         step.result = ", ".join(done) or "nothing to change"

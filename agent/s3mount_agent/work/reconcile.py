@@ -148,6 +148,24 @@ def carry_out(
     return {**failures, **started}
 
 
+def await_started(
+    todo: Plan,
+    wanted: Sequence[Wanted],
+    observed: Observed,
+    *,
+    start: Callable[[Wanted], None],
+) -> Failures:
+    """Waits for mounts that somebody else has begun to start, such as the daemon."""
+    planned = {action.id for action in todo.actions}
+    by_id = {each.mount.id: each for each in wanted}
+    begun = [
+        Action(Kind.START, each.id, each.definition.directory, each.definition.bucket, "")
+        for each in observed.placed.values()
+        if each.starting and each.id in by_id and each.id not in planned
+    ]
+    return _each(begun, lambda action: start(by_id[action.id]))
+
+
 def _stop(placed: Placed, context: Context) -> None:
     """Takes one mount down, by the policy for those in use."""
     policy = context.busy_policy(placed.definition.directory)
