@@ -30,7 +30,9 @@ class Belongings:
     fuse_conf_made: bool = False
 
     def with_directory(self, directory: str) -> Belongings:
-        """The same with one more directory."""
+        """The same with one more directory, once."""
+        if directory in self.directories:
+            return self
         return dataclasses.replace(self, directories=(*self.directories, directory))
 
     def without_directory(self, directory: str) -> Belongings:
