@@ -53,7 +53,7 @@ def test_an_edit_adds_changes_and_removes_in_time_by_itself(site: Site) -> None:
     now = site.pids()
     assert now[KEPT] == pids[KEPT]
     assert now[CHANGED] != pids[CHANGED]
-    assert writable(site, CHANGED)
+    until(lambda: writable(site, CHANGED))
     assert site.node.read(f"{NEW}/{SEEN}") == "seen\n"
     site.require_gone(OLD, old_file)
     assert not site.node.exists("/mnt/old")  # the agent made that one, too
