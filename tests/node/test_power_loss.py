@@ -196,6 +196,7 @@ def test_power_lost_before_any_step_of_apply_leaves_a_node_that_converges(
     assert outcome.wrong == []
     # What there is to do at the least: a configuration, a mount less, one more, and another one.
     told = "\n".join(outcome.steps)
-    for part in ("config.yaml", "unit-hook unmount", "systemctl stop", "systemctl start", "daemon-reload",
+    for part in ("config.yaml", "unit-hook unmount", "systemctl stop", "systemctl start",
+                 "daemon-reload",
                  "os.rmdir /mnt/", "os.mkdir /mnt/", "made.json", "mountpoint-s3-"):  # fmt: skip
         assert part in told
