@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from s3mount_agent.doors import config_file as config
-from s3mount_agent.doors import environment, files, node
+from s3mount_agent.doors import environment, files, lock, node
 from s3mount_agent.faces.arguments import Parser
 from s3mount_agent.faces.telling import tell
 from s3mount_agent.model.errors import Exit, Problem
+
+_LOCK_SECONDS = 300.0
 
 
 def main(arguments: list[str]) -> int:
@@ -28,7 +30,9 @@ def main(arguments: list[str]) -> int:
     from s3mount_agent.work import bootstrap, desired
 
     if options.now:
-        desired.refresh()
+        # The daemon's own look at the source must not come in between.
+        with lock.hold("apply --now", timeout=_LOCK_SECONDS):
+            desired.refresh()
     configuration = desired.in_force()
     bootstrap.check(configuration)
     text = files.read(config.PATH) or ""
