@@ -41,7 +41,7 @@ FOREVER = math.inf
             Problem.ACCESS_DENIED,
             20,
         ),
-        ("Forbidden: The provided token has expired.", Problem.ACCESS_DENIED, 20),
+        ("Forbidden: The provided token has expired.", Problem.CREDENTIALS_MISSING, FOREVER),
         (
             "Forbidden: The request signature does not match",
             Problem.ACCESS_DENIED,

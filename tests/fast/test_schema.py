@@ -120,7 +120,7 @@ def test_an_editor_does_not_complain_of_what_is_good(text: str) -> None:
         "mounts: [{bucket: my-bucket, directory: /x/y, weight: 0}]",
         "mounts: [{bucket: my-bucket, directory: /x/y, cache: true}]",
         "mounts: []\nmemory_percent: 91",
-        "mounts: []\nrefresh: 5d",
+        "mounts: []\nrefresh: 5w",
         "mounts: []\nenvironment: {LD_PRELOAD: x}",
         "mounts: []\ninstall: {fingerprints: [AB]}",
         "mounts: []\nmetrics: {prometheus: /etc/cron.d/x.prom}",

@@ -21,6 +21,7 @@ class Events:
     def __init__(self) -> None:
         self.stopping = False
         self._reload = False
+        self._table = True
         self._receiver, sender = socket.socketpair()
         for end in (self._receiver, sender):
             end.settimeout(0)
@@ -40,7 +41,7 @@ class Events:
         self, seconds: float, pids: Iterable[int] = (), descriptors: Collection[int] = ()
     ) -> bool:
         """Returns after ``seconds``, or when something happens, a process ends or a descriptor is
-        readable; False if it was the time or a descriptor."""
+        readable; False if it was the time, a descriptor or the mount table alone."""
         if self.stopping or self._reload:
             return True
         with contextlib.ExitStack() as stack:
@@ -53,8 +54,14 @@ class Events:
             for descriptor, _ in happened:
                 if descriptor == self._receiver.fileno():
                     self._receiver.recv(4096)
-        quiet = set(descriptors)
+        quiet = {*descriptors, self._mounts.fileno()}
+        self._table |= any(descriptor == self._mounts.fileno() for descriptor, _ in happened)
         return any(descriptor not in quiet for descriptor, _ in happened)
+
+    def take_table_change(self) -> bool:
+        """Whether anything was mounted or unmounted since the last time."""
+        changed, self._table = self._table, False
+        return changed
 
     def take_reload(self) -> bool:
         """Whether a reload was asked for since the last time."""

@@ -115,6 +115,12 @@ _READINGS = (
         "mount-s3 refuses its arguments",
     ),
     _reading(
+        r"internal server error|Unknown response error",
+        Problem.S3_ERRORS,
+        math.inf,
+        "S3 answers with errors for {bucket}",
+    ),
+    _reading(
         r"dns|socket|connection|unreachable|timed? ?out|Client error|CRT error",
         Problem.S3_UNREACHABLE,
         math.inf,

@@ -11,7 +11,7 @@ from s3mount_agent.doors import process
 
 ETC = Path("/etc/systemd/system")
 RUN = Path("/run/systemd/system")
-_PROPERTIES = "Id,LoadState,ActiveState,MainPID,UnitFileState,NeedDaemonReload,InvocationID"
+_PROPERTIES = "Id,ActiveState,MainPID,UnitFileState,NeedDaemonReload,InvocationID,Job,NRestarts"
 _QUICK_SECONDS = 30.0
 
 
@@ -24,6 +24,8 @@ class UnitFacts:
     file_state: str = ""
     needs_reload: bool = False
     invocation: str = ""
+    has_job: bool = False
+    restarts: int = 0
 
 
 def runs() -> bool:
@@ -48,6 +50,8 @@ def show(units: Sequence[str]) -> dict[str, UnitFacts]:
                 file_state=fields["UnitFileState"],
                 needs_reload=fields["NeedDaemonReload"] == "yes",
                 invocation=fields["InvocationID"],
+                restarts=int(fields.get("NRestarts") or 0),
+                has_job=bool(int(fields.get("Job") or 0)),
             )
     return {unit: facts.get(unit, UnitFacts()) for unit in units}
 

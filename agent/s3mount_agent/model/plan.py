@@ -30,7 +30,8 @@ class Placed:
     """A mount that the agent put on the node, as it stands there now.
 
     ``active``: it is up, its process ``pid`` alive and past its start; ``starting``: on its way;
-    ``settled``: systemd knows the text as it is on disk and will start it at boot if it should.
+    ``settled``: systemd knows the text as it is on disk and will start it at boot if it should;
+    ``restarts``: how often systemd has restarted it by itself since somebody started it.
     """
 
     id: str
@@ -40,6 +41,7 @@ class Placed:
     starting: bool = False
     pid: int | None = None
     settled: bool = True
+    restarts: int = 0
 
 
 @dataclass(frozen=True)

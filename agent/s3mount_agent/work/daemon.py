@@ -10,7 +10,17 @@ import math
 import time
 from collections.abc import Collection
 
-from s3mount_agent.doors import config_file, files, held, journal, lock, mount_s3, origin, systemd
+from s3mount_agent.doors import (
+    config_file,
+    files,
+    held,
+    journal,
+    lock,
+    mount_s3,
+    mount_table,
+    origin,
+    systemd,
+)
 from s3mount_agent.doors.events import Events
 from s3mount_agent.model.configuration import Configuration
 from s3mount_agent.model.errors import AgentError, Problem
@@ -54,7 +64,7 @@ def _work(events: Events, daemon: Daemon, refresher: Refresher) -> None:
     ready = False
     happened = True
     while not events.stopping:
-        if happened or daemon.is_due():
+        if happened or daemon.is_due(table_changed=events.take_table_change()):
             daemon.cycle()
             if not ready and (daemon.settled or time.monotonic() - began > _READY_SECONDS):
                 ready = True
@@ -79,6 +89,8 @@ class Daemon:
         self._sights: tuple[Sight, ...] = ()
         self._troubles = Troubles()
         self._recorder = Recorder()
+        self._restarts: dict[str, int] = {}
+        self._table: dict[str, mount_table.Entry] = {}
         self._written: tuple[int, int] | None = None
         self._due = 0.0
         # The bootstrap has just tried.
@@ -89,9 +101,17 @@ class Daemon:
         """The processes whose end is an event."""
         return [sight.pid for sight in self._sights if sight.pid]
 
-    def is_due(self) -> bool:
-        """Whether to look again though nothing happened; takes in what probes have found."""
-        return self.health.work(self.configuration) or time.monotonic() >= self._due
+    def is_due(self, *, table_changed: bool) -> bool:
+        """Whether to look again though nothing happened to a process; takes in what probes have
+        found. Other people's mounts, of which there may be many, are no reason."""
+        if self.health.work(self.configuration) or time.monotonic() >= self._due:
+            return True
+        if not table_changed:
+            return False
+        table = mount_table.read()
+        return any(
+            table.get(sight.row.path) != self._table.get(sight.row.path) for sight in self._sights
+        )
 
     def pause(self) -> float:
         """How many seconds may pass until then."""
@@ -99,6 +119,8 @@ class Daemon:
 
     def cycle(self) -> None:
         """Starts what is down and may be tried, ends what hangs, and saves what is seen."""
+        # As it was before: what changes from now on is news.
+        self._table = mount_table.read()
         try:
             # Not waited for: while another command works, SIGTERM must still be heard.
             with lock.hold("daemon", timeout=0):
@@ -224,7 +246,10 @@ class Daemon:
         if placed.starting or self._troubles.is_busy(placed.id):
             return
         if placed.active:
-            if self._troubles.over(placed.id):
+            # In systemd mode systemd may have been quicker than we.
+            known = self._restarts.get(placed.id, placed.restarts)
+            self._restarts[placed.id] = placed.restarts
+            if self._troubles.over(placed.id) or placed.restarts > known:
                 told = f"{placed.definition.directory} is mounted again"
                 _tell_placed(placed, Event.RECOVERED, told)
             return

@@ -110,7 +110,12 @@ def refresh() -> bool:
         return False
     version = fetched.version
     new = dataclasses.replace(origin, version=version, seen=version, problem=None)
-    changed = files.write(config_file.PATH, fetched.text)
+    try:
+        changed = files.write(config_file.PATH, fetched.text)
+    except AgentError as error:
+        # Not its fault: it is fetched again next time.
+        _note(dataclasses.replace(origin, problem=error.message), origin, error)
+        return False
     origins.save(new)
     journal.event(Event.REFRESHED, f"version {new.shown} of {origin.url} is in force")
     return changed

@@ -21,7 +21,7 @@ from s3mount_agent.model.plan import Placed
 from s3mount_agent.model.states import Failure
 
 # How long a look may take before its silence is worth a second look.
-_QUIET_SECONDS = 5.0
+_QUIET_SECONDS = 1.0
 # What S3 may take: mount-s3 tries ten times, and gives up after about a minute.
 _S3_SECONDS = 150.0
 _DEEP_AT_ONCE = 4
@@ -37,24 +37,37 @@ class _Mount:
     deep_due: float = 0.0
 
 
+@dataclass(frozen=True)
+class _Look:
+    """A probe under way, and the processes whose directories it looks at: what it finds is of
+    them, not of those that may have come after them."""
+
+    probe: Probe
+    pids: Mapping[str, int | None]
+
+    def means(self, mount: _Mount) -> bool:
+        """Whether a mount is still the one that it looks at."""
+        return self.pids.get(mount.placed.definition.directory, -1) == mount.placed.pid
+
+
 class Health:
     """The health of a node's mounts by id, and when to look again."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._mounts: dict[str, _Mount] = {}
-        self._probes: list[Probe] = []
+        self._looks: list[_Look] = []
         self._look_due = 0.0
 
     def work(self, configuration: Configuration) -> bool:
         """Takes in what probes have found and starts those that are due; returns whether a mount
         may have to be judged anew."""
         before = {key: _verdict(mount.condition) for key, mount in self._mounts.items()}
-        for probe in self._probes:
-            probe.collect()
-            self._take(probe, configuration)
+        for look in self._looks:
+            look.probe.collect()
+            self._take(look, configuration)
         self._confirm_silences(configuration.hung_after)
-        self._probes = [probe for probe in self._probes if probe.at is not None]
+        self._looks = [look for look in self._looks if look.probe.at is not None]
         self._start_due(configuration)
         return before != {key: _verdict(mount.condition) for key, mount in self._mounts.items()}
 
@@ -80,54 +93,69 @@ class Health:
     @property
     def descriptors(self) -> list[int]:
         """What becomes readable when a probe has found something."""
-        return [probe.descriptor for probe in self._probes if probe.at is not None]
+        return [look.probe.descriptor for look in self._looks if look.probe.at is not None]
 
     def pause(self) -> float:
         """Seconds until there is something to do that no descriptor tells."""
         now = self._clock()
-        if self._probes:
+        if self._looks:
             return 1.0
         due = [self._look_due, *(mount.deep_due for mount in self._mounts.values())]
         return max(0.1, min(due) - now) if self._mounts else 3600.0
 
     def _start_due(self, configuration: Configuration) -> None:
+        """At most one look of each kind is under way for a mount: one that waits for S3 must not
+        keep us from seeing that mount-s3 hangs."""
         now = self._clock()
-        busy = {directory for probe in self._probes for directory in probe.directories}
-        free = [m for m in self._mounts.values() if m.placed.definition.directory not in busy]
-        deep = sum(probe.deep for probe in self._probes)
-        for mount in sorted(free, key=lambda mount: mount.deep_due):
-            if mount.deep_due <= now and deep < _DEEP_AT_ONCE:
-                self._probes.append(Probe([mount.placed.definition.directory], deep=True))
-                deep += 1
-                free.remove(mount)
+        free = self._free(deep=True)
+        deep = sum(look.probe.deep for look in self._looks)
+        due = [mount for mount in free if mount.deep_due <= now]
+        for mount in sorted(due, key=lambda mount: mount.deep_due)[: max(0, _DEEP_AT_ONCE - deep)]:
+            self._look([mount], deep=True)
         if self._look_due <= now:
             self._look_due = now + _jittered(configuration.look_every)
-            if free:
-                directories = [mount.placed.definition.directory for mount in free]
-                self._probes.append(Probe(directories))
+            self._look(self._free(deep=False), deep=False)
 
-    def _take(self, probe: Probe, configuration: Configuration) -> None:
+    def _free(self, *, deep: bool) -> list[_Mount]:
+        """The mounts at which nobody is looking in this way."""
+        probes = [look.probe for look in self._looks if look.probe.deep is deep]
+        busy = {directory for probe in probes for directory in probe.directories}
+        mounts = self._mounts.values()
+        return [mount for mount in mounts if mount.placed.definition.directory not in busy]
+
+    def _look(self, mounts: list[_Mount], *, deep: bool) -> None:
+        pids = {mount.placed.definition.directory: mount.placed.pid for mount in mounts}
+        if pids:
+            self._looks.append(_Look(Probe(list(pids), deep=deep), pids))
+
+    def _take(self, look: _Look, configuration: Configuration) -> None:
         """Learns from what a probe has found so far, and notes where it waits for an answer."""
-        now = self._clock()
-        by_directory = {m.placed.definition.directory: m for m in self._mounts.values()}
+        now, probe = self._clock(), look.probe
+        meant = {
+            mount.placed.definition.directory: mount
+            for mount in self._mounts.values()
+            if look.means(mount)
+        }
         for directory in probe.directories:
-            mount = by_directory.get(directory)
+            mount = meant.get(directory)
             finding = probe.findings.pop(directory, None)
             if mount is not None and finding is not None:
                 mount.silence = None
                 mount.condition = self._condition(mount, finding, configuration, deep=probe.deep)
-        waiting = by_directory.get(probe.at or "")
         if probe.at is None or now - probe.since < _QUIET_SECONDS:
             return
+        waiting = meant.get(probe.at)
         if waiting is None:
             probe.abandon()  # the mount has gone, or is another one by now
         elif probe.deep:
             self._take_slow_s3(probe, waiting, configuration)
         elif waiting.silence is None:
             spent = process.processor_seconds(waiting.placed.pid or 0)
-            waiting.silence = Silence(probe.since, now, spent)
+            waiting.silence = Silence(probe.since, probe.since, spent)
             # One mount must not keep the others from being looked at.
-            self._look_due = now if len(probe.directories) > 1 else self._look_due
+            if probe.at != probe.directories[-1]:
+                probe.stop_here()
+                self._look_due = now
 
     def _take_slow_s3(self, probe: Probe, mount: _Mount, configuration: Configuration) -> None:
         if self._clock() - probe.since > _S3_SECONDS:
@@ -177,4 +205,4 @@ def _why(placed: Placed, finding: Finding) -> Failure:
 
 def _jittered(every: float) -> float:
     """Mounts and nodes that started together must not ask together."""
-    return random.uniform(0.8 * every, 1.2 * every)  # noqa: S311
+    return random.uniform(0.8 * every, every)  # noqa: S311

@@ -70,6 +70,7 @@ def document(
 
 def _see(row: Row, observed: Observed) -> Sight:
     placed = observed.placed.get(row.id)
+    same = placed is not None and placed.pid == row.pid
     judgement = judge(
         Facts(
             presence=observed.on(row.path),
@@ -77,8 +78,8 @@ def _see(row: Row, observed: Observed) -> Sight:
             starting=placed is not None and placed.starting,
             held=row.held,
             failure=row.failure,
-            hung=row.hung,
-            s3=row.s3,
+            hung=row.hung and same,
+            s3=row.s3 if same else None,
         )
     )
     if judgement.state is not row.state:

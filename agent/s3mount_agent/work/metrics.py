@@ -5,6 +5,7 @@ Everything is made of what the daemon sees anyway; nothing is measured for this 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Callable, Mapping
@@ -70,10 +71,8 @@ class Recorder:
         self._due = now + _EVERY_SECONDS
         figures = [(s, self._figures(s, conditions.get(s.row.id, Condition()))) for s in sights]
         if wanted.prometheus:
-            try:
+            with contextlib.suppress(AgentError):
                 files.write(Path(wanted.prometheus), prometheus(figures))
-            except AgentError:
-                self._due = now + 10 * _EVERY_SECONDS
         if wanted.cloudwatch:
             for sight, values in figures:
                 journal.record(embedded(sight, values, wanted.namespace, time.time()))

@@ -19,10 +19,12 @@ def preview(url: str | None = None) -> Plan:
     """
     configuration = desired.from_source(url, {}).configuration if url else desired.in_force()
     context = gather(configuration)
-    reconcile.require_possible(context)
     to_be = Installed(_PROGRAM, install.version_to_be(configuration.install))
     observed = observe(context.supervisor)
     wanted, failures = reconcile.want(context, mount_s3.find() or to_be, observed)
     for error in failures.values():
         raise error
-    return plan(wanted, observed)
+    todo = plan(wanted, observed)
+    # What is in the way of a mount is shown with all the rest.
+    reconcile.require_possible(context, but=todo.foreign)
+    return todo

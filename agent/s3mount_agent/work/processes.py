@@ -102,7 +102,9 @@ class Processes:
     def stop(self, placed: Placed, *, force: bool = False) -> None:
         """Unmounts and waits for the process to end; while files are open neither happens."""
         directory = placed.definition.directory
-        if mount_table.presence(directory) is Presence.MOUNTPOINT_S3:
+        presence = mount_table.presence(directory)
+        force = force or presence is Presence.ABSENT
+        if presence is Presence.MOUNTPOINT_S3:
             if force or placed.pid is None:
                 hooks.detach(directory, 0)
             else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from s3mount_agent.doors import journal, machine, mount_table
@@ -79,8 +79,9 @@ def _limit(share: int | None, placed: Placed | None) -> int | None:
     return None if old is None else max(share, old)
 
 
-def require_possible(context: Context) -> None:
-    """Refuses mounts that this node has no room for, before anything is changed."""
+def require_possible(context: Context, *, but: Collection[str] = ()) -> None:
+    """Refuses mounts that this node has no room for, before anything is changed; ``but`` are
+    directories that are not looked at."""
     require_divisible(context)
     own = {placed.definition.directory for placed in context.supervisor.placed().values()}
     foreign = context.supervisor.foreign()
@@ -88,7 +89,8 @@ def require_possible(context: Context) -> None:
     for mount in context.mounts:
         if mount.id in foreign:
             raise AgentError(Problem.UNIT_FOREIGN, f"{foreign[mount.id]} was not made by the agent")
-        directories.require_usable(mount.directory, table, own=mount.directory in own)
+        if mount.directory not in but:
+            directories.require_usable(mount.directory, table, own=mount.directory in own)
 
 
 def require_divisible(context: Context) -> None:

@@ -46,7 +46,13 @@ def remember(
         )
         if conditions is not None:
             condition = conditions.get(mount.id, Condition())
-            rows[-1] = dataclasses.replace(rows[-1], hung=condition.hung, s3=condition.s3)
+            placed = observed.placed.get(mount.id)
+            rows[-1] = dataclasses.replace(
+                rows[-1],
+                hung=condition.hung,
+                s3=condition.s3,
+                pid=placed.pid if placed else None,
+            )
     wanted = {mount.id for mount in context.mounts}
     leaving = [each for each in observed.placed.values() if each.id not in wanted]
     rows += map(snapshot.leaving_row, leaving)

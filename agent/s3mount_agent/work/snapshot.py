@@ -38,6 +38,8 @@ class Row:
     failure: Failure | None = None
     hung: bool = False
     s3: Failure | None = None
+    pid: int | None = None
+    """The process of which ``hung`` and ``s3`` tell."""
 
 
 @dataclass(frozen=True)

@@ -59,23 +59,26 @@ class Units:
         }
 
     def write(self, wanted: Sequence[Wanted]) -> None:
-        """Writes the units, and has systemd read and (in ``systemd`` mode) enable them."""
+        """Writes the units, and has systemd read and (in ``systemd`` mode) enable them, as far as
+        that is new: systemd reads nothing while there is no space in /run."""
         foreign = self.foreign()
         for want in wanted:
             if want.mount.id in foreign:
                 taken = foreign[want.mount.id]
                 raise AgentError(Problem.UNIT_FOREIGN, f"{taken} was not made by the agent")
         elsewhere = next(place for place in _PLACES if place != self._home)
-        for want in wanted:
-            files.write(self._home / want.mount.unit, want.text)
+        changed = [files.write(self._home / want.mount.unit, want.text) for want in wanted]
         moved = [want.mount.unit for want in wanted if (elsewhere / want.mount.unit).exists()]
         if moved and elsewhere == systemd.ETC:
             systemd.disable(moved)
         for unit in moved:
             files.remove(elsewhere / unit)
-        systemd.reload()
-        if self._mode is Mode.SYSTEMD:
-            systemd.enable(want.mount.unit for want in wanted)
+        facts = systemd.show([want.mount.unit for want in wanted])
+        if moved or any(changed) or any(each.needs_reload for each in facts.values()):
+            systemd.reload()
+        new = [unit for unit, each in facts.items() if each.file_state != "enabled"]
+        if new and self._mode is Mode.SYSTEMD:
+            systemd.enable(new)
 
     def start(self, want: Wanted) -> None:
         """``systemctl start``, which returns when the unit's "ready" hook has seen the mount."""
@@ -143,8 +146,9 @@ class Units:
             definition=definition,
             text=text,
             active=facts.active_state == "active",
-            starting=facts.active_state in ("activating", "reloading"),
+            starting=_is_on_its_way(facts, definition.mode),
             pid=facts.main_pid or None,
+            restarts=facts.restarts,
             settled=(
                 path.parent == self._home
                 and not facts.needs_reload
@@ -157,6 +161,15 @@ class Units:
 
         words = systemd.errors_of(unit, systemd.show([unit])[unit].invocation)
         return mount_s3.explain(words, bucket=definition.bucket, directory=definition.directory)
+
+
+def _is_on_its_way(facts: systemd.UnitFacts, mode: Mode) -> bool:
+    """Whether a unit will be up without us. One that ends is started again by systemd in its own
+    time: started by us meanwhile, it would never come to its limit of attempts."""
+    if facts.active_state in ("activating", "reloading"):
+        return True
+    ends = facts.active_state == "deactivating" and mode is Mode.SYSTEMD
+    return ends or (facts.has_job and facts.active_state != "active")
 
 
 def _unit_files() -> Iterator[tuple[Path, str]]:
