@@ -1,0 +1,89 @@
+"""What users of a node see while something happens to one of its mounts, and what is left after."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from node.article import mounted, pids, status
+from node.live_site import SEEN, until
+
+if TYPE_CHECKING:
+    from cluster.node import Node
+
+# Opens, reads and lists again and again until its input ends; then it tells what it has seen.
+_READER = """
+import json, os, select, sys, time
+paths, count, errors = sys.argv[1:], 0, []
+print("reading", flush=True)
+while not select.select([0], [], [], 0.02)[0]:
+    for path in paths:
+        began = time.time()
+        try:
+            with open(path) as file:
+                file.read()
+            os.listdir(os.path.dirname(path))
+            count += 1
+        except OSError as error:
+            errors.append(f"{path} at {began:.3f}: {error}")
+print(json.dumps({"count": count, "errors": errors}))
+"""
+
+
+@contextlib.contextmanager
+def undisturbed(node: Node, *directories: str, name: str = SEEN) -> Iterator[None]:
+    """An ordinary user reads these mounts all the while, and must see no error at all."""
+    paths = [f"{directory}/{name}" for directory in directories]
+    command = node.popen(["python3", "-c", _READER, *paths], user="ubuntu", stdin=subprocess.PIPE)
+    with command:
+        try:
+            assert command.stdout is not None
+            assert command.stdin is not None
+            assert command.stdout.readline() == "reading\n"
+            yield
+            command.stdin.close()
+            seen = json.loads(command.stdout.readline())
+        finally:
+            command.kill()
+    assert seen["errors"] == []
+    assert seen["count"] >= len(paths), "the reader was kept waiting"
+
+
+def states_until(node: Node, directory: str, last: str, *, first: str = "") -> list[str]:
+    """The states of a mount as `status` tells them one after the other, up to ``last``; it begins
+    to count only with ``first``, if there is one."""
+    seen: list[str] = []
+
+    def arrived() -> bool:
+        mounts = {mount["path"]: mount for mount in status(node)["mounts"]}
+        state = mounts[directory]["state"]
+        if (seen or not first or state == first) and seen[-1:] != [state]:
+            seen.append(state)
+        return seen[-1:] == [last] and (not first or len(seen) > 1 or first == last)
+
+    until(arrived, lambda: (seen, status(node)["mounts"]))
+    return seen
+
+
+def require_tidy(node: Node, *directories: str) -> None:
+    """These are the mounts, one process each and nothing else: no stopped or dead process, no
+    second mount on the same directory, no probe that hangs."""
+
+    def tidy() -> bool:
+        running = node.run(["pgrep", "-x", "mount-s3"], check=False).stdout.split()
+        lines = node.run(["cat", "/proc/self/mountinfo"]).stdout.splitlines()
+        points = [line.split()[4] for line in lines if " mountpoint-s3 " in line]
+        daemon = node.run(
+            ["systemctl", "show", "--property=ControlGroup", "--value", "s3mount-agent"]
+        ).stdout.strip()
+        group = node.run(["cat", f"/sys/fs/cgroup{daemon}/cgroup.procs"]).stdout.split()
+        return (
+            sorted(map(int, running)) == sorted(pids(node).values())
+            and sorted(points) == sorted(directories) == sorted(mounted(node))
+            and len(group) == 1
+        )
+
+    until(tidy, lambda: node.run(["ps", "-ef", "--forest"]).stdout)
