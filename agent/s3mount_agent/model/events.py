@@ -18,7 +18,13 @@ class Event(Enum):
         "start",
         "failed",
         "0ce98e63976fc971bd76a952793f715c",
-        "a mount could not be made, or mount-s3 ended",
+        "a mount could not be made",
+    )
+    ENDED = (
+        "health",
+        "ended",
+        "47693c92196e4b6db70786b400922440",
+        "mount-s3 of a mount that was up has ended",
     )
     RECOVERED = (
         "start",

@@ -31,7 +31,7 @@ class Placed:
 
     ``active``: it is up, its process ``pid`` alive and past its start; ``starting``: on its way;
     ``settled``: systemd knows the text as it is on disk and will start it at boot if it should;
-    ``restarts``: how often systemd has restarted it by itself since somebody started it.
+    ``ending``: what ended its process, where that was not the process itself.
     """
 
     id: str
@@ -41,7 +41,7 @@ class Placed:
     starting: bool = False
     pid: int | None = None
     settled: bool = True
-    restarts: int = 0
+    ending: str = ""
 
 
 @dataclass(frozen=True)

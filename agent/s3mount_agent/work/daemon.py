@@ -36,6 +36,7 @@ from s3mount_agent.work.observe import observe
 from s3mount_agent.work.reconcile import Failures
 from s3mount_agent.work.refresher import Refresher
 from s3mount_agent.work.remember import remember
+from s3mount_agent.work.supervision import ended
 from s3mount_agent.work.troubles import Troubles
 
 _ALONE_SECONDS = 10.0
@@ -89,7 +90,9 @@ class Daemon:
         self._sights: tuple[Sight, ...] = ()
         self._troubles = Troubles()
         self._recorder = Recorder()
-        self._restarts: dict[str, int] = {}
+        # Mounts that were up in the last cycle, and those that have gone down since they were.
+        self._up: dict[str, Placed] = {}
+        self._lost: set[str] = set()
         self._table: dict[str, mount_table.Entry] = {}
         self._written: tuple[int, int] | None = None
         self._due = 0.0
@@ -199,10 +202,13 @@ class Daemon:
         keep: Collection[str],
     ) -> None:
         ids = {want.mount.id for want in wanted}
-        self._look_after(observed, context)
+        hung = self._end_hung(observed, context)
         self._troubles.keep_only(ids | set(observed.placed))
+        before, self._up = self._up, {}
+        self._lost &= ids
         for placed in observed.placed.values():
-            if placed.id in ids:
+            if placed.id in ids - hung and not self._troubles.is_busy(placed.id):
+                self._take_note_of_end(before.get(placed.id), placed)
                 self._take_note(placed, context)
         # What has to wait is neither started, nor stopped, nor taken for unwanted.
         due = tuple(want for want in wanted if self._troubles.may_try(want.mount.id))
@@ -218,40 +224,57 @@ class Daemon:
         start = context.supervisor.start_later
         told = self._troubles.failures()
         failures = reconcile.carry_out(todo, due, seen, context, start=start, told=told)
+        essences = {want.mount.id: want.definition.essence for want in due}
         for action in todo.of(Kind.STOP):
             if action.id not in failures:
                 self._troubles.over(action.id)
+                self._up.pop(action.id, None)
+                if seen.placed[action.id].definition.essence == essences.get(action.id):
+                    self._lost.add(action.id)  # not changed, but to be repaired
         for action in todo.of(Kind.START):
             self._troubles.trying(action.id)
         for mount_id, error in failures.items():
             self._troubles.note(mount_id, error)
 
-    def _look_after(self, observed: Observed, context: Context) -> None:
+    def _end_hung(self, observed: Observed, context: Context) -> set[str]:
         """Has the health of what is up watched, and ends what hangs: then it is down, and started
-        like anything that is."""
+        like anything that is. Returns the ids of those that were ended."""
         up = [
             placed
             for placed in observed.placed.values()
             if placed.active and observed.on(placed.definition.directory) is Presence.MOUNTPOINT_S3
         ]
         self.health.follow(up, self.configuration)
-        for placed in up:
-            if self.health.conditions()[placed.id].lost:
-                told = f"{placed.definition.directory} does not answer: mount-s3 is ended"
-                _tell_placed(placed, Event.HUNG, told)
-                context.supervisor.end(placed)
+        conditions = self.health.conditions()
+        hung = [placed for placed in up if conditions[placed.id].lost]
+        for placed in hung:
+            told = f"{placed.definition.directory} does not answer: mount-s3 is ended"
+            _tell_placed(placed, Event.HUNG, told)
+            context.supervisor.end(placed)
+            self._lost.add(placed.id)
+        return {placed.id for placed in hung}
+
+    def _take_note_of_end(self, before: Placed | None, placed: Placed) -> None:
+        """Learns that the process of a mount has ended, though nobody changed the mount; by now
+        systemd may have started another."""
+        if before is None or before.pid == placed.pid or before.text != placed.text:
+            return
+        error = ended(placed, placed.ending)
+        _tell_placed(placed, Event.ENDED, error.message, error)
+        self._lost.add(placed.id)
+        if not placed.active and not placed.starting:
+            self._troubles.note(placed.id, error)
 
     def _take_note(self, placed: Placed, context: Context) -> None:
-        """Learns how the last attempt to start a mount ended, if it has ended."""
-        if placed.starting or self._troubles.is_busy(placed.id):
+        """Learns how the last attempt to start a mount went, if it is over."""
+        if placed.starting:
             return
         if placed.active:
-            # In systemd mode systemd may have been quicker than we.
-            known = self._restarts.get(placed.id, placed.restarts)
-            self._restarts[placed.id] = placed.restarts
-            if self._troubles.over(placed.id) or placed.restarts > known:
+            self._up[placed.id] = placed
+            if self._troubles.over(placed.id) or placed.id in self._lost:
                 told = f"{placed.definition.directory} is mounted again"
                 _tell_placed(placed, Event.RECOVERED, told)
+            self._lost.discard(placed.id)
             return
         error = context.supervisor.failure(placed) if self._troubles.is_news(placed.id) else None
         if error is not None and self._troubles.note(placed.id, error):
