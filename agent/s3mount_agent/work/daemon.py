@@ -36,7 +36,6 @@ from s3mount_agent.work.observe import observe
 from s3mount_agent.work.reconcile import Failures
 from s3mount_agent.work.refresher import Refresher
 from s3mount_agent.work.remember import remember
-from s3mount_agent.work.supervision import ended
 from s3mount_agent.work.troubles import Troubles
 
 _ALONE_SECONDS = 10.0
@@ -259,7 +258,7 @@ class Daemon:
         systemd may have started another."""
         if before is None or before.pid == placed.pid or before.text != placed.text:
             return
-        error = ended(placed, placed.ending)
+        error = placed.ended()
         _tell_placed(placed, Event.ENDED, error.message, error)
         self._lost.add(placed.id)
         if not placed.active and not placed.starting:

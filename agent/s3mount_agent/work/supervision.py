@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Protocol
 
 from s3mount_agent.doors import systemd
-from s3mount_agent.model.errors import AgentError, Problem
+from s3mount_agent.model.errors import AgentError
 from s3mount_agent.model.plan import Placed, Wanted
 from s3mount_agent.model.roles import Mode
 from s3mount_agent.model.unit import Definition
@@ -48,14 +47,6 @@ class Supervisor(Protocol):
 
     def remove(self, placed: Sequence[Placed]) -> None:
         """Forgets mounts that have been stopped."""
-
-
-def ended(placed: Placed, ending: str = "") -> AgentError:
-    """Why a mount is down that had been up: its process has gone, by itself or by ``ending``."""
-    how = f"was {ending}" if ending else "has ended by itself, as it does after umount"
-    return AgentError(
-        Problem.MOUNT_ENDED, f"mount-s3 of {placed.definition.directory} {how}", patience=math.inf
-    )
 
 
 def supervisor(mode: Mode) -> Supervisor:

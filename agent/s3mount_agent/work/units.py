@@ -18,7 +18,6 @@ from s3mount_agent.model.plan import Placed, Wanted
 from s3mount_agent.model.roles import Mode
 from s3mount_agent.model.states import Presence
 from s3mount_agent.model.unit import Definition, read_definition, render
-from s3mount_agent.work.supervision import ended
 
 # A little more than the unit's own TimeoutStartSec=, which is to speak first.
 _START_SECONDS = 170.0
@@ -100,12 +99,9 @@ class Units:
     def failure(self, placed: Placed) -> AgentError | None:
         """Reads the journal of a unit that failed."""
         unit = _unit(placed.id)
-        facts = systemd.show([unit])[unit]
-        if facts.active_state != "failed":
+        if systemd.show([unit])[unit].active_state != "failed":
             return None
-        if _ending(facts):
-            return ended(placed, _ending(facts))
-        return self._explain(unit, placed.definition)
+        return placed.ended() if placed.ending else self._explain(unit, placed.definition)
 
     def stop(self, placed: Placed, *, force: bool = False) -> None:
         """Unmounts before it stops the unit: while files are open neither happens.
