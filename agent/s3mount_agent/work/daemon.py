@@ -145,6 +145,10 @@ class Daemon:
     def _until_next(self) -> float:
         if any(sight.judgement.state in _MOVING for sight in self._sights):
             return _MOVING_SECONDS
+        # A mount may have come up while this cycle was at work: its health is not followed yet.
+        up = {sight.pid for sight in self._sights if sight.judgement.state is State.OK}
+        if not up <= self.health.pids:
+            return _MOVING_SECONDS
         due = self._troubles.seconds_until_due()
         return _CYCLE_SECONDS if due is None else min(due, _CYCLE_SECONDS)
 
@@ -152,11 +156,12 @@ class Daemon:
         self._read_configuration()
         context = gather(self.configuration)
         installed = mount_s3.find()
+        observed = observe(context.supervisor)
+        self._look_after(observed, context)
         failures: Failures = {}
         if installed is None:
             failures = dict.fromkeys((mount.id for mount in context.mounts), self._install_later())
         else:
-            observed = observe(context.supervisor)
             wanted, failures = reconcile.want(context, installed, observed)
             down = held.load()
             up = tuple(each for each in wanted if each.mount.id not in down)
@@ -199,7 +204,6 @@ class Daemon:
         keep: Collection[str],
     ) -> None:
         ids = {want.mount.id for want in wanted}
-        self._look_after(observed, context)
         self._troubles.keep_only(ids | set(observed.placed))
         for placed in observed.placed.values():
             if placed.id in ids:
