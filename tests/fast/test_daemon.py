@@ -9,6 +9,7 @@ import random
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -53,13 +54,16 @@ class Health:
     def __init__(self) -> None:
         self.condition = Condition()
         self.followed: list[str] = []
+        self.pids: set[int | None] = set()
         self.descriptors: list[int] = []
 
     def work(self, configuration: Configuration) -> bool:
         return False
 
     def follow(self, up: Iterable[Placed], configuration: Configuration) -> None:
+        up = list(up)
         self.followed = [placed.id for placed in up]
+        self.pids = {placed.pid for placed in up}
 
     def conditions(self) -> Mapping[str, Condition]:
         return dict.fromkeys(self.followed, self.condition)
@@ -428,3 +432,18 @@ def test_a_cycle_that_is_not_possible_is_tried_again_soon_and_told_once(
         assert 0 < daemon.pause() <= 2
         world.now += 2
     assert kinds == [(Event.CYCLE_FAILED, problem.code)] * told
+
+
+def test_a_mount_that_comes_up_during_a_cycle_is_looked_after_at_once(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.wanted = [OLD]
+    world.active, world.starting = False, True
+
+    def remember(*seen: Any) -> tuple[Sight, ...]:
+        world.active, world.starting = True, False
+        return world.remember(*seen)
+
+    monkeypatch.setattr(daemons, "remember", remember)
+    assert world.run(Daemon(), 60) == 2  # and not one every half second from then on
+    assert world.health.pids == {7}

@@ -6,6 +6,7 @@ something changes or the time has come, so that one mount never waits for anothe
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
 from collections.abc import Collection
@@ -147,6 +148,10 @@ class Daemon:
     def _until_next(self) -> float:
         if any(sight.judgement.state in _MOVING for sight in self._sights):
             return _MOVING_SECONDS
+        # A mount may have come up while this cycle was at work: its health is not followed yet.
+        up = {sight.pid for sight in self._sights if sight.judgement.state is State.OK}
+        if not up <= self.health.pids:
+            return _MOVING_SECONDS
         due = self._troubles.seconds_until_due()
         return _CYCLE_SECONDS if due is None else min(due, _CYCLE_SECONDS)
 
@@ -154,11 +159,11 @@ class Daemon:
         self._read_configuration()
         context = gather(self.configuration)
         installed = mount_s3.find()
+        observed = self._end_hung(observe(context.supervisor), context)
         failures: Failures = {}
         if installed is None:
             failures = dict.fromkeys((mount.id for mount in context.mounts), self._install_later())
         else:
-            observed = observe(context.supervisor)
             wanted, failures = reconcile.want(context, installed, observed)
             down = held.load()
             up = tuple(each for each in wanted if each.mount.id not in down)
@@ -201,12 +206,11 @@ class Daemon:
         keep: Collection[str],
     ) -> None:
         ids = {want.mount.id for want in wanted}
-        hung = self._end_hung(observed, context)
         self._troubles.keep_only(ids | set(observed.placed))
         before, self._up = self._up, {}
         self._lost &= ids
         for placed in observed.placed.values():
-            if placed.id in ids - hung and not self._troubles.is_busy(placed.id):
+            if placed.id in ids and not self._troubles.is_busy(placed.id):
                 self._take_note_of_end(before.get(placed.id), placed)
                 self._take_note(placed, context)
         # What has to wait is neither started, nor stopped, nor taken for unwanted.
@@ -235,9 +239,9 @@ class Daemon:
         for mount_id, error in failures.items():
             self._troubles.note(mount_id, error)
 
-    def _end_hung(self, observed: Observed, context: Context) -> set[str]:
-        """Has the health of what is up watched, and ends what hangs: then it is down, and started
-        like anything that is. Returns the ids of those that were ended."""
+    def _end_hung(self, observed: Observed, context: Context) -> Observed:
+        """Has the health of what is up watched, and ends what hangs: from then on it is on its way,
+        like anything that is started again."""
         up = [
             placed
             for placed in observed.placed.values()
@@ -251,7 +255,8 @@ class Daemon:
             _tell_placed(placed, Event.HUNG, told)
             context.supervisor.end(placed)
             self._lost.add(placed.id)
-        return {placed.id for placed in hung}
+        ended = {p.id: dataclasses.replace(p, active=False, starting=True) for p in hung}
+        return Observed({**observed.placed, **ended}, observed.presence)
 
     def _take_note_of_end(self, before: Placed | None, placed: Placed) -> None:
         """Learns that the process of a mount has ended, though nobody changed the mount; by now

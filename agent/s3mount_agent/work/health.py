@@ -91,6 +91,11 @@ class Health:
         return {key: mount.condition for key, mount in self._mounts.items()}
 
     @property
+    def pids(self) -> set[int | None]:
+        """The processes whose mounts are looked after."""
+        return {mount.placed.pid for mount in self._mounts.values()}
+
+    @property
     def descriptors(self) -> list[int]:
         """What becomes readable when a probe has found something."""
         return [look.probe.descriptor for look in self._looks if look.probe.at is not None]
