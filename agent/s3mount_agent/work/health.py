@@ -94,7 +94,7 @@ class Health:
 
     @property
     def descriptors(self) -> list[int]:
-        """What becomes readable when a probe has found something."""
+        """The pipes that end when a probe has found all."""
         return [look.probe.descriptor for look in self._looks if look.probe.at is not None]
 
     def pause(self) -> float:
