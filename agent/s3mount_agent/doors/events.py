@@ -40,8 +40,8 @@ class Events:
     def wait(
         self, seconds: float, pids: Iterable[int] = (), descriptors: Collection[int] = ()
     ) -> bool:
-        """Returns after ``seconds``, or when something happens, a process ends or the other end of a
-        pipe is closed; False if it was the time, a pipe or the mount table alone."""
+        """Returns after ``seconds``, or when something happens, a process or a pipe ends; False if
+        it was the time, a pipe or the mount table alone."""
         if self.stopping or self._reload:
             return True
         with contextlib.ExitStack() as stack:
