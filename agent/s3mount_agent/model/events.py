@@ -56,7 +56,7 @@ class Event(Enum):
         "write",
         "failed",
         "6ccbf7984f2e1468acd18591bd8511f5",
-        "a unit could not be written",
+        "a unit, or the file of metrics, could not be written",
     )
     CYCLE_FAILED = (
         "cycle",

@@ -118,7 +118,8 @@ class Daemon:
 
     def pause(self) -> float:
         """How many seconds may pass until then."""
-        return max(0.0, min(self._due - time.monotonic(), self.health.pause()))
+        metrics = self._recorder.pause(self.configuration.metrics)
+        return max(0.0, min(self._due - time.monotonic(), self.health.pause(), metrics))
 
     def cycle(self) -> None:
         """Starts what is down and may be tried, ends what hangs, and saves what is seen."""

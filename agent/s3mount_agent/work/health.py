@@ -25,6 +25,8 @@ _QUIET_SECONDS = 1.0
 # What S3 may take: mount-s3 tries ten times, and gives up after about a minute.
 _S3_SECONDS = 150.0
 _DEEP_AT_ONCE = 4
+# By how much of its time a look may be early.
+_JITTER = 0.2
 
 
 @dataclass
@@ -97,7 +99,7 @@ class Health:
 
     @property
     def descriptors(self) -> list[int]:
-        """What becomes readable when a probe has found something."""
+        """The pipes that end when a probe has found all."""
         return [look.probe.descriptor for look in self._looks if look.probe.at is not None]
 
     def pause(self) -> float:
@@ -112,11 +114,12 @@ class Health:
         """At most one look of each kind is under way for a mount: one that waits for S3 must not
         keep us from seeing that mount-s3 hangs."""
         now = self._clock()
-        free = self._free(deep=True)
+        # One child for all that are due, or will be soon: each wake-up costs more than a look.
+        soon = now + _JITTER * configuration.check_s3_every
+        due = [mount for mount in self._free(deep=True) if mount.deep_due <= soon]
         deep = sum(look.probe.deep for look in self._looks)
-        due = [mount for mount in free if mount.deep_due <= now]
-        for mount in sorted(due, key=lambda mount: mount.deep_due)[: max(0, _DEEP_AT_ONCE - deep)]:
-            self._look([mount], deep=True)
+        if deep < _DEEP_AT_ONCE and any(mount.deep_due <= now for mount in due):
+            self._look(sorted(due, key=lambda mount: mount.deep_due), deep=True)
         if self._look_due <= now:
             self._look_due = now + _jittered(configuration.look_every)
             self._look(self._free(deep=False), deep=False)
@@ -152,14 +155,16 @@ class Health:
         waiting = meant.get(probe.at)
         if waiting is None:
             probe.abandon()  # the mount has gone, or is another one by now
-        elif probe.deep:
+            return
+        if probe.deep:
             self._take_slow_s3(probe, waiting, configuration)
         elif waiting.silence is None:
             spent = process.processor_seconds(waiting.placed.pid or 0)
             waiting.silence = Silence(probe.since, probe.since, spent)
-            # One mount must not keep the others from being looked at.
-            if probe.at != probe.directories[-1]:
-                probe.stop_here()
+        # One mount must not keep the others from being looked at.
+        if probe.at is not None and probe.at != probe.directories[-1]:
+            probe.stop_here()
+            if not probe.deep:
                 self._look_due = now
 
     def _take_slow_s3(self, probe: Probe, mount: _Mount, configuration: Configuration) -> None:
@@ -210,4 +215,4 @@ def _why(placed: Placed, finding: Finding) -> Failure:
 
 def _jittered(every: float) -> float:
     """Mounts and nodes that started together must not ask together."""
-    return random.uniform(0.8 * every, every)  # noqa: S311
+    return random.uniform((1 - _JITTER) * every, every)  # noqa: S311
