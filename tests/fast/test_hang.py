@@ -39,6 +39,24 @@ def test_a_look_at_a_silence(now: float, processor: float, confirmed: int, check
     assert (silence.confirmed, silence.checked) == (confirmed, checked)
 
 
+def test_one_that_works_while_s3_fails_is_never_lost() -> None:
+    silence, processor = Silence(0.0, 0.0, 0.0), 0.0
+    for now in range(0, 3600, 5):
+        processor += 0.0001
+        confirm(silence, now=now, processor=processor, after=AFTER, excused=True)
+        assert silence.confirmed == 0
+    # But one that does nothing at all hangs, whatever S3 does.
+    for now in (3700, 3800):
+        assert confirm(silence, now=now, processor=processor, after=AFTER, excused=True)
+    assert silence.confirmed == 1
+
+
+def test_threads_that_end_are_work_too() -> None:
+    silence = Silence(0.0, 0.0, 5.0)
+    confirm(silence, now=15.0, processor=4.0, after=AFTER)
+    assert silence.confirmed == 0
+
+
 def test_work_takes_back_an_earlier_confirmation() -> None:
     silence = Silence(0.0, 0.0, 0.0)
     confirm(silence, now=15.0, processor=0.0, after=AFTER)

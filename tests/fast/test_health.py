@@ -208,6 +208,25 @@ def test_who_works_without_answering_is_slow_for_four_times_as_long(
 
 
 @may_mount
+def test_who_works_without_answering_and_complains_of_s3_is_degraded_and_stays(
+    ward: Ward, fuse: SmallFuse, busy: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = "read failed: Client error: socket operation timed out\n"
+    monkeypatch.setattr(journal, "last_words", lambda identifier, pid: words)
+    ward.follow(it=(fuse.directory, busy))
+    fuse.hang()
+    ward.work(LOOK)
+    ward.work(5)
+    for _ in range(16):
+        let_it_work(busy)
+        ward.work(HUNG_AFTER / 2)
+        assert not ward.condition("it").hung
+    failure = ward.condition("it").s3
+    assert failure is not None
+    assert failure.code == "s3-unreachable"
+
+
+@may_mount
 def test_only_one_look_of_each_kind_is_under_way_at_a_mount(ward: Ward, fuse: SmallFuse) -> None:
     ward.follow(it=(fuse.directory, fuse.pid))
     fuse.hang()

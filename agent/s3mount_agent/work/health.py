@@ -176,10 +176,16 @@ class Health:
     def _confirm_silences(self, after: float) -> None:
         now = self._clock()
         for mount in self._mounts.values():
-            if mount.silence is not None:
-                spent = process.processor_seconds(mount.placed.pid or 0)
-                confirm(mount.silence, now=now, processor=spent, after=after)
-                mount.condition = replace(mount.condition, silences=mount.silence.confirmed)
+            if mount.silence is None:
+                continue
+            spent, s3 = process.processor_seconds(mount.placed.pid or 0), mount.condition.s3
+            looked = confirm(
+                mount.silence, now=now, processor=spent, after=after, excused=s3 is not None
+            )
+            if looked and s3 is None and not mount.silence.confirmed:
+                s3 = _complaint(mount.placed)
+                mount.deep_due = now if s3 else mount.deep_due  # which is to see it heal
+            mount.condition = replace(mount.condition, silences=mount.silence.confirmed, s3=s3)
 
     def _condition(
         self, mount: _Mount, finding: Finding, configuration: Configuration, *, deep: bool
@@ -200,17 +206,25 @@ def _verdict(condition: Condition) -> tuple[int, Failure | None]:
 
 
 def _why(placed: Placed, finding: Finding) -> Failure:
-    """The reason why S3 cannot be used: what mount-s3 has just said of it in the journal."""
-    definition = placed.definition
+    """The reason why S3 cannot be used."""
     told = finding.error or f"no answer within {finding.seconds:.0f} seconds"
-    reason = AgentError(Problem.S3_ERRORS, f"S3 answers with errors: {told}")
-    # The newest line that can be understood: older ones may be of another fault.
+    unknown = AgentError(Problem.S3_ERRORS, f"S3 answers with errors: {told}")
+    return _complaint(placed) or _failure(unknown)
+
+
+def _complaint(placed: Placed) -> Failure | None:
+    """What mount-s3 has just said of S3 in the journal, if that can be understood."""
+    definition = placed.definition
+    # The newest line first: older ones may be of another fault.
     for line in reversed(journal.last_words("mount-s3", placed.pid or 0).splitlines()):
         read = mount_s3.explain(line, bucket=definition.bucket, directory=definition.directory)
         if read.problem is not Problem.MOUNT_FAILED:
-            reason = read
-            break
-    return Failure(reason.problem.code, reason.message, reason.hint, permanent=False)
+            return _failure(read)
+    return None
+
+
+def _failure(error: AgentError) -> Failure:
+    return Failure(error.problem.code, error.message, error.hint, permanent=False)
 
 
 def _jittered(every: float) -> float:
