@@ -89,13 +89,33 @@ def test_a_daemon_that_is_killed_a_hundred_times_disturbs_no_mount(scene: Scene)
 
 
 def test_a_mount_comes_back_though_the_daemon_is_killed_while_it_mounts(scene: Scene) -> None:
-    for _ in range(3):
+    for _ in range(2):
         old = daemon(scene)
         with scene.comes_back() as told:
             scene.send(signal.SIGKILL, scene.pid())
             scene.node.run(["python3", "-c", KILLER, "2"], timeout=PATIENCE)
             await_new_daemon(scene, old)
         scene.require_on_the_way(told)
+
+
+def test_a_mount_that_hangs_is_ended_though_the_daemon_ends_meanwhile(scene: Scene) -> None:
+    def looks() -> bool:
+        """Whether the daemon has a child, which is looking at a mount."""
+        return scene.node.run(["pgrep", "-P", str(daemon(scene))], check=False).returncode == 0
+
+    with scene.comes_back() as told:
+        scene.send(signal.SIGSTOP, scene.pid())
+        for end in (
+            ["systemctl", "kill", "--signal=KILL", "--kill-whom=main"],
+            ["systemctl", "stop"],
+        ):
+            until(lambda: scene.site.mount(VICTIM)["state"] == "hung")
+            assert looks()
+            old = daemon(scene)
+            scene.node.run([*end, AGENT_UNIT])
+            scene.node.run(["systemctl", "start", AGENT_UNIT])
+            await_new_daemon(scene, old)
+    scene.require_on_the_way(told, "hung", "ok")
 
 
 def test_status_is_right_while_the_daemon_is_down(scene: Scene) -> None:
@@ -177,26 +197,16 @@ def of_version(bootstrap: bytes, version: str) -> bytes:
     return head.replace(str(len(bootstrap)), size).encode() + archive.getvalue()
 
 
-def test_a_daemon_that_hangs_is_replaced_by_systemd_and_its_mounts_are_not(scene: Scene) -> None:
-    before, old = scene.site.pids(), daemon(scene)
-    with undisturbed(scene.node, VICTIM, OTHER):
-        scene.send(signal.SIGSTOP, old)
-        assert states(scene.node) == {VICTIM: "ok", OTHER: "ok"}
-        await_new_daemon(scene, old)
-        scene.site.await_mounts(VICTIM, OTHER)
-    assert scene.site.pids() == before
-    require_tidy(scene.node, VICTIM, OTHER)
-    story = scene.node.run(["journalctl", "--no-pager", "-o", "cat", "-u", AGENT_UNIT]).stdout
-    assert "Watchdog timeout" in story
-
-
-def test_a_mount_that_is_killed_while_the_daemon_hangs_comes_back(scene: Scene) -> None:
+def test_a_daemon_that_hangs_is_replaced_and_sees_to_what_has_happened_since(scene: Scene) -> None:
     old = daemon(scene)
     with scene.comes_back() as told:
         scene.send(signal.SIGSTOP, old)
+        assert states(scene.node) == {VICTIM: "ok", OTHER: "ok"}
         scene.send(signal.SIGKILL, scene.pid())
         await_new_daemon(scene, old)
     scene.require_on_the_way(told)
+    story = scene.node.run(["journalctl", "--no-pager", "-o", "cat", "-u", AGENT_UNIT]).stdout
+    assert "Watchdog timeout" in story
 
 
 def make_directory(node: Node, pid: int, parent: str) -> str:
