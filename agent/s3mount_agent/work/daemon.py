@@ -143,8 +143,12 @@ class Daemon:
         self._recorder.publish(self.configuration.metrics, self._sights, conditions)
 
     def _until_next(self) -> float:
-        if any(sight.judgement.state in _MOVING for sight in self._sights):
-            return _MOVING_SECONDS
+        followed = self.health.conditions()
+        for sight in self._sights:
+            # What came up while we were at work is not looked after yet.
+            new = sight.judgement.state is State.OK and sight.row.id not in followed
+            if new or sight.judgement.state in _MOVING:
+                return _MOVING_SECONDS
         due = self._troubles.seconds_until_due()
         return _CYCLE_SECONDS if due is None else min(due, _CYCLE_SECONDS)
 
