@@ -16,13 +16,13 @@ demo: $(STAMP) machine bootstrap ## run the article's verification on a simulate
 	@PYTHONPATH=agent:tests $(BIN)/python tests/demo.py
 
 test: $(STAMP) machine bootstrap ## run all tests, those on simulated nodes too
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest --numprocesses=3 --dist=loadfile --no-loadscope-reorder
 
 test-fast: $(STAMP) ## run the tests that need no node
 	@$(BIN)/python -m pytest tests/fast
 
 test-node: $(STAMP) machine bootstrap ## run the tests on simulated nodes
-	@$(BIN)/python -m pytest tests/node
+	@$(BIN)/python -m pytest --numprocesses=3 --dist=loadfile --no-loadscope-reorder tests/node
 
 lint: $(STAMP) ## style, types and the order of the floors
 	@$(BIN)/ruff check .

@@ -46,11 +46,18 @@ def main() -> None:
         _gather(payload, Path(name))
         data = _assemble(payload)
     target = dist / "s3mount-bootstrap"
-    target.write_bytes(data)
-    target.chmod(0o755)
     digest = hashlib.sha256(data).hexdigest()
-    (dist / "SHA256SUMS").write_text(f"{digest}  {target.name}\n")
+    _write(target, data, 0o755)
+    _write(dist / "SHA256SUMS", f"{digest}  {target.name}\n".encode(), 0o644)
     print(f"dist/{target.name}: {len(data) / 1e6:.1f} MB, sha256 {digest}")
+
+
+def _write(path: Path, data: bytes, mode: int) -> None:
+    """Whole or not at all: the tests of several processes build and use it at the same time."""
+    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+        file.write(data)
+    Path(file.name).chmod(mode)
+    Path(file.name).replace(path)
 
 
 def _gather(payload: Path, scratch: Path) -> None:

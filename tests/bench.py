@@ -3,12 +3,18 @@
 Prints medians and ratios. There is no latency between the nodes and what they download from, so
 that the ratios of a bootstrap are worse than on a real network, where downloads that run at the
 same time save more.
+
+What an idle node costs is measured beside monit, an ordinary daemon (in C) that has to do with file
+systems and can be installed: it looks at the same 32 directories, in its packaged settings. The
+watchdogs of other mount helpers are in no distribution's packages.
 """
 
 from __future__ import annotations
 
 import functools
+import shutil
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -18,12 +24,18 @@ from pathlib import Path
 from cluster.cluster import Cluster
 from cluster.node import Node
 from mount_s3_package import choose
+from node.live_site import Site, document
 
 BOOTSTRAP = Path(__file__).parents[1] / "dist/s3mount-bootstrap"
 ROUNDS = 5
 LOOKS = 20
 MANY = 8
 DELAY_SECONDS = 0.5
+IDLE = [f"/mnt/idle/{number}" for number in range(32)]
+# From half a minute after its start on, the daemon does each thing that it does of itself at least
+# once in this time: six looks at all mounts and one at S3, at the node, and at the source.
+SETTLE_SECONDS = 30
+IDLE_SECONDS = 360
 OPTIONS = "--allow-delete --allow-other"
 TWO = {"hpc-dev-mountpoint-sample-1": "/mnt/s3-readonly", "hpc-dev-mountpoint-sample-2": "/mnt/s3"}
 # What the scripts before us do on a node, one after the other, for the mounts in "$@".
@@ -39,6 +51,14 @@ while [ $# -gt 0 ]; do
 done
 """
 
+# Of a unit: the processor time of all that ever ran in it, and the memory of what runs (PSS, RSS).
+COST = """
+group=/sys/fs/cgroup$(systemctl show --property=ControlGroup --value "$1")
+sed -n 's/usage_usec //p' "$group/cpu.stat"
+for pid in $(cat "$group/cgroup.procs"); do cat "/proc/$pid/smaps_rollup"; done |
+    awk '/^Pss:/ { pss += $2 } /^Rss:/ { rss += $2 } END { print pss; print rss }'
+"""
+
 
 def main() -> int:
     """Measures everything and prints a table."""
@@ -50,6 +70,7 @@ def main() -> int:
             bench_bootstrap(cluster)
             bench_parallel(cluster)
             bench_status(cluster)
+            bench_idle(cluster, Path(scratch))
     return 0
 
 
@@ -99,6 +120,52 @@ def bench_status(cluster: Cluster) -> None:
     ours, *others = ([each - entering for each in column] for column in times.values())
     for name, column in zip(list(commands)[1:], others):
         told("one look at two mounts", "s3mount-agent status", ours, name, column)
+
+
+def bench_idle(cluster: Cluster, scratch: Path) -> None:
+    """What the daemon costs while nothing happens: processor time and memory."""
+    node = cluster.node("idle", "compute")
+    node.boot()
+    site = Site(cluster, node)
+    site.bootstrap(document(*map(site.row, IDLE)))
+    units = ["s3mount-agent.service", *(["monit.service"] if with_monit(node, scratch) else [])]
+    time.sleep(SETTLE_SECONDS)
+    before = {unit: cost(node, unit) for unit in units}
+    time.sleep(IDLE_SECONDS)
+    for unit, (began, _, _) in before.items():
+        ended, pss, rss = cost(node, unit)
+        share = (ended - began) / 1e6 / IDLE_SECONDS
+        print(
+            f"idle with {len(IDLE)} mounts for {IDLE_SECONDS} s: {unit} {share:.3%} of one core, "
+            f"PSS {pss / 1024:.1f} MiB, RSS {rss / 1024:.1f} MiB",
+            flush=True,
+        )
+
+
+def with_monit(node: Node, scratch: Path) -> bool:
+    """Has monit look at the mounts, if this machine can download it."""
+    fetched = subprocess.run(
+        ["apt-get", "--quiet", "--quiet", "download", "monit"],
+        cwd=scratch,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    if fetched.returncode:
+        print(f"monit cannot be measured: {fetched.stderr.strip()}", flush=True)
+        return False
+    (package,) = scratch.glob("monit_*.deb")
+    shutil.copyfile(package, node.root / "root/monit.deb")
+    checks = (f'check filesystem "{Path(path).name}" with path {path}\n' for path in IDLE)
+    node.write("/etc/monit/conf.d/idle", "".join(checks))
+    node.run(["dpkg", "--force-unsafe-io", "--install", "/root/monit.deb"])
+    return True
+
+
+def cost(node: Node, unit: str) -> tuple[int, int, int]:
+    """Microseconds that a unit has used, and its KiB of PSS and RSS."""
+    used, pss, rss = node.run(["sh", "-c", COST, "sh", unit]).stdout.split()
+    return int(used), int(pss), int(rss)
 
 
 def run_agent(cluster: Cluster, node: Node, mounts: dict[str, str]) -> None:

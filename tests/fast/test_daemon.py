@@ -9,6 +9,7 @@ import random
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -53,13 +54,16 @@ class Health:
     def __init__(self) -> None:
         self.condition = Condition()
         self.followed: list[str] = []
+        self.pids: set[int | None] = set()
         self.descriptors: list[int] = []
 
     def work(self, configuration: Configuration) -> bool:
         return False
 
     def follow(self, up: Iterable[Placed], configuration: Configuration) -> None:
+        up = list(up)
         self.followed = [placed.id for placed in up]
+        self.pids = {placed.pid for placed in up}
 
     def conditions(self) -> Mapping[str, Condition]:
         return dict.fromkeys(self.followed, self.condition)
@@ -77,6 +81,8 @@ class World:
         self.up: Wanted | None = OLD
         self.active = True
         self.starting = False
+        self.pid = 7
+        self.ending = ""
         self.wanted = [NEW]
         self.tries = 0
         self.failures: Failures = {}
@@ -105,7 +111,8 @@ class World:
             self.up.text,
             active=self.active,
             starting=self.starting,
-            pid=7 if self.active else None,
+            pid=self.pid if self.active else None,
+            ending=self.ending,
         )
         presence = Presence.MOUNTPOINT_S3 if self.active else Presence.ABSENT
         return Observed({placed.id: placed}, {DIRECTORY: presence})
@@ -128,7 +135,7 @@ class World:
                 failure=snapshot.failure_of(error) if error and not busy else None,
                 hung=condition.hung,
                 s3=condition.s3,
-                pid=7 if self.active else None,
+                pid=self.pid if self.active else None,
             )
             rows.append(row)
         return look.look(rows, self.observe(self.supervisor))
@@ -343,6 +350,49 @@ def test_a_failed_start_is_told_once_and_so_is_the_recovery(
     assert daemon.settled
 
 
+def test_the_end_of_a_process_is_told_and_so_is_the_recovery(world: World) -> None:
+    world.wanted = [OLD]
+    daemon = Daemon()
+    daemon.cycle()
+    world.active, world.ending = False, "killed by SIGKILL"
+    daemon.cycle()
+    assert world.told == [Event.ENDED, Event.STARTED]
+    assert world.codes[0] == Problem.MOUNT_ENDED.code
+    assert world.failures[OLD.mount.id].message == "mount-s3 of /mnt/s3 was killed by SIGKILL"
+    assert world.supervisor.log == ["write s3", "start s3"]
+    world.active, world.pid, world.ending = True, 8, ""
+    daemon.cycle()
+    daemon.cycle()
+    assert world.told[2:] == [Event.RECOVERED]
+    assert world.failures == {}
+
+
+def test_where_systemd_was_quicker_both_are_told(world: World) -> None:
+    world.wanted = [OLD]
+    daemon = Daemon()
+    daemon.cycle()
+    world.pid = 8
+    daemon.cycle()
+    daemon.cycle()
+    assert world.told == [Event.ENDED, Event.RECOVERED]
+    assert world.supervisor.log == []
+
+
+def test_a_process_that_ends_again_and_again_is_not_started_in_a_flurry(world: World) -> None:
+    world.wanted = [OLD]
+    daemon = Daemon()
+    daemon.cycle()
+    for _ in range(300):
+        before = world.supervisor.log.count("start s3")
+        daemon.cycle()
+        if world.supervisor.log.count("start s3") > before:
+            world.active, world.pid = True, world.pid + 1
+        else:
+            world.active = False
+        world.now += 1
+    assert 5 <= world.supervisor.log.count("start s3") <= 30
+
+
 def test_what_the_bootstrap_found_to_be_without_hope_is_not_tried(world: World) -> None:
     world.wanted = [OLD]
     world.up = None
@@ -382,3 +432,18 @@ def test_a_cycle_that_is_not_possible_is_tried_again_soon_and_told_once(
         assert 0 < daemon.pause() <= 2
         world.now += 2
     assert kinds == [(Event.CYCLE_FAILED, problem.code)] * told
+
+
+def test_a_mount_that_comes_up_during_a_cycle_is_looked_after_at_once(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.wanted = [OLD]
+    world.active, world.starting = False, True
+
+    def remember(*seen: Any) -> tuple[Sight, ...]:
+        world.active, world.starting = True, False
+        return world.remember(*seen)
+
+    monkeypatch.setattr(daemons, "remember", remember)
+    assert world.run(Daemon(), 60) == 2  # and not one every half second from then on
+    assert world.health.pids == {7}

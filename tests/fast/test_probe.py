@@ -183,3 +183,24 @@ def test_a_change_of_the_mount_table_wakes_the_daemon(tmp_path: Path) -> None:
         check=False,
     )
     assert answer.stdout.split() == ["True", "True"], answer.stderr
+
+
+PIPE = """
+import os, threading, time
+from s3mount_agent.doors.events import Events
+events = Events()
+events.wait(0)
+reader, writer = os.pipe()
+os.write(writer, b"said before the end")
+print(events.wait(0.2, (), [reader]), end=" ")
+began = time.monotonic()
+threading.Timer(0.2, os.close, [writer]).start()
+print(events.wait(20, (), [reader]), time.monotonic() - began < 15)
+"""
+
+
+def test_the_end_of_a_look_wakes_the_daemon_and_is_no_event() -> None:
+    answer = subprocess.run(
+        [sys.executable, "-c", PIPE], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert answer.stdout.split() == ["False", "False", "True"], answer.stderr

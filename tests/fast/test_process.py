@@ -185,3 +185,19 @@ def test_a_place_without_a_lock_file_is_told(tmp_path: Path) -> None:
     ):
         pass
     assert caught.value.problem is Problem.FILE_FAILED
+
+
+def test_the_processor_time_of_a_process_that_stops_stands_still() -> None:
+    with subprocess.Popen([sys.executable, "-c", "while True: sum(range(1000))"]) as child:
+        try:
+            before = process.processor_seconds(child.pid)
+            while process.processor_seconds(child.pid) <= before:
+                time.sleep(0.01)
+            child.send_signal(signal.SIGSTOP)
+            os.waitid(os.P_PID, child.pid, os.WSTOPPED | os.WNOWAIT)
+            stopped = process.processor_seconds(child.pid)
+            time.sleep(0.2)
+            assert process.processor_seconds(child.pid) == stopped > 0
+        finally:
+            child.kill()
+    assert process.processor_seconds(child.pid) == 0

@@ -202,6 +202,14 @@ def test_what_is_pending_is_shown_where_there_is_something(pending: str | None) 
     assert ("pending" in shown) is (pending is not None)
 
 
+@pytest.mark.parametrize(("patience", "gave_up"), [(600, False), (0, True)])
+def test_a_change_that_has_waited_enough_says_so(patience: float, gave_up: bool) -> None:
+    busy = AgentError(Problem.MOUNT_BUSY, "/mnt/s3 is in use by vi", patience=patience)
+    told = snapshot.pending_of(busy)
+    assert told.endswith(": /mnt/s3 is in use by vi")
+    assert ("apply" in told) is gave_up
+
+
 def test_a_fresh_mount_is_shown_with_its_bucket_and_prefix() -> None:
     mount = parse_mount("s3://my-bucket/a/", "/mnt/s3", "--read-only")
     shown = look.look([snapshot.fresh_row(mount)], Observed({}, {}))[0].to_json()

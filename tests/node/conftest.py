@@ -89,7 +89,12 @@ def break_s3(cluster: Cluster) -> Iterator[Callable[..., None]]:
 
 @pytest.fixture(scope="session", autouse=True)
 def early_start(request: pytest.FixtureRequest) -> None:
-    """Starts at once what takes minutes, if a test of this run waits for its end."""
+    """Starts at once what takes minutes, if a test of this run waits for its end.
+
+    Of several processes only the one that comes to that test needs it; it comes to it first.
+    """
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        return
     wanted = {name for item in request.session.items for name in getattr(item, "fixturenames", ())}
     if "patient" in wanted:
         request.getfixturevalue("patient")

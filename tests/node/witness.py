@@ -9,9 +9,10 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from node.article import mounted, pids, status
-from node.live_site import SEEN, until
+from node.live_site import PATIENCE, SEEN, until
 
 if TYPE_CHECKING:
+    from cluster.command import Command
     from cluster.node import Node
 
 # Health that is looked at often, so that a test need not wait for minutes.
@@ -111,3 +112,84 @@ def require_tidy(node: Node, *directories: str) -> None:
         )
 
     until(tidy, lambda: node.run(["ps", "-ef", "--forest"]).stdout)
+
+
+# Asks for the states of all mounts again and again until its input ends; then it tells them.
+_ASKER = """
+import json, select, subprocess
+told = {}
+def ask():
+    command = ["s3mount-agent", "status", "--json"]
+    answer = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=60)
+    for mount in json.loads(answer.stdout)["mounts"]:
+        states = told.setdefault(mount["path"], [])
+        if states[-1:] != [mount["state"]]:
+            states.append(mount["state"])
+ask()
+print("asking", flush=True)
+while not select.select([0], [], [], 0.05)[0]:
+    ask()
+ask()
+print(json.dumps(told))
+"""
+
+# Opens and reads a file again and again until its input ends; then it tells how that went.
+_USER = """
+import errno, json, select, sys
+path, seen = sys.argv[1], []
+def use():
+    try:
+        with open(path) as file:
+            file.read()
+        return "read"
+    except OSError as error:
+        return errno.errorcode[error.errno]
+def note(outcome):
+    if seen[-1:] != [outcome]:
+        seen.append(outcome)
+note(use())
+print("reading", flush=True)
+while not select.select([0], [], [], 0.01)[0]:
+    note(use())
+note(use())
+print(json.dumps(seen))
+"""
+
+
+@contextlib.contextmanager
+def told_states(node: Node) -> Iterator[dict[str, list[str]]]:
+    """Asks `status` all the while, and it always answers; at the end there is each mount's state by
+    its directory, as often as it has changed, from what it was at the beginning."""
+    told: dict[str, list[str]] = {}
+    command = node.popen(["python3", "-c", _ASKER], stdin=subprocess.PIPE)
+    with _watching(command, "asking\n") as answer:
+        yield told
+    told.update(json.loads(answer[0]))
+
+
+@contextlib.contextmanager
+def outcomes(node: Node, path: str) -> Iterator[list[str]]:
+    """An ordinary user reads a file again and again; at the end there is "read" or the name of the
+    error, as often as that has changed."""
+    seen: list[str] = []
+    command = node.popen(["python3", "-c", _USER, path], user="ubuntu", stdin=subprocess.PIPE)
+    with _watching(command, "reading\n") as answer:
+        yield seen
+    seen += json.loads(answer[0])
+
+
+@contextlib.contextmanager
+def _watching(command: Command, first: str) -> Iterator[list[str]]:
+    """Waits until a program has begun to watch, and has it end; its answer is there only then."""
+    answer: list[str] = []
+    with command:
+        try:
+            assert command.stdout is not None
+            assert command.stdin is not None
+            assert command.stdout.readline() == first
+            yield answer
+            stdout, stderr = command.communicate(timeout=PATIENCE)
+            assert command.returncode == 0, stderr
+            answer.append(stdout)
+        finally:
+            command.kill()

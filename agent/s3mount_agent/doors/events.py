@@ -40,15 +40,16 @@ class Events:
     def wait(
         self, seconds: float, pids: Iterable[int] = (), descriptors: Collection[int] = ()
     ) -> bool:
-        """Returns after ``seconds``, or when something happens, a process ends or a descriptor is
-        readable; False if it was the time, a descriptor or the mount table alone."""
+        """Returns after ``seconds``, or when something happens, a process or a pipe ends; False if
+        it was the time, a pipe or the mount table alone."""
         if self.stopping or self._reload:
             return True
         with contextlib.ExitStack() as stack:
             for pid in pids:
                 self._watch(pid, stack)
             for descriptor in descriptors:
-                self._poll.register(descriptor, select.POLLIN)
+                # No events: only its end (POLLHUP). What is said before can wait until then.
+                self._poll.register(descriptor, 0)
                 stack.callback(self._poll.unregister, descriptor)
             happened = self._poll.poll(seconds * 1000)
             for descriptor, _ in happened:

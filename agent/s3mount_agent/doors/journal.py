@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Callable
 
 from s3mount_agent.doors import process
+from s3mount_agent.model.errors import AgentError
 from s3mount_agent.model.events import Event
 
 IDENTIFIER = "s3mount-agent"
@@ -57,23 +58,23 @@ def record(line: str) -> None:
 
 
 def last_words(identifier: str, pid: int) -> str:
-    """The last warnings that a process logged, at most five minutes old."""
-    answer = process.run(
-        [
-            "journalctl",
-            "--no-pager",
-            "--quiet",
-            "--output=cat",
-            "--lines=10",
-            "--since=-5min",
-            "--priority=warning",
-            f"--identifier={identifier}",
-            f"_PID={pid}",
-        ],
-        timeout=10,
-        check=False,
-    )
-    return answer.stdout
+    """The last warnings that a process logged, at most five minutes old; nothing where there is no
+    journal, or one that cannot be read now."""
+    command = [
+        "journalctl",
+        "--no-pager",
+        "--quiet",
+        "--output=cat",
+        "--lines=10",
+        "--since=-5min",
+        "--priority=warning",
+        f"--identifier={identifier}",
+        f"_PID={pid}",
+    ]
+    try:
+        return process.run(command, timeout=10, check=False).stdout
+    except AgentError:
+        return ""
 
 
 def _sender() -> Callable[..., None] | None:

@@ -76,7 +76,8 @@ class Probe:
                 return
             *lines, self._heard = (self._heard + heard).split(b"\n")
             for line in lines:
-                self._note(line)
+                if self.at is not None:
+                    self._note(line)
 
     def wait(self, timeout: float) -> None:
         """Collects until the child has ended, for at most ``timeout`` seconds."""
@@ -104,6 +105,9 @@ class Probe:
         self.findings[directory] = _finding(int(code), float(seconds))
         if following < len(self._order) and not self._enough[0]:
             self.at, self.since = self._order[following], time.monotonic()
+        else:
+            # It need not be waited for: taken for one that still looks, it would look like silence.
+            self.abandon()
 
     def _end(self) -> None:
         self.at = None

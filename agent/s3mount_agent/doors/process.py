@@ -111,12 +111,17 @@ def started(pid: int) -> int | None:
 
 
 def processor_seconds(pid: int) -> float:
-    """The processor time that a process has used, 0 if it has ended. Fields 14 and 15."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
-    except (FileNotFoundError, ProcessLookupError):
-        return 0.0
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    """The processor time that a process's living threads have used, 0 if it has ended.
+
+    To the nanosecond, where /proc/PID/stat counts in ticks: one that only waits for its network
+    uses less than a tick, but one that is stopped uses nothing at all.
+    https://docs.kernel.org/scheduler/sched-stats.html
+    """
+    spent = 0
+    for thread in Path(f"/proc/{pid}/task").glob("*/schedstat"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            spent += int(thread.read_text().split()[0])
+    return spent / 1e9
 
 
 def _wait(process: subprocess.Popen[bytes], timeout: float) -> bool:

@@ -7,16 +7,13 @@ from __future__ import annotations
 
 import base64
 import binascii
-import http.client
 import math
 import os
 import re
-import urllib.error
-import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
-from s3mount_agent.doors import files, process
+from s3mount_agent.doors import files, process, web
 from s3mount_agent.model.configuration import Install
 from s3mount_agent.model.errors import AgentError, Problem
 
@@ -28,10 +25,8 @@ DEFAULT_FINGERPRINTS = (
     "8AEFE705EBE329C0948C75A66F1C3B3AEF4B030B",
     "673FE4061506BB469A0EF857BE397A52B086DA5A",
 )
-_TIMEOUT_SECONDS = 60.0
-_BUSY = (408, 429)
-_CHUNK_BYTES = 1 << 20
-_LARGEST_BYTES = 200 * _CHUNK_BYTES
+_WHOLE_SECONDS = 300.0
+_LARGEST_BYTES = 200 << 20
 _ARMORED_KEY = re.compile(
     r"-----BEGIN PGP PUBLIC KEY BLOCK-----\s(?:[\w-]+:.*\n)*\s*(?P<body>[A-Za-z0-9+/=\s]+?)"
     r"(?:\n=[A-Za-z0-9+/]{4})?\s*-----END PGP PUBLIC KEY BLOCK-----"
@@ -125,10 +120,6 @@ def _unknown_key(package: Path, key: str) -> AgentError:
     )
 
 
-def _too_large(url: str) -> AgentError:
-    return AgentError(Problem.PACKAGE_BROKEN, f"{url} is larger than any mount-s3")
-
-
 def _dearmor(text: str) -> bytes:
     """The binary form of one or more armored public keys (RFC 9580, section 6)."""
     try:
@@ -142,37 +133,22 @@ def _dearmor(text: str) -> bytes:
 def _download(url: str, target: Path) -> None:
     if not url.startswith(("https://", "http://")):
         raise AgentError(Problem.DOWNLOAD_FAILED, f"{url} is not an http(s) URL")
+    with files.told_plainly(f"write {target}"):
+        file = target.open("wb")
+
+    def take(piece: bytes) -> None:
+        with files.told_plainly(f"write {target}"):
+            file.write(piece)
+
     try:
-        with urllib.request.urlopen(url, timeout=_TIMEOUT_SECONDS) as response:  # noqa: S310
-            expected = int(response.headers.get("Content-Length") or 0)
-            if expected > _LARGEST_BYTES:
-                raise _too_large(url)
-            with files.told_plainly(f"write {target}"):
-                file = target.open("wb")
-            received = 0
-            with file:
-                while chunk := response.read(_CHUNK_BYTES):
-                    received += len(chunk)
-                    if received > _LARGEST_BYTES:
-                        raise _too_large(url)
-                    with files.told_plainly(f"write {target}"):
-                        file.write(chunk)
-    except (OSError, ValueError, http.client.HTTPException) as error:
-        # What the server itself refuses (403, 404) it will refuse again.
-        refused = (
-            isinstance(error, urllib.error.HTTPError)
-            and error.code < 500
-            and error.code not in _BUSY
-        )
+        with file:
+            web.get(url, take, limit=_LARGEST_BYTES, seconds=_WHOLE_SECONDS)
+    except web.TooLargeError:
+        raise AgentError(Problem.PACKAGE_BROKEN, f"{url} is larger than any mount-s3") from None
+    except web.WebError as error:
         raise AgentError(
             Problem.DOWNLOAD_FAILED,
             f"{url} could not be downloaded",
             cause=str(error),
-            patience=0 if refused else math.inf,
+            patience=0 if error.final else math.inf,
         ) from None
-    if received < expected:
-        raise AgentError(
-            Problem.DOWNLOAD_FAILED,
-            f"{url} broke off after {received} of {expected} bytes",
-            patience=math.inf,
-        )

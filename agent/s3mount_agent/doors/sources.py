@@ -7,23 +7,21 @@ answer without sending the file.
 from __future__ import annotations
 
 import hashlib
-import http.client
 import math
 import os
-import urllib.error
-import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from s3mount_agent.doors import web
 from s3mount_agent.doors.yaml_text import LARGEST_BYTES
 from s3mount_agent.model.errors import AgentError, Problem
 
 _TIMEOUT_SECONDS = 20.0
+_WHOLE_SECONDS = 60.0
 # What is mounted as root must not come over a line that others can write on.
 _ON_THIS_NODE = ("http://127.0.0.1:", "http://localhost:")
-_BUSY = (408, 429)
 
 
 @dataclass(frozen=True)
@@ -99,21 +97,19 @@ def _from_ssm(name: str, known: str) -> Fetched | None:
 
 
 def _from_web(url: str, known: str) -> Fetched | None:
-    request = urllib.request.Request(url, headers={"If-None-Match": known} if known else {})  # noqa: S310
+    data = bytearray()
+    condition = {"If-None-Match": known} if known else {}
     try:
-        with urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS) as answer:  # noqa: S310
-            data = answer.read(LARGEST_BYTES + 1)
-            _require_whole(data, int(answer.headers.get("Content-Length") or 0))
-            return _fetched(url, data, answer.headers.get("ETag") or _digest(data), known)
-    except urllib.error.HTTPError as error:
-        if error.code == 304:
+        answer = web.get(
+            url, data.extend, limit=LARGEST_BYTES, seconds=_WHOLE_SECONDS, headers=condition
+        )
+    except web.TooLargeError:
+        raise _too_large(url) from None
+    except web.WebError as error:
+        if error.status == 304:
             return None
-        final = 400 <= error.code < 500 and error.code not in _BUSY
-        raise _failed(url, error, final=final) from None
-    except http.client.InvalidURL as error:
-        raise _failed(url, error, final=True) from None
-    except (OSError, ValueError, http.client.HTTPException) as error:
-        raise _failed(url, error) from None
+        raise _failed(url, error, final=error.final) from None
+    return _fetched(url, bytes(data), answer.get("ETag") or _digest(data), known)
 
 
 def _from_file(path: Path, known: str) -> Fetched | None:
@@ -126,8 +122,8 @@ def _from_file(path: Path, known: str) -> Fetched | None:
 
 
 def _require_whole(data: bytes, expected: int) -> None:
-    """Neither urllib nor botocore minds an answer that breaks off where a part of it is read; but
-    the first half of a configuration may be a good one, without the mounts of the other half."""
+    """botocore does not mind an answer that breaks off where a part of it is read; but the first
+    half of a configuration may be a good one, without the mounts of the other half."""
     if len(data) < min(expected, LARGEST_BYTES + 1):
         raise OSError(f"it broke off after {len(data)} of {expected} bytes")
 
@@ -136,14 +132,18 @@ def _fetched(url: str, data: bytes, version: str, known: str = "") -> Fetched | 
     if version == known:
         return None
     if len(data) > LARGEST_BYTES:
-        raise AgentError(Problem.CONFIG_INVALID, f"{url} is larger than {LARGEST_BYTES >> 10} KiB")
+        raise _too_large(url)
     try:
         return Fetched(data.decode(), version)
     except UnicodeDecodeError:
         raise AgentError(Problem.CONFIG_INVALID, f"{url} is not UTF-8 text") from None
 
 
-def _digest(data: bytes) -> str:
+def _too_large(url: str) -> AgentError:
+    return AgentError(Problem.CONFIG_INVALID, f"{url} is larger than {LARGEST_BYTES >> 10} KiB")
+
+
+def _digest(data: bytes | bytearray) -> str:
     return hashlib.sha256(data).hexdigest()[:16]
 
 

@@ -11,13 +11,16 @@ from s3mount_agent.doors import process
 
 ETC = Path("/etc/systemd/system")
 RUN = Path("/run/systemd/system")
-_PROPERTIES = "Id,ActiveState,MainPID,UnitFileState,NeedDaemonReload,InvocationID,Job,NRestarts"
+_PROPERTIES = (
+    "Id,ActiveState,MainPID,UnitFileState,NeedDaemonReload,InvocationID,Job,Result,ExecMainStatus"
+)
 _QUICK_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
 class UnitFacts:
-    """What systemd knows of a unit."""
+    """What systemd knows of a unit; ``result`` and ``status`` are how its process last ended, as
+    systemd.exec(5) has them for $SERVICE_RESULT and $EXIT_STATUS (a signal by its number)."""
 
     active_state: str = "inactive"
     main_pid: int = 0
@@ -25,7 +28,8 @@ class UnitFacts:
     needs_reload: bool = False
     invocation: str = ""
     has_job: bool = False
-    restarts: int = 0
+    result: str = "success"
+    status: int = 0
 
 
 def runs() -> bool:
@@ -50,8 +54,9 @@ def show(units: Sequence[str]) -> dict[str, UnitFacts]:
                 file_state=fields["UnitFileState"],
                 needs_reload=fields["NeedDaemonReload"] == "yes",
                 invocation=fields["InvocationID"],
-                restarts=int(fields.get("NRestarts") or 0),
                 has_job=bool(int(fields.get("Job") or 0)),
+                result=fields.get("Result", "success"),
+                status=int(fields.get("ExecMainStatus") or 0),
             )
     return {unit: facts.get(unit, UnitFacts()) for unit in units}
 

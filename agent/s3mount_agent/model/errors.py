@@ -209,6 +209,11 @@ class Problem(Enum):
         Exit.FAILED,
         "`journalctl SYSLOG_IDENTIFIER=mount-s3` has more",
     )
+    MOUNT_ENDED = (
+        "mount-ended",
+        Exit.FAILED,
+        "it is started again; if it ends often, `journalctl SYSLOG_IDENTIFIER=mount-s3` has more",
+    )
     MOUNT_NOT_READY = (
         "mount-not-ready",
         Exit.FAILED,

@@ -18,7 +18,13 @@ class Event(Enum):
         "start",
         "failed",
         "0ce98e63976fc971bd76a952793f715c",
-        "a mount could not be made, or mount-s3 ended",
+        "a mount could not be made",
+    )
+    ENDED = (
+        "health",
+        "ended",
+        "47693c92196e4b6db70786b400922440",
+        "mount-s3 of a mount that was up has ended",
     )
     RECOVERED = (
         "start",
@@ -50,7 +56,7 @@ class Event(Enum):
         "write",
         "failed",
         "6ccbf7984f2e1468acd18591bd8511f5",
-        "a unit could not be written",
+        "a unit, or the file of metrics, could not be written",
     )
     CYCLE_FAILED = (
         "cycle",

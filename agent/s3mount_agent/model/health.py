@@ -44,14 +44,19 @@ class Silence:
 _PATIENCE = 4
 
 
-def confirm(silence: Silence, *, now: float, processor: float, after: float) -> None:
-    """Looks at a silence again, if it is time.
+def confirm(
+    silence: Silence, *, now: float, processor: float, after: float, excused: bool = False
+) -> bool:
+    """Looks at a silence again, if it is time; returns whether it was.
 
     Each half of ``after`` seconds in which the process has used no processor time confirms it. One
-    that works is given four times ``after``.
+    that works is given four times ``after``, and all the time it needs where it is ``excused``:
+    where all its threads may be waiting for an S3 that is known to fail.
     """
     if now - silence.checked < after / CONFIRMATIONS:
-        return
-    works = processor > silence.processor and now - silence.since < _PATIENCE * after
+        return False
+    patient = excused or now - silence.since < _PATIENCE * after
+    works = processor != silence.processor and patient
     silence.confirmed = 0 if works else silence.confirmed + 1
     silence.checked, silence.processor = now, processor
+    return True

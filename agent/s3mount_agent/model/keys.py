@@ -117,7 +117,11 @@ def _entry(values: dict[str, Any]) -> Entry:
 INSTALL = Section(
     (
         Key("url", Text("a URL", r"https?://[!-~]+"), "a mirror of mount-s3's releases"),
-        Key("version", Text("a version", r"\d+\.\d+\.\d+|latest"), "which release to install"),
+        Key(
+            "version",
+            Text("a version", r"\d+\.\d+\.\d+|latest"),
+            "which release to install, on a node that has none",
+        ),
         Key(
             "fingerprints",
             ListOf(Text("a key's fingerprint", r"[0-9A-Fa-f]{40}")),

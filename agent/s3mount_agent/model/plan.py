@@ -3,11 +3,13 @@ uninstall all go through it."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
 
+from s3mount_agent.model.errors import AgentError, Problem
 from s3mount_agent.model.states import Presence
 from s3mount_agent.model.unit import Definition
 
@@ -31,7 +33,7 @@ class Placed:
 
     ``active``: it is up, its process ``pid`` alive and past its start; ``starting``: on its way;
     ``settled``: systemd knows the text as it is on disk and will start it at boot if it should;
-    ``restarts``: how often systemd has restarted it by itself since somebody started it.
+    ``ending``: what ended its process, where that was not the process itself.
     """
 
     id: str
@@ -41,7 +43,16 @@ class Placed:
     starting: bool = False
     pid: int | None = None
     settled: bool = True
-    restarts: int = 0
+    ending: str = ""
+
+    def ended(self) -> AgentError:
+        """Why it is down that had been up: its process has gone, by itself or by ``ending``."""
+        how = (
+            f"was {self.ending}" if self.ending else "has ended by itself, as it does after umount"
+        )
+        return AgentError(
+            Problem.MOUNT_ENDED, f"mount-s3 of {self.definition.directory} {how}", patience=math.inf
+        )
 
 
 @dataclass(frozen=True)

@@ -91,8 +91,8 @@ def _converge(desired: Desired, context: Context, timeline: Timeline) -> Failure
         remember(context, installed, failures)
     with timeline.step("daemon") as step:
         new = service.ensure_running()
-        if failures and not new:
-            service.wake()  # it goes on trying, and has not seen the new configuration yet
+        if not new:
+            service.wake()  # it has not seen the new configuration yet
         step.result = "started" if new else "already running"
         timeline.changed |= new
     failures.update(_verify(context, failures, timeline))

@@ -6,6 +6,7 @@ something changes or the time has come, so that one mount never waits for anothe
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
 from collections.abc import Collection
@@ -89,7 +90,9 @@ class Daemon:
         self._sights: tuple[Sight, ...] = ()
         self._troubles = Troubles()
         self._recorder = Recorder()
-        self._restarts: dict[str, int] = {}
+        # Mounts that were up in the last cycle, and those that have gone down since they were.
+        self._up: dict[str, Placed] = {}
+        self._lost: set[str] = set()
         self._table: dict[str, mount_table.Entry] = {}
         self._written: tuple[int, int] | None = None
         self._due = 0.0
@@ -115,7 +118,8 @@ class Daemon:
 
     def pause(self) -> float:
         """How many seconds may pass until then."""
-        return max(0.0, min(self._due - time.monotonic(), self.health.pause()))
+        metrics = self._recorder.pause(self.configuration.metrics)
+        return max(0.0, min(self._due - time.monotonic(), self.health.pause(), metrics))
 
     def cycle(self) -> None:
         """Starts what is down and may be tried, ends what hangs, and saves what is seen."""
@@ -143,12 +147,12 @@ class Daemon:
         self._recorder.publish(self.configuration.metrics, self._sights, conditions)
 
     def _until_next(self) -> float:
-        followed = self.health.conditions()
-        for sight in self._sights:
-            # What came up while we were at work is not looked after yet.
-            new = sight.judgement.state is State.OK and sight.row.id not in followed
-            if new or sight.judgement.state in _MOVING:
-                return _MOVING_SECONDS
+        if any(sight.judgement.state in _MOVING for sight in self._sights):
+            return _MOVING_SECONDS
+        # A mount may have come up while this cycle was at work: its health is not followed yet.
+        up = {sight.pid for sight in self._sights if sight.judgement.state is State.OK}
+        if not up <= self.health.pids:
+            return _MOVING_SECONDS
         due = self._troubles.seconds_until_due()
         return _CYCLE_SECONDS if due is None else min(due, _CYCLE_SECONDS)
 
@@ -156,11 +160,11 @@ class Daemon:
         self._read_configuration()
         context = gather(self.configuration)
         installed = mount_s3.find()
+        observed = self._end_hung(observe(context.supervisor), context)
         failures: Failures = {}
         if installed is None:
             failures = dict.fromkeys((mount.id for mount in context.mounts), self._install_later())
         else:
-            observed = observe(context.supervisor)
             wanted, failures = reconcile.want(context, installed, observed)
             down = held.load()
             up = tuple(each for each in wanted if each.mount.id not in down)
@@ -203,10 +207,12 @@ class Daemon:
         keep: Collection[str],
     ) -> None:
         ids = {want.mount.id for want in wanted}
-        self._look_after(observed, context)
         self._troubles.keep_only(ids | set(observed.placed))
+        before, self._up = self._up, {}
+        self._lost &= ids
         for placed in observed.placed.values():
-            if placed.id in ids:
+            if placed.id in ids and not self._troubles.is_busy(placed.id):
+                self._take_note_of_end(before.get(placed.id), placed)
                 self._take_note(placed, context)
         # What has to wait is neither started, nor stopped, nor taken for unwanted.
         due = tuple(want for want in wanted if self._troubles.may_try(want.mount.id))
@@ -222,40 +228,58 @@ class Daemon:
         start = context.supervisor.start_later
         told = self._troubles.failures()
         failures = reconcile.carry_out(todo, due, seen, context, start=start, told=told)
+        essences = {want.mount.id: want.definition.essence for want in due}
         for action in todo.of(Kind.STOP):
             if action.id not in failures:
                 self._troubles.over(action.id)
+                self._up.pop(action.id, None)
+                if seen.placed[action.id].definition.essence == essences.get(action.id):
+                    self._lost.add(action.id)  # not changed, but to be repaired
         for action in todo.of(Kind.START):
             self._troubles.trying(action.id)
         for mount_id, error in failures.items():
             self._troubles.note(mount_id, error)
 
-    def _look_after(self, observed: Observed, context: Context) -> None:
-        """Has the health of what is up watched, and ends what hangs: then it is down, and started
-        like anything that is."""
+    def _end_hung(self, observed: Observed, context: Context) -> Observed:
+        """Has the health of what is up watched, and ends what hangs: from then on it is on its way,
+        like anything that is started again."""
         up = [
             placed
             for placed in observed.placed.values()
             if placed.active and observed.on(placed.definition.directory) is Presence.MOUNTPOINT_S3
         ]
         self.health.follow(up, self.configuration)
-        for placed in up:
-            if self.health.conditions()[placed.id].lost:
-                told = f"{placed.definition.directory} does not answer: mount-s3 is ended"
-                _tell_placed(placed, Event.HUNG, told)
-                context.supervisor.end(placed)
+        conditions = self.health.conditions()
+        hung = [placed for placed in up if conditions[placed.id].lost]
+        for placed in hung:
+            told = f"{placed.definition.directory} does not answer: mount-s3 is ended"
+            _tell_placed(placed, Event.HUNG, told)
+            context.supervisor.end(placed)
+            self._lost.add(placed.id)
+        ended = {p.id: dataclasses.replace(p, active=False, starting=True) for p in hung}
+        return Observed({**observed.placed, **ended}, observed.presence)
+
+    def _take_note_of_end(self, before: Placed | None, placed: Placed) -> None:
+        """Learns that the process of a mount has ended, though nobody changed the mount; by now
+        systemd may have started another."""
+        if before is None or before.pid == placed.pid or before.text != placed.text:
+            return
+        error = placed.ended()
+        _tell_placed(placed, Event.ENDED, error.message, error)
+        self._lost.add(placed.id)
+        if not placed.active and not placed.starting:
+            self._troubles.note(placed.id, error)
 
     def _take_note(self, placed: Placed, context: Context) -> None:
-        """Learns how the last attempt to start a mount ended, if it has ended."""
-        if placed.starting or self._troubles.is_busy(placed.id):
+        """Learns how the last attempt to start a mount went, if it is over."""
+        if placed.starting:
             return
         if placed.active:
-            # In systemd mode systemd may have been quicker than we.
-            known = self._restarts.get(placed.id, placed.restarts)
-            self._restarts[placed.id] = placed.restarts
-            if self._troubles.over(placed.id) or placed.restarts > known:
+            self._up[placed.id] = placed
+            if self._troubles.over(placed.id) or placed.id in self._lost:
                 told = f"{placed.definition.directory} is mounted again"
                 _tell_placed(placed, Event.RECOVERED, told)
+            self._lost.discard(placed.id)
             return
         error = context.supervisor.failure(placed) if self._troubles.is_news(placed.id) else None
         if error is not None and self._troubles.note(placed.id, error):

@@ -15,8 +15,6 @@ from s3mount_agent.model.errors import AgentError, Problem
 from s3mount_agent.model.events import Event
 from s3mount_agent.model.mounts import parse_arguments
 from s3mount_agent.model.roles import Mode, OnFailure, Role
-from s3mount_agent.work import reconcile
-from s3mount_agent.work.context import gather
 from s3mount_agent.work.retry import patiently
 
 _FIRST_SECONDS = 60.0
@@ -100,6 +98,10 @@ def refresh() -> bool:
             healed = dataclasses.replace(origin, problem=None)
             _note(healed if origin.version == seen else origin, origin)
             return False
+        # Nearly always there is no news: only they need what follows.
+        from s3mount_agent.work import reconcile
+        from s3mount_agent.work.context import gather
+
         seen = fetched.version
         configuration = _overridden(config_file.parse(fetched.text, origin.url), origin.overrides)
         reconcile.require_possible(gather(configuration))

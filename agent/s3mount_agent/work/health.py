@@ -25,6 +25,8 @@ _QUIET_SECONDS = 1.0
 # What S3 may take: mount-s3 tries ten times, and gives up after about a minute.
 _S3_SECONDS = 150.0
 _DEEP_AT_ONCE = 4
+# By how much of its time a look may be early.
+_JITTER = 0.2
 
 
 @dataclass
@@ -91,8 +93,13 @@ class Health:
         return {key: mount.condition for key, mount in self._mounts.items()}
 
     @property
+    def pids(self) -> set[int | None]:
+        """The processes whose mounts are looked after."""
+        return {mount.placed.pid for mount in self._mounts.values()}
+
+    @property
     def descriptors(self) -> list[int]:
-        """What becomes readable when a probe has found something."""
+        """The pipes that end when a probe has found all."""
         return [look.probe.descriptor for look in self._looks if look.probe.at is not None]
 
     def pause(self) -> float:
@@ -107,11 +114,12 @@ class Health:
         """At most one look of each kind is under way for a mount: one that waits for S3 must not
         keep us from seeing that mount-s3 hangs."""
         now = self._clock()
-        free = self._free(deep=True)
+        # One child for all that are due, or will be soon: each wake-up costs more than a look.
+        soon = now + _JITTER * configuration.check_s3_every
+        due = [mount for mount in self._free(deep=True) if mount.deep_due <= soon]
         deep = sum(look.probe.deep for look in self._looks)
-        due = [mount for mount in free if mount.deep_due <= now]
-        for mount in sorted(due, key=lambda mount: mount.deep_due)[: max(0, _DEEP_AT_ONCE - deep)]:
-            self._look([mount], deep=True)
+        if deep < _DEEP_AT_ONCE and any(mount.deep_due <= now for mount in due):
+            self._look(sorted(due, key=lambda mount: mount.deep_due), deep=True)
         if self._look_due <= now:
             self._look_due = now + _jittered(configuration.look_every)
             self._look(self._free(deep=False), deep=False)
@@ -147,14 +155,16 @@ class Health:
         waiting = meant.get(probe.at)
         if waiting is None:
             probe.abandon()  # the mount has gone, or is another one by now
-        elif probe.deep:
+            return
+        if probe.deep:
             self._take_slow_s3(probe, waiting, configuration)
         elif waiting.silence is None:
             spent = process.processor_seconds(waiting.placed.pid or 0)
             waiting.silence = Silence(probe.since, probe.since, spent)
-            # One mount must not keep the others from being looked at.
-            if probe.at != probe.directories[-1]:
-                probe.stop_here()
+        # One mount must not keep the others from being looked at.
+        if probe.at is not None and probe.at != probe.directories[-1]:
+            probe.stop_here()
+            if not probe.deep:
                 self._look_due = now
 
     def _take_slow_s3(self, probe: Probe, mount: _Mount, configuration: Configuration) -> None:
@@ -166,10 +176,16 @@ class Health:
     def _confirm_silences(self, after: float) -> None:
         now = self._clock()
         for mount in self._mounts.values():
-            if mount.silence is not None:
-                spent = process.processor_seconds(mount.placed.pid or 0)
-                confirm(mount.silence, now=now, processor=spent, after=after)
-                mount.condition = replace(mount.condition, silences=mount.silence.confirmed)
+            if mount.silence is None:
+                continue
+            spent, s3 = process.processor_seconds(mount.placed.pid or 0), mount.condition.s3
+            looked = confirm(
+                mount.silence, now=now, processor=spent, after=after, excused=s3 is not None
+            )
+            if looked and s3 is None and not mount.silence.confirmed:
+                s3 = _complaint(mount.placed)
+                mount.deep_due = now if s3 else mount.deep_due  # which is to see it heal
+            mount.condition = replace(mount.condition, silences=mount.silence.confirmed, s3=s3)
 
     def _condition(
         self, mount: _Mount, finding: Finding, configuration: Configuration, *, deep: bool
@@ -190,19 +206,27 @@ def _verdict(condition: Condition) -> tuple[int, Failure | None]:
 
 
 def _why(placed: Placed, finding: Finding) -> Failure:
-    """The reason why S3 cannot be used: what mount-s3 has just said of it in the journal."""
-    definition = placed.definition
+    """The reason why S3 cannot be used."""
     told = finding.error or f"no answer within {finding.seconds:.0f} seconds"
-    reason = AgentError(Problem.S3_ERRORS, f"S3 answers with errors: {told}")
-    # The newest line that can be understood: older ones may be of another fault.
+    unknown = AgentError(Problem.S3_ERRORS, f"S3 answers with errors: {told}")
+    return _complaint(placed) or _failure(unknown)
+
+
+def _complaint(placed: Placed) -> Failure | None:
+    """What mount-s3 has just said of S3 in the journal, if that can be understood."""
+    definition = placed.definition
+    # The newest line first: older ones may be of another fault.
     for line in reversed(journal.last_words("mount-s3", placed.pid or 0).splitlines()):
         read = mount_s3.explain(line, bucket=definition.bucket, directory=definition.directory)
         if read.problem is not Problem.MOUNT_FAILED:
-            reason = read
-            break
-    return Failure(reason.problem.code, reason.message, reason.hint, permanent=False)
+            return _failure(read)
+    return None
+
+
+def _failure(error: AgentError) -> Failure:
+    return Failure(error.problem.code, error.message, error.hint, permanent=False)
 
 
 def _jittered(every: float) -> float:
     """Mounts and nodes that started together must not ask together."""
-    return random.uniform(0.8 * every, every)  # noqa: S311
+    return random.uniform((1 - _JITTER) * every, every)  # noqa: S311

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,11 +16,14 @@ from pathlib import Path
 from s3mount_agent.doors import files, journal
 from s3mount_agent.model.configuration import Metrics
 from s3mount_agent.model.errors import AgentError
+from s3mount_agent.model.events import Event
 from s3mount_agent.model.health import Condition
 from s3mount_agent.model.states import State
 from s3mount_agent.work.look import Sight
 
 _EVERY_SECONDS = 60.0
+# A change is published sooner, but not each one of a mount that comes and goes.
+_SOON_SECONDS = 5.0
 _HELP = {
     "s3mount_up": ("gauge", "Whether the mount can be used (1) or not (0)."),
     "s3mount_state": ("gauge", "1 for the state that the mount is in."),
@@ -31,8 +35,10 @@ _HELP = {
 
 @dataclass
 class _Story:
-    """What has happened to one mount since the daemon started."""
+    """What has happened to one mount since the daemon started. ``down_since`` is None also while
+    it is down because that was asked for, or has never been up."""
 
+    was_up: bool = False
     pid: int | None = None
     restarts: int = 0
     down_since: float | None = None
@@ -40,42 +46,77 @@ class _Story:
 
 
 class Recorder:
-    """Follows the mounts and publishes their figures once a minute."""
+    """Follows the mounts and publishes their figures, once a minute and when something changes."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._stories: dict[str, _Story] = {}
-        self._due = 0.0
+        self._shown: dict[str, object] = {}
+        self._wanted = Metrics()
+        self._trouble = ""
+        self._published = self._due = -math.inf
 
     def follow(self, sights: tuple[Sight, ...]) -> None:
-        """Takes note of restarts and recoveries."""
+        """Takes note of restarts, recoveries and other changes."""
         now = self._clock()
         for sight in sights:
-            story = self._stories.setdefault(sight.row.id, _Story())
-            if sight.pid and story.pid and sight.pid != story.pid:
-                story.restarts += 1
-            story.pid = sight.pid or story.pid
-            if sight.judgement.state is not State.OK:
-                story.down_since = story.down_since if story.down_since is not None else now
-            elif story.down_since is not None:
-                story.recovery, story.down_since = now - story.down_since, None
+            self._follow(self._stories.setdefault(sight.row.id, _Story()), sight, now)
+        shown: dict[str, object] = {s.row.id: (s.judgement.state, s.pid) for s in sights}
+        if shown != self._shown:
+            self._shown, self._due = shown, min(self._due, self._published + _SOON_SECONDS)
+
+    def pause(self, wanted: Metrics) -> float:
+        """Seconds until there is something to publish."""
+        if not (wanted.prometheus or wanted.cloudwatch):
+            return math.inf
+        return max(0.1, self._due - self._clock())
 
     def publish(
         self, wanted: Metrics, sights: tuple[Sight, ...], conditions: Mapping[str, Condition]
     ) -> None:
-        """Writes the figures where they are wanted, if it is time; a disk that is full is no reason
-        to stop looking after the mounts."""
+        """Writes the figures where they are wanted, if it is time."""
+        if wanted != self._wanted:
+            if self._wanted.prometheus != wanted.prometheus:
+                take_back(self._wanted)
+            self._wanted, self._due = wanted, -math.inf
         now = self._clock()
         if now < self._due or not (wanted.prometheus or wanted.cloudwatch):
             return
-        self._due = now + _EVERY_SECONDS
+        self._published, self._due = now, now + _EVERY_SECONDS
         figures = [(s, self._figures(s, conditions.get(s.row.id, Condition()))) for s in sights]
         if wanted.prometheus:
-            with contextlib.suppress(AgentError):
-                files.write(Path(wanted.prometheus), prometheus(figures))
+            self._write(wanted.prometheus, prometheus(figures))
         if wanted.cloudwatch:
             for sight, values in figures:
                 journal.record(embedded(sight, values, wanted.namespace, time.time()))
+
+    def _write(self, path: str, text: str) -> None:
+        """A file that cannot be written is told, once, but is no reason to stop looking after the
+        mounts."""
+        try:
+            files.write(Path(path), text)
+            self._trouble = ""
+        except AgentError as error:
+            if error.message != self._trouble:
+                code = error.problem.code
+                journal.event(
+                    Event.WRITE_FAILED, error.message, error_code=code, cause=error.cause or ""
+                )
+            self._trouble = error.message
+
+    @staticmethod
+    def _follow(story: _Story, sight: Sight, now: float) -> None:
+        if sight.pid and story.pid and sight.pid != story.pid:
+            story.restarts += 1
+        story.pid = sight.pid or story.pid
+        if sight.judgement.state is State.OK:
+            if story.down_since is not None:
+                story.recovery = now - story.down_since
+            story.was_up, story.down_since = True, None
+        elif sight.row.held:
+            story.down_since = None
+        elif story.was_up and story.down_since is None:
+            story.down_since = now
 
     def _figures(self, sight: Sight, condition: Condition) -> dict[str, float]:
         story = self._stories.get(sight.row.id, _Story())
@@ -86,6 +127,15 @@ class Recorder:
             "s3mount_probe_seconds": condition.seconds,
         }
         return {name: value for name, value in found.items() if value is not None}
+
+
+def take_back(metrics: Metrics) -> None:
+    """Removes the file: figures that nobody writes any more would be collected for ever."""
+    if metrics.prometheus:
+        path = Path(metrics.prometheus)
+        with contextlib.suppress(AgentError):
+            if (files.read(path) or "").startswith("# HELP s3mount_"):
+                files.remove(path)
 
 
 Figures = list[tuple[Sight, dict[str, float]]]

@@ -40,7 +40,7 @@ def remember(
                 bucket=str(mount.bucket),
                 read_only=mount.read_only,
                 held=mount.id in down,
-                pending=f"its new options wait: {busy.message}" if busy else None,
+                pending=snapshot.pending_of(busy) if busy else None,
                 failure=snapshot.failure_of(error) if error and not busy else None,
             )
         )

@@ -36,7 +36,7 @@ def patiently(
     retrying = tenacity.Retrying(
         retry=tenacity.retry_if_exception(may_heal),
         stop=tenacity.stop_before_delay(budget),
-        wait=tenacity.wait_exponential_jitter(0.5, 15),
+        wait=tenacity.wait_random_exponential(multiplier=1, max=15),
         before_sleep=report,
         reraise=True,
     )

@@ -81,6 +81,13 @@ def leaving_row(placed: Placed) -> Row:
     )
 
 
+def pending_of(busy: AgentError) -> str:
+    """What status says of a change that waits for its mount to be free, or has waited enough."""
+    if busy.patience > 0:
+        return f"its new options wait: {busy.message}"
+    return f"its new options wait for the next `s3mount-agent apply`: {busy.message}"
+
+
 def failure_of(error: AgentError) -> Failure:
     """An error as it is remembered."""
     return Failure(error.problem.code, error.message, error.hint, permanent=error.patience == 0)

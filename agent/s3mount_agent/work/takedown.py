@@ -20,7 +20,7 @@ from s3mount_agent.doors import (
 from s3mount_agent.model.configuration import Configuration
 from s3mount_agent.model.errors import AgentError, Problem
 from s3mount_agent.model.plan import plan
-from s3mount_agent.work import desired, install, reconcile, service
+from s3mount_agent.work import desired, install, metrics, reconcile, service
 from s3mount_agent.work.context import Context, gather
 from s3mount_agent.work.observe import observe
 from s3mount_agent.work.reconcile import Failures
@@ -54,6 +54,7 @@ def uninstall() -> list[AgentError]:
         if failures:
             return list(failures.values())
         service.take_down()
+        metrics.take_back(context.configuration.metrics)
         journal.say("took down the agent's service")
     install.take_back_allow_other()
     install.take_back_packages()

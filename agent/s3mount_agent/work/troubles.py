@@ -12,6 +12,8 @@ from s3mount_agent.work.reconcile import Failures
 
 # The same trouble is told again, but not with every attempt.
 _REMIND_SECONDS = 3600.0
+# A mount that was up for less has not recovered: its next attempt counts on.
+_STEADY_SECONDS = 60.0
 
 
 @dataclass
@@ -40,12 +42,13 @@ class Troubles:
         self.longest_pause = 30.0
         self._clock = clock
         self._by_id: dict[str, Trouble] = {}
+        self._past: dict[str, tuple[int, float]] = {}
 
     def note(self, mount_id: str, error: AgentError) -> bool:
         """Writes a failed attempt down; returns whether it is news."""
         now = self._clock()
         known = self._by_id.get(mount_id)
-        attempts = known.attempts + 1 if known else 1
+        attempts = 1 + (known.attempts if known else self._attempts_before(mount_id, now))
         began = known.began if known else now
         if now - began >= error.patience:
             error.patience = 0
@@ -78,7 +81,14 @@ class Troubles:
 
     def over(self, mount_id: str) -> bool:
         """A mount is up; returns whether it was in trouble."""
-        return self._by_id.pop(mount_id, None) is not None
+        trouble = self._by_id.pop(mount_id, None)
+        if trouble is not None:
+            self._past[mount_id] = trouble.attempts, self._clock()
+        return trouble is not None
+
+    def _attempts_before(self, mount_id: str, now: float) -> int:
+        attempts, ended = self._past.pop(mount_id, (0, now))
+        return attempts if now - ended < _STEADY_SECONDS else 0
 
     def is_busy(self, mount_id: str) -> bool:
         """Whether a mount is up, but in use and so in the way of a change."""
@@ -88,10 +98,12 @@ class Troubles:
     def keep_only(self, ids: Collection[str]) -> None:
         """Forgets mounts that are no longer wanted."""
         self._by_id = {key: value for key, value in self._by_id.items() if key in ids}
+        self._past = {key: value for key, value in self._past.items() if key in ids}
 
     def clear(self) -> None:
         """A change of circumstances: everything gets a new chance."""
         self._by_id.clear()
+        self._past.clear()
 
     def failures(self) -> Failures:
         """The reasons, by mount id."""

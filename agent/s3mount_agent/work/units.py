@@ -8,6 +8,7 @@ Either way the process has a cgroup of its own and stays when the agent goes.
 from __future__ import annotations
 
 import re
+import signal
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -100,7 +101,7 @@ class Units:
         unit = _unit(placed.id)
         if systemd.show([unit])[unit].active_state != "failed":
             return None
-        return self._explain(unit, placed.definition)
+        return placed.ended() if placed.ending else self._explain(unit, placed.definition)
 
     def stop(self, placed: Placed, *, force: bool = False) -> None:
         """Unmounts before it stops the unit: while files are open neither happens.
@@ -152,7 +153,7 @@ class Units:
             active=facts.active_state == "active",
             starting=_is_on_its_way(facts, definition.mode),
             pid=facts.main_pid or None,
-            restarts=facts.restarts,
+            ending="" if facts.active_state == "active" else _ending(facts),
             settled=(
                 path.parent == self._home
                 and not facts.needs_reload
@@ -174,6 +175,14 @@ def _is_on_its_way(facts: systemd.UnitFacts, mode: Mode) -> bool:
         return True
     ends = facts.active_state == "deactivating" and mode is Mode.SYSTEMD
     return ends or (facts.has_job and facts.active_state != "active")
+
+
+def _ending(facts: systemd.UnitFacts) -> str:
+    if facts.result == "oom-kill":
+        return "killed for want of memory"
+    if facts.result in ("signal", "core-dump"):
+        return f"killed by {signal.Signals(facts.status).name}"
+    return ""
 
 
 def _unit_files() -> Iterator[tuple[Path, str]]:

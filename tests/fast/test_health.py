@@ -1,0 +1,422 @@
+"""Looking after mounts that are up: who is looked at when, and what silence and errors come to.
+
+The children that look are real, and so is the file system that hangs; only the clock is the tests'.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from fast.small_fuse import MAY_MOUNT, SmallFuse, small_fuse
+from s3mount_agent.doors import journal, probe, process
+from s3mount_agent.doors.probe import Probe
+from s3mount_agent.model.configuration import Configuration
+from s3mount_agent.model.health import Condition
+from s3mount_agent.model.plan import Placed
+from s3mount_agent.model.roles import Mode
+from s3mount_agent.model.unit import Definition
+from s3mount_agent.work import health as healths
+from s3mount_agent.work.health import Health
+
+PATIENCE = 60.0
+RARELY = 100_000
+LOOK, LIST, HUNG_AFTER = 60, 300, 30
+
+may_mount = pytest.mark.skipif(not MAY_MOUNT, reason="only root with /dev/fuse may mount")
+
+
+class Ward:
+    """Mounts that are looked after, a clock that a test sets, and all looks that were begun."""
+
+    def __init__(self) -> None:
+        self.now = 5000.0
+        self.begun: list[Probe] = []
+        self.health = Health(lambda: self.now)
+        self.configuration = Configuration(
+            look_every=LOOK, check_s3_every=LIST, hung_after=HUNG_AFTER
+        )
+
+    def begin(self, directories: Sequence[str], *, deep: bool = False) -> Probe:
+        self.begun.append(Probe(directories, deep=deep))
+        return self.begun[-1]
+
+    def follow(self, **up: tuple[str, int]) -> None:
+        """These are up: a directory and a process each, by id."""
+        self.health.follow([placed(name, *each) for name, each in up.items()], self.configuration)
+
+    def work(self, seconds: float = 0) -> bool:
+        """Some time passes, then everything is looked at once."""
+        self.now += seconds
+        return self.health.work(self.configuration)
+
+    def settle(self, running: int = 0) -> None:
+        """Takes in what the looks find, until only so many are still under way."""
+        deadline = time.monotonic() + PATIENCE
+        self.work()
+        while len(self.health.descriptors) > running:
+            assert time.monotonic() < deadline, self.running()
+            time.sleep(0.01)
+            self.work()
+
+    def running(self, *, deep: bool | None = None) -> list[str | None]:
+        """Where children are looking now."""
+        looks = [each for each in self.begun if each.at is not None]
+        return [each.at for each in looks if deep is None or each.deep is deep]
+
+    def condition(self, mount_id: str) -> Condition:
+        return self.health.conditions()[mount_id]
+
+
+def placed(mount_id: str, directory: str, pid: int) -> Placed:
+    command = ("/usr/bin/mount-s3", "my-bucket", directory)
+    definition = Definition("my-bucket", directory, command, Mode.SYSTEMD, False)
+    return Placed(mount_id, definition, "", active=True, starting=False, pid=pid)
+
+
+@pytest.fixture
+def ward(monkeypatch: pytest.MonkeyPatch) -> Iterator[Ward]:
+    made = Ward()
+    monkeypatch.setattr(healths, "Probe", made.begin)
+    monkeypatch.setattr(probe, "time", SimpleNamespace(monotonic=lambda: made.now))
+    monkeypatch.setattr(healths, "random", SimpleNamespace(uniform=lambda low, high: high))
+    monkeypatch.setattr(journal, "last_words", lambda identifier, pid: "")
+    yield made
+    for each in made.begun:
+        each.abandon()
+
+
+@pytest.fixture
+def fuse(tmp_path: Path) -> Iterator[SmallFuse]:
+    with small_fuse(tmp_path / "mount") as mounted:
+        yield mounted
+
+
+@pytest.fixture
+def busy() -> Iterator[int]:
+    """A process that uses all the processor time that it can get."""
+    child = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    yield child.pid
+    child.kill()
+    child.wait()
+
+
+def let_it_work(pid: int) -> None:
+    """Waits until a process has used some processor time."""
+    before, deadline = process.processor_seconds(pid), time.monotonic() + PATIENCE
+    while process.processor_seconds(pid) == before:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_nothing_is_looked_at_before_its_time_and_then_all_by_one_child(
+    ward: Ward, tmp_path: Path
+) -> None:
+    names = [str(tmp_path / name) for name in "abc"]
+    for name in names:
+        Path(name).mkdir()
+    ward.follow(**{name: (name, 1) for name in names})
+    assert not ward.work(LOOK - 1)
+    assert ward.begun == []
+    assert ward.health.pause() == pytest.approx(1)
+    ward.work(1)
+    assert [(each.deep, list(each.directories)) for each in ward.begun] == [(False, names)]
+    ward.settle()
+    assert all(ward.condition(name).seconds is not None for name in names)
+    assert not any(ward.condition(name).hung for name in names)
+
+
+def test_s3_is_asked_through_all_mounts_by_one_child_and_not_at_once(
+    ward: Ward, tmp_path: Path
+) -> None:
+    ward.configuration = Configuration(look_every=RARELY, check_s3_every=LIST)
+    names = [str(tmp_path / name) for name in "ab"]
+    for name in names:
+        Path(name).mkdir()
+    ward.follow(first=(names[0], 1))
+    ward.now += LIST / 10
+    ward.follow(first=(names[0], 1), second=(names[1], 2))
+    assert not ward.work(LIST * 9 / 10 - 1)
+    assert ward.begun == []
+    # The second one is not due yet, but soon: it need not wake anybody for itself.
+    ward.work(1)
+    assert [(each.deep, list(each.directories)) for each in ward.begun] == [(True, names)]
+    ward.settle()
+    assert [ward.condition(each).s3 for each in ("first", "second")] == [None, None]
+    ward.work(LIST - 1)
+    assert len(ward.begun) == 1
+    ward.work(1)
+    assert len(ward.begun) == 2
+
+
+@may_mount
+def test_a_hang_is_confirmed_twice_before_it_is_certain(ward: Ward, fuse: SmallFuse) -> None:
+    ward.follow(it=(fuse.directory, fuse.pid))
+    fuse.hang()
+    ward.work(LOOK)
+    assert not ward.work(5)  # it is silent, but that may mean nothing
+    assert not ward.condition("it").hung
+    assert ward.work(HUNG_AFTER / 2)
+    assert (ward.condition("it").hung, ward.condition("it").lost) == (True, False)
+    assert not ward.work(HUNG_AFTER / 4)
+    assert ward.work(HUNG_AFTER / 4)
+    assert ward.condition("it").lost
+
+
+@may_mount
+def test_who_answers_after_all_does_not_hang(ward: Ward, fuse: SmallFuse) -> None:
+    ward.follow(it=(fuse.directory, fuse.pid))
+    fuse.hang()
+    ward.work(LOOK)
+    ward.work(5)
+    assert ward.work(HUNG_AFTER / 2)
+    assert ward.condition("it").hung
+    fuse.go_on()
+    ward.settle()
+    assert not ward.condition("it").hung
+    # What there was of its silence counts for nothing the next time.
+    fuse.hang()
+    ward.work(LOOK)
+    ward.work(5)
+    assert ward.work(HUNG_AFTER / 2)
+    assert not ward.condition("it").lost
+
+
+@may_mount
+def test_who_works_without_answering_is_slow_for_four_times_as_long(
+    ward: Ward, fuse: SmallFuse, busy: int
+) -> None:
+    ward.follow(it=(fuse.directory, busy))
+    fuse.hang()
+    ward.work(LOOK)
+    began = ward.now
+    ward.work(5)
+    while ward.now - began < 4 * HUNG_AFTER - HUNG_AFTER / 2:
+        let_it_work(busy)
+        ward.work(HUNG_AFTER / 2)
+        assert not ward.condition("it").hung
+    for certain in (False, True):
+        let_it_work(busy)
+        assert ward.work(HUNG_AFTER / 2)
+        assert ward.condition("it").lost is certain
+
+
+@may_mount
+def test_who_works_without_answering_and_complains_of_s3_is_degraded_and_stays(
+    ward: Ward, fuse: SmallFuse, busy: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = "read failed: Client error: socket operation timed out\n"
+    monkeypatch.setattr(journal, "last_words", lambda identifier, pid: words)
+    ward.follow(it=(fuse.directory, busy))
+    fuse.hang()
+    ward.work(LOOK)
+    ward.work(5)
+    for _ in range(16):
+        let_it_work(busy)
+        ward.work(HUNG_AFTER / 2)
+        assert not ward.condition("it").hung
+    failure = ward.condition("it").s3
+    assert failure is not None
+    assert failure.code == "s3-unreachable"
+
+
+@may_mount
+def test_only_one_look_of_each_kind_is_under_way_at_a_mount(ward: Ward, fuse: SmallFuse) -> None:
+    ward.follow(it=(fuse.directory, fuse.pid))
+    fuse.hang()
+    for _ in range(20):
+        ward.work(LIST / 5)
+        deep = ward.running(deep=True)
+        assert len(deep) <= 1
+        assert len(ward.running(deep=False)) == 1
+    # One that waits for S3 is given up some time, and another one tries.
+    assert sum(each.deep for each in ward.begun) > 1
+    assert sum(not each.deep for each in ward.begun) == 1
+
+
+@may_mount
+def test_a_look_at_s3_that_waits_does_not_hide_a_hang(ward: Ward, fuse: SmallFuse) -> None:
+    ward.configuration = Configuration(
+        look_every=LOOK, check_s3_every=LOOK // 2, hung_after=HUNG_AFTER
+    )
+    ward.follow(it=(fuse.directory, fuse.pid))
+    fuse.hang()
+    ward.work(LOOK / 2)
+    assert ward.running() == ward.running(deep=True) == [fuse.directory]
+    ward.work(LOOK / 2)
+    assert ward.running(deep=False) == [fuse.directory]
+    ward.work(5)
+    for _ in range(2):
+        assert not ward.condition("it").lost
+        ward.work(HUNG_AFTER / 2)
+    assert ward.condition("it").lost
+
+
+@may_mount
+def test_a_mount_that_only_s3_keeps_waiting_does_not_hang(ward: Ward, tmp_path: Path) -> None:
+    with small_fuse(tmp_path / "slow", listable=False) as slow:
+        ward.configuration = Configuration(look_every=LOOK, check_s3_every=LOOK // 2)
+        ward.follow(it=(slow.directory, slow.pid))
+        ward.work(LOOK / 2)
+        for _ in range(2):
+            ward.work(LOOK)
+            ward.settle(running=1)
+            assert ward.running() == ward.running(deep=True) == [slow.directory]
+            assert ward.condition("it") == Condition(seconds=ward.condition("it").seconds)
+        assert ward.work(LOOK)  # 150 seconds are enough
+        assert ward.condition("it").s3 is not None
+        assert "no answer within 150 seconds" in str(ward.condition("it").s3)
+        assert not ward.condition("it").hung
+
+
+@may_mount
+def test_one_that_hangs_does_not_keep_the_others_from_being_looked_at(
+    ward: Ward, fuse: SmallFuse, tmp_path: Path
+) -> None:
+    others = [str(tmp_path / name) for name in "ab"]
+    for other in others:
+        Path(other).mkdir()
+    ward.follow(hung=(fuse.directory, fuse.pid), **{name: (name, 1) for name in others})
+    fuse.hang()
+    ward.work(LOOK)
+    assert list(ward.begun[0].directories) == [fuse.directory, *others]
+    ward.work(2)
+    assert list(ward.begun[0].directories) == [fuse.directory]
+    ward.settle(running=1)
+    assert list(ward.begun[1].directories) == others
+    assert all(ward.condition(name).seconds is not None for name in others)
+    ward.now += HUNG_AFTER / 2
+    ward.settle(running=1)
+    assert ward.condition("hung").hung
+    assert not any(ward.condition(name).hung for name in others)
+
+
+@may_mount
+def test_no_more_than_four_looks_wait_for_s3_at_once(ward: Ward, tmp_path: Path) -> None:
+    ward.configuration = Configuration(look_every=RARELY, check_s3_every=LIST)
+    with small_fuse(tmp_path / "slow", listable=False) as slow:
+        # One directory by six names.
+        names = [slow.directory + "/." * number for number in range(6)]
+        good = str(tmp_path)
+        ward.follow(**{name: (name, 1) for name in [*names, good]})
+        ward.work(LIST)
+        for _ in range(8):
+            ward.work(2)
+        assert ward.running() == names[:4]
+        ward.work(150)  # the four are given up, and what has waited has its turn
+        for _ in range(8):
+            ward.work(2)
+        ward.settle(running=2)
+        assert ward.running() == names[4:]
+        assert ward.condition(good).s3 is None
+        assert [ward.condition(name).s3 is None for name in names] == [False] * 4 + [True] * 2
+
+
+@may_mount
+def test_a_finding_belongs_to_the_process_for_which_it_was_made(
+    ward: Ward, fuse: SmallFuse
+) -> None:
+    ward.follow(it=(fuse.directory, fuse.pid))
+    fuse.hang()
+    ward.work(LOOK)
+    ward.work(5)
+    ward.work(HUNG_AFTER / 2)
+    assert ward.condition("it").hung
+    old = ward.running()
+    assert old == [fuse.directory]
+    # The same directory, another process: it has not been silent yet.
+    ward.follow(it=(fuse.directory, fuse.pid + 1))
+    assert ward.condition("it") == Condition()
+    ward.work(1)
+    assert ward.begun[0].at is None
+    for _ in range(3):
+        ward.work(HUNG_AFTER / 2)
+        assert not ward.condition("it").lost
+
+
+def test_what_a_look_found_of_an_earlier_process_says_nothing_of_the_next(
+    ward: Ward, tmp_path: Path
+) -> None:
+    ward.configuration = Configuration(look_every=RARELY, check_s3_every=LIST)
+    file = tmp_path / "file"
+    file.write_text("")
+    ward.follow(it=(str(file), 1))
+    ward.work(LIST)
+    ward.follow(it=(str(file), 2))
+    ward.settle()
+    assert ward.condition("it") == Condition()
+
+
+def test_an_error_is_a_degraded_mount_that_is_asked_more_often_until_it_is_well(
+    ward: Ward, tmp_path: Path
+) -> None:
+    ward.configuration = Configuration(look_every=RARELY, check_s3_every=LIST)
+    directory = tmp_path / "it"
+    directory.write_text("")
+    ward.follow(it=(str(directory), 1))
+    ward.work(LIST)
+    ward.settle()
+    failure = ward.condition("it").s3
+    assert failure is not None
+    assert (failure.code, failure.permanent) == ("s3-errors", False)
+    assert "ENOTDIR" in failure.reason
+    directory.unlink()
+    directory.mkdir()
+    ward.work(LIST / 4 - 1)
+    assert len(ward.begun) == 1
+    ward.work(1)
+    ward.settle()
+    assert ward.condition("it").s3 is None
+    ward.work(LIST / 4)
+    assert len(ward.begun) == 2
+
+
+def test_who_is_not_up_any_more_is_forgotten(ward: Ward, tmp_path: Path) -> None:
+    ward.follow(it=(str(tmp_path), 1))
+    ward.follow()
+    assert ward.health.conditions() == {}
+    ward.work(LIST)
+    assert ward.begun == []
+    assert ward.health.pause() > LIST
+
+
+def test_the_journal_tells_why_s3_cannot_be_used(
+    ward: Ward, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, int]] = []
+
+    def last_words(identifier: str, pid: int) -> str:
+        asked.append((identifier, pid))
+        return "list failed: Service error: Access Denied\nlookup failed: something unheard of\n"
+
+    monkeypatch.setattr(journal, "last_words", last_words)
+    ward.configuration = Configuration(look_every=RARELY, check_s3_every=LIST)
+    file = tmp_path / "file"
+    file.write_text("")
+    ward.follow(it=(str(file), 77))
+    ward.work(LIST)
+    ward.settle()
+    failure = ward.condition("it").s3
+    assert failure is not None
+    assert failure.code == "access-denied"
+    assert asked == [("mount-s3", 77)]
+
+
+@pytest.mark.parametrize("there", [False, True], ids=["no journalctl", "journalctl fails"])
+def test_a_journal_that_cannot_be_read_is_no_reason_to_end(
+    ward: Ward, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: bool
+) -> None:
+    monkeypatch.undo()
+    if there:
+        program = tmp_path / "journalctl"
+        program.write_text("#!/bin/sh\nkill -9 $$\n")
+        program.chmod(0o755)
+    monkeypatch.setattr(process, "_PATH", "")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert journal.last_words("mount-s3", 1) == ""
