@@ -110,16 +110,17 @@ class Cluster:
         """Take everything down, last things first; twice is once."""
         self._undo.close()
 
-    def node(self, name: str, role: str) -> Node:
+    def node(self, name: str, role: str, disk: str | None = None) -> Node:
         """Return a new node, powered off, with all that ParallelCluster and the test put there.
 
         `role` is one of head, compute, login, standalone. Nodes are told of the head that was made
-        before them; where there is none, of one at the bridge's address.
+        before them; where there is none, of one at the bridge's address. `disk` limits what can be
+        written to its root file system, for example to "256m".
         """
         if role not in parallelcluster.ROLES:
             raise ValueError(f"no such role: {role}")
         link = self.network.attach()
-        node = Node(name, self._image, link, self._folder / name)
+        node = Node(name, self._image, link, self._folder / name, disk)
         self._undo.callback(node.close)
         if role == "head":
             self._head = parallelcluster.Head(name, node.address)

@@ -34,8 +34,9 @@ PACKAGES = (
     "procps",
     "dos2unix",
 )
-# What mount-s3 and the agent want and a ParallelCluster image does not have.
-LATER_PACKAGES = ("libfuse2", "python3-systemd")
+# What mount-s3 and the agent want and a ParallelCluster image does not have; libfaketime is for the
+# tests that move a program's clock.
+LATER_PACKAGES = ("libfuse2", "python3-systemd", "libfaketime")
 CLUSTER_USER = "ubuntu"
 # Units that a container has no use for, and that cost boot time or touch the host's kernel.
 MASKED_UNITS = (

@@ -64,7 +64,8 @@ def _take_down(folder: Path, bridge: str) -> None:
             run("ip", "netns", "delete", namespace.name)
         if Path("/sys/class/net", bridge).exists():
             run("ip", "link", "delete", bridge)
-    for line in Path("/proc/self/mounts").read_text(encoding="utf-8").splitlines():
+    # The last one first: it may need what was mounted before it.
+    for line in reversed(Path("/proc/self/mounts").read_text(encoding="utf-8").splitlines()):
         directory = line.split(" ")[1]
         if directory.startswith(f"{folder}/"):
             run("umount", directory)

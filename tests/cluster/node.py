@@ -45,8 +45,14 @@ class Node:
     sees it, without what the running node mounts on top of it (/run, /tmp, S3).
     """
 
-    def __init__(self, name: str, image: Image, link: Link, folder: Path) -> None:
-        """Make a powered-off node; it owns `link` and the new directory `folder` from now on."""
+    def __init__(
+        self, name: str, image: Image, link: Link, folder: Path, disk: str | None = None
+    ) -> None:
+        """Make a powered-off node; it owns `link` and the new directory `folder` from now on.
+
+        `disk` is how much may be written to its root file system, as mount(8) takes it ("256m", all
+        of it in memory); without it, as much as this machine has.
+        """
         self.name = name
         self.address = link.address
         self.root = folder / "root"
@@ -58,6 +64,11 @@ class Node:
             undo.callback(link.close)
             folder.mkdir()
             undo.callback(shutil.rmtree, folder)
+            if disk is not None:
+                written = self._written()
+                written.mkdir()
+                run("mount", "-t", "tmpfs", "-o", f"size={disk}", "tmpfs", str(written))
+                undo.callback(run, "umount", str(written))
             self._mount(image)
             undo.callback(run, "umount", str(self.root))
             self._group = Cgroup.create(link.name)
@@ -66,10 +77,13 @@ class Node:
             self._give_identity()
             self._undo = undo.pop_all()
 
+    def _written(self) -> Path:
+        return self._folder / "written"
+
     def _mount(self, image: Image) -> None:
-        upper, work = self._folder / "upper", self._folder / "work"
+        upper, work = self._written() / "upper", self._written() / "work"
         for directory in (upper, work, self.root):
-            directory.mkdir()
+            directory.mkdir(parents=True)
         layers = f"lowerdir={image.root},upperdir={upper},workdir={work}"
         run("mount", "-t", "overlay", "-o", layers, "overlay", str(self.root))
 

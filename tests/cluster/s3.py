@@ -39,12 +39,14 @@ class Fault:
     """What happens to every request for a bucket: first `delay` seconds, then an error.
 
     status: the HTTP status of the error; 200 for none, where only the delay is wanted.
+    body: what is answered, with that status, in place of S3's XML; None for that.
     """
 
     status: int
     code: str
     message: str
     delay: float
+    body: str | None
 
 
 class FaultyApplication:
@@ -68,6 +70,9 @@ class FaultyApplication:
         if fault is None:
             return self._application(environ, start_response)
         self.closing.wait(fault.delay)
+        if fault.body is not None:
+            response = Response(fault.body, status=fault.status, mimetype="text/html")
+            return response(environ, start_response)
         if fault.status == 200:
             return self._application(environ, start_response)
         body = (
@@ -161,12 +166,14 @@ class S3:
         code: str = "AccessDenied",
         message: str = "Access Denied",
         delay: float = 0.0,
+        body: str | None = None,
     ) -> None:
         """From now on answer requests for `bucket` after `delay` seconds, and with an error.
 
-        With status 200 the delay is all that happens. Replaces an earlier fault of the bucket.
+        With status 200 the delay is all that happens, unless there is a `body`, which is then the
+        answer. Replaces an earlier fault of the bucket.
         """
-        self._application.faults[bucket] = Fault(status, code, message, delay)
+        self._application.faults[bucket] = Fault(status, code, message, delay, body)
 
     def heal(self, bucket: str | None = None) -> None:
         """End the fault of a bucket, or all faults."""

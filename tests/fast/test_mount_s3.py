@@ -51,6 +51,11 @@ FOREVER = math.inf
         ("Wrong region (expecting eu-west-1)", Problem.REGION_WRONG, 0),
         ("Request throttled", Problem.S3_THROTTLED, FOREVER),
         (
+            "Client error: Internal S3 client error: XML parsing error: unexpected connection",
+            Problem.S3_ERRORS,
+            FOREVER,
+        ),
+        (
             "Client error: Unknown CRT error: CRT error 1059: aws-c-io: AWS_IO_DNS_INVALID_NAME, "
             "Host name was invalid for dns resolution.",
             Problem.S3_UNREACHABLE,

@@ -12,7 +12,7 @@ import sys
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Callable
+from typing import TYPE_CHECKING, Any, Callable, Protocol
 
 import pytest
 
@@ -29,7 +29,12 @@ if TYPE_CHECKING:
 REPOSITORY = Path(__file__).resolve().parents[2]
 BOOTSTRAP = REPOSITORY / "dist/s3mount-bootstrap"
 NUMBERS = itertools.count(1)
-NewNode = Callable[[str], "Node"]
+
+
+class NewNode(Protocol):
+    """Boots a node of a role, with a disk of a size if it is to be a small one."""
+
+    def __call__(self, role: str, disk: str | None = None) -> Node: ...
 
 
 @functools.cache
@@ -117,8 +122,8 @@ def patient(cluster: Cluster, package: Path) -> Iterator[dict[str, Patient]]:
 def _nodes(cluster: Cluster) -> Iterator[NewNode]:
     made: list[Node] = []
 
-    def new(role: str) -> Node:
-        node = cluster.node(f"{role}-{next(NUMBERS)}", role)
+    def new(role: str, disk: str | None = None) -> Node:
+        node = cluster.node(f"{role}-{next(NUMBERS)}", role, disk)
         made.append(node)
         node.boot()
         return node
@@ -152,8 +157,8 @@ def new_ready_module_node(new_module_node: NewNode, package: Path) -> NewNode:
     return functools.partial(_ready, new_module_node, package)
 
 
-def _ready(new: NewNode, package: Path, role: str) -> Node:
-    node = new(role)
+def _ready(new: NewNode, package: Path, role: str, disk: str | None = None) -> Node:
+    node = new(role, disk)
     shutil.copyfile(package, node.root / "root/mount-s3.deb")
     quick = ["-qq", "--yes", "-o", "Dpkg::Options::=--force-unsafe-io"]
     node.run(["apt-get", *quick, "update"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from node.article import mounted, pids, status
@@ -15,6 +15,13 @@ if TYPE_CHECKING:
     from cluster.command import Command
     from cluster.node import Node
 
+# Health that is looked at often, so that a test need not wait for minutes.
+QUICK = {
+    "look_every": "5s",
+    "check_s3_every": "8s",
+    "hung_after": "10s",
+    "retry_at_most_every": "5s",
+}
 # Opens, reads and lists again and again until its input ends; then it tells what it has seen.
 _READER = """
 import json, os, select, sys, time
@@ -67,6 +74,23 @@ def states_until(node: Node, directory: str, last: str, *, first: str = "") -> l
 
     until(arrived, lambda: (seen, status(node)["mounts"]))
     return seen
+
+
+def courses_until(node: Node, last: Mapping[str, str]) -> dict[str, list[str]]:
+    """The states of every mount as `status` tells them one after the other, by directory, up to
+    where each is in its ``last`` one."""
+    courses: dict[str, list[str]] = {}
+
+    def arrived() -> bool:
+        now = {mount["path"]: mount["state"] for mount in status(node)["mounts"]}
+        for directory, state in now.items():
+            course = courses.setdefault(directory, [])
+            if course[-1:] != [state]:
+                course.append(state)
+        return now == last
+
+    until(arrived, lambda: (courses, status(node)["mounts"]))
+    return courses
 
 
 def require_tidy(node: Node, *directories: str) -> None:

@@ -115,7 +115,8 @@ _READINGS = (
         "mount-s3 refuses its arguments",
     ),
     _reading(
-        r"internal server error|Unknown response error",
+        # The second one stands before what mount-s3 could not make sense of, such as XML.
+        r"internal server error|Internal S3 client error|Unknown response error",
         Problem.S3_ERRORS,
         math.inf,
         "S3 answers with errors for {bucket}",

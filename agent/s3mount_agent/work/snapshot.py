@@ -113,9 +113,19 @@ def load(path: Path = PATH) -> Snapshot | None:
 
 
 def save(node: dict[str, str], rows: Iterable[Row], path: Path = PATH) -> None:
-    """Writes a snapshot."""
+    """Writes a snapshot; where there is no space for two, the old one makes room.
+
+    Without one, status is slower. With an old one it would be wrong.
+    """
     document = {"schema": _SCHEMA, "at": now(), "node": node, "mounts": [asdict(r) for r in rows]}
-    files.write(path, json.dumps(document) + "\n")
+    text = json.dumps(document) + "\n"
+    try:
+        files.write(path, text)
+    except AgentError as error:
+        if error.problem is not Problem.NO_SPACE:
+            raise
+        files.remove(path)
+        files.write(path, text)
 
 
 def _row(fields: dict[str, object]) -> Row:

@@ -122,8 +122,12 @@ class Units:
 
     def end(self, placed: Placed) -> None:
         """Kills a process that hangs; its unit cleans up behind it."""
-        _outside("detach", placed.definition.directory)
-        systemd.kill(_unit(placed.id))
+        try:
+            _outside("detach", placed.definition.directory)
+        finally:
+            # Also where nothing can be run outside, as without space in /run: with its process a
+            # mount nearly always ends, too.
+            systemd.kill(_unit(placed.id))
 
     def remove(self, placed: Sequence[Placed]) -> None:
         """Removes the unit files and what systemd remembers of them."""

@@ -111,6 +111,9 @@ class S3:
             if error.status == 404:
                 return None
             raise
+        for name in ("Last-Modified", "Content-Length", "ETag"):
+            if name not in headers:
+                raise _misunderstood(f"Header {name} not found")
         modified = time.strptime(headers["Last-Modified"], "%a, %d %b %Y %H:%M:%S GMT")
         size = int(headers["Content-Length"])
         return Object(key, size, float(_seconds(modified)), headers["ETag"])
@@ -240,7 +243,10 @@ def _upload_headers(arguments: Arguments) -> dict[str, str]:
 
 
 def _listing(body: bytes) -> Listing:
-    page = Xml.fromstring(body)  # noqa: S314  the bucket is the test's own
+    try:
+        page = Xml.fromstring(body)  # noqa: S314  the bucket is the test's own
+    except Xml.ParseError as error:
+        raise _misunderstood(f"XML parsing error: {error}") from error
     objects = [
         Object(
             entry.findtext("{*}Key", ""),
@@ -297,6 +303,10 @@ def _crt_error(problem: Exception) -> tuple[int, str]:
     if isinstance(problem, OSError) and problem.errno in (101, 113):  # ENETUNREACH, EHOSTUNREACH
         return CRT_NO_ROUTE
     return CRT_CLOSED
+
+
+def _misunderstood(what: str) -> S3Error:
+    return S3Error("Client error", "Internal S3 client error", what)
 
 
 def _client_error(number: int, text: str) -> S3Error:
