@@ -189,9 +189,11 @@ def test_a_mount_over_which_somebody_mounts_is_left_alone(scene: Scene) -> None:
 
 
 def test_a_mount_that_is_killed_beneath_another_comes_back_when_that_goes(scene: Scene) -> None:
+    mark = scene.site.mark()
     with scene.comes_back() as told, covered(scene):
         await_state(scene, "foreign")
         scene.send(signal.SIGKILL, scene.pid())
         scene.site.ask()
         await_state(scene, "foreign")
+        assert ("start", VICTIM, "done") not in scene.site.events(mark)  # in vain
     scene.require_on_the_way(told, "foreign")
