@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import shutil
 import subprocess
 import sys
@@ -25,6 +26,8 @@ PLATFORMS = {"x86_64": "manylinux_2_28_x86_64", "aarch64": "manylinux_2_28_aarch
 COMPILED = "psutil"
 # The AWS services whose models botocore needs here; all of them would be ten times the rest.
 SERVICES = ("s3", "ssm", "sts", "sso", "sso-oidc", "iam", "ec2-instance-connect")
+# What their endpoints are called, where that is not the service's name.
+ENDPOINTS = (*SERVICES, "portal.sso", "oidc")
 _UNNEEDED = (
     "*.pyi",
     "*.so",
@@ -102,6 +105,13 @@ def _trim_services(data: Path) -> None:
     for service in data.iterdir():
         if service.is_dir() and service.name not in SERVICES:
             shutil.rmtree(service)
+    # botocore reads all of this file for every client: a fifth of what a look at the source costs.
+    file = data / "endpoints.json"
+    endpoints = json.loads(file.read_text(encoding="utf-8"))
+    for partition in endpoints["partitions"]:
+        services = partition["services"]
+        partition["services"] = {name: services[name] for name in services if name in ENDPOINTS}
+    file.write_text(json.dumps(endpoints, separators=(",", ":")), encoding="utf-8")
 
 
 def _files(payload: Path) -> Iterator[tuple[str, Path]]:

@@ -23,7 +23,9 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 import build_bootstrap as build
 payload = Path(sys.argv[2]) / "payload"
-(payload / "lib/botocore/data").mkdir(parents=True)
+data = payload / "lib/botocore/data"
+data.mkdir(parents=True)
+(data / "endpoints.json").write_text('{"partitions": []}')
 build._download = lambda *arguments: []
 build._gather(payload, Path(sys.argv[2]))
 target = Path(sys.argv[2]) / "s3mount-bootstrap"

@@ -106,9 +106,11 @@ def stop(unit: str, *, timeout: float = 120.0) -> None:
 
 
 def kill(unit: str) -> None:
-    """Kills the processes of a unit."""
+    """Kills the main process of a unit; a hook that cleans up behind it lives on."""
     process.run(
-        ["systemctl", "kill", "--signal=KILL", "--", unit], timeout=_QUICK_SECONDS, check=False
+        ["systemctl", "kill", "--signal=KILL", "--kill-who=main", "--", unit],
+        timeout=_QUICK_SECONDS,
+        check=False,
     )
 
 
