@@ -180,6 +180,25 @@ def test_a_snapshot_reads_back_as_it_was_written(tmp_path: Path) -> None:
     assert found.row("none") is None
 
 
+def test_a_snapshot_for_which_there_is_no_room_beside_the_old_one_replaces_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    path = tmp_path / "status.json"
+    write = files.write
+
+    def write_where_there_is_room(path: Path, text: str) -> bool:
+        if path.exists():
+            raise AgentError(Problem.NO_SPACE, f"could not write {path}")
+        return write(path, text)
+
+    snapshot.save({"role": "head"}, ROWS, path)
+    monkeypatch.setattr(files, "write", write_where_there_is_room)
+    snapshot.save({"role": "compute"}, ROWS, path)
+    found = snapshot.load(path)
+    assert found is not None
+    assert found.node == {"role": "compute"}
+
+
 @pytest.mark.parametrize(
     "text",
     [
