@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -130,6 +131,23 @@ def test_a_child_in_which_a_look_takes_long_is_not_waited_for(
     assert time.monotonic() - began < 20
 
 
+def test_a_child_that_has_said_all_does_not_look_any_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def look(directories: object, writer: int, enough: object, *, deep: bool) -> None:
+        os.write(writer, b"0 0 2.5\n")
+        time.sleep(60)  # it is on its way out, which may take a moment
+        os._exit(0)
+
+    monkeypatch.setattr(probe, "_look", look)
+    found = Probe([str(tmp_path)])
+    select.select([found.descriptor], [], [], 20)
+    found.collect()
+    assert found.findings[str(tmp_path)].answer is Answer.ANSWERS
+    # Else its answer, which took long, would be followed by a silence that never ends.
+    assert found.at is None
+
+
 WAIT = """
 import sys, time
 from s3mount_agent.doors.events import Events
@@ -192,7 +210,8 @@ events = Events()
 events.wait(0)
 reader, writer = os.pipe()
 os.write(writer, b"said before the end")
-print(events.wait(0.2, (), [reader]), end=" ")
+began = time.monotonic()
+print(events.wait(0.2, (), [reader]), time.monotonic() - began >= 0.2, end=" ")
 began = time.monotonic()
 threading.Timer(0.2, os.close, [writer]).start()
 print(events.wait(20, (), [reader]), time.monotonic() - began < 15)
@@ -203,4 +222,4 @@ def test_the_end_of_a_look_wakes_the_daemon_and_is_no_event() -> None:
     answer = subprocess.run(
         [sys.executable, "-c", PIPE], capture_output=True, text=True, timeout=60, check=False
     )
-    assert answer.stdout.split() == ["False", "False", "True"], answer.stderr
+    assert answer.stdout.split() == ["False", "True", "False", "True"], answer.stderr

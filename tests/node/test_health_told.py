@@ -166,8 +166,9 @@ def test_a_degraded_mount_is_told_once_and_so_is_its_healing(
     mount = scene.mount(TOLD)
     assert mount["state"] == "degraded"
     assert mount["reason"] in degraded["MESSAGE"]
-    for _ in range(3):  # looks, not seconds
+    for _ in range(3):  # looks of both kinds, not seconds
         scene.await_requests(1)
+        scene.node.run(["systemctl", "reload", "s3mount-agent"])
     scene.cluster.s3.heal(scene.broken)
     scene.await_event(Event.HEALED, mark)
     scene.await_state("ok")
