@@ -110,7 +110,7 @@ class Configuration:
     on_failure: OnFailure | None = None
     when_busy: WhenBusy = WhenBusy.WAIT
     busy_deadline: int = 3600
-    refresh: int = 600
+    refresh: int = 300
     look_every: int = 60
     check_s3_every: int = 300
     hung_after: int = 30

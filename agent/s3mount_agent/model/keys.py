@@ -163,7 +163,7 @@ TOP = Section(
         Key("on_failure", _ON_FAILURE, "whether a bootstrap fails with a mount (by role)"),
         Key("when_busy", _WHEN_BUSY, "wait, lazy or fail: a mount that must change but is used"),
         Key("busy_deadline", Duration(0, 604800), "how long wait waits (1h)"),
-        Key("refresh", Duration(10, 86400), "how often to ask the source for a new version (10m)"),
+        Key("refresh", Duration(10, 86400), "how often to ask the source for a new version (5m)"),
         Key("memory_percent", Number(1, 90), "the part of the node's memory for all mounts"),
         Key("bandwidth_gbps", Number(1, 10000), "the node's bandwidth, to be divided among them"),
         Key("health", HEALTH, "how often the agent looks and tries again"),
