@@ -94,7 +94,7 @@ def test_who_has_to_wait_is_told_for_whom(site: Site, cluster: Cluster) -> None:
                 assert (each.returncode, stderr) == (0, ""), stdout
     site.await_mounts(KEPT, FIRST)
     assert site.pids()[KEPT] == pids[KEPT]
-    assert site.node.read(LOCK) == ""
+    until(lambda: site.node.read(LOCK) == "", lambda: site.node.read(LOCK))
 
 
 def test_the_lock_of_a_killed_apply_is_free(site: Site, cluster: Cluster) -> None:
