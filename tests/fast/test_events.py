@@ -23,6 +23,7 @@ GOLDEN = {
     "RECOVERED": ("start", "recovered", "7d5ee7bbf9b002d193e0fd2c2789a640"),
     "HUNG": ("health", "hung", "ac8486b7504994e304887866895698c0"),
     "DEGRADED": ("health", "degraded", "7132066120f026d062bf9e845561d9dc"),
+    "FOREIGN": ("health", "foreign", "6f0a94fb530e4163ae002f78cdc4d3a1"),
     "HEALED": ("health", "recovered", "3c7455e4f1400d79f3cd537e6607db4f"),
     "STOPPED": ("stop", "done", "f224cfedb4459fc10247ff45137ea399"),
     "STOP_FAILED": ("stop", "failed", "cfd1442f89c0c92a3fb809304794baeb"),

@@ -86,10 +86,11 @@ def test_patience_ends(troubles: Troubles, clock: Clock) -> None:
 
 
 def test_a_relapse_counts_on_and_a_long_good_run_does_not(troubles: Troubles, clock: Clock) -> None:
+    told = []
     for _ in range(6):
-        troubles.note("a", ended())
-        assert troubles.over("a")
+        told.append((troubles.note("a", ended()), troubles.over("a")))
         clock.now += 1
+    assert told == [(True, True), *[(False, False)] * 5], "told once, and so is its end"
     troubles.note("a", ended())
     assert not troubles.may_try("a"), "seven times within seconds"
     assert pause(troubles) >= 15

@@ -11,6 +11,9 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 from types import FrameType
 
+# Who has ended already is seen soon, but not at once: nothing may turn in a circle.
+_GONE_SECONDS = 0.5
+
 
 class Events:
     """Wakes its owner when something is mounted or unmounted, a process ends, or a signal comes.
@@ -45,19 +48,18 @@ class Events:
         if self.stopping or self._reload:
             return True
         with contextlib.ExitStack() as stack:
-            for pid in pids:
-                self._watch(pid, stack)
+            gone = [pid for pid in pids if not self._watch(pid, stack)]
             for descriptor in descriptors:
                 # No events: only its end (POLLHUP). What is said before can wait until then.
                 self._poll.register(descriptor, 0)
                 stack.callback(self._poll.unregister, descriptor)
-            happened = self._poll.poll(seconds * 1000)
+            happened = self._poll.poll((min(seconds, _GONE_SECONDS) if gone else seconds) * 1000)
             for descriptor, _ in happened:
                 if descriptor == self._receiver.fileno():
                     self._receiver.recv(4096)
         quiet = {*descriptors, self._mounts.fileno()}
         self._table |= any(descriptor == self._mounts.fileno() for descriptor, _ in happened)
-        return any(descriptor not in quiet for descriptor, _ in happened)
+        return bool(gone) or any(descriptor not in quiet for descriptor, _ in happened)
 
     def take_table_change(self) -> bool:
         """Whether anything was mounted or unmounted since the last time."""
@@ -69,13 +71,19 @@ class Events:
         asked, self._reload = self._reload, False
         return asked
 
-    def _watch(self, pid: int, stack: contextlib.ExitStack) -> None:
-        """A pidfd becomes readable when its process ends: pidfd_open(2), Linux 5.3."""
-        with contextlib.suppress(OSError):  # it has ended already, or the kernel is older
+    def _watch(self, pid: int, stack: contextlib.ExitStack) -> bool:
+        """A pidfd becomes readable when its process ends: pidfd_open(2), Linux 5.3. Returns False
+        if it has ended already."""
+        try:
             descriptor = os.pidfd_open(pid)
-            stack.callback(os.close, descriptor)
-            self._poll.register(descriptor, select.POLLIN)
-            stack.callback(self._poll.unregister, descriptor)
+        except ProcessLookupError:
+            return False
+        except OSError:  # the kernel is older
+            return True
+        stack.callback(os.close, descriptor)
+        self._poll.register(descriptor, select.POLLIN)
+        stack.callback(self._poll.unregister, descriptor)
+        return True
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
         self.stopping = True

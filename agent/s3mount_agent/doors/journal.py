@@ -21,6 +21,8 @@ IDENTIFIER = "s3mount-agent"
 _SOCKET = Path("/run/systemd/journal/socket")
 # journald's priorities: syslog(3).
 _WARNING, _INFO = 4, 6
+# A journal that takes nothing must not keep us from the mounts.
+_JOURNAL_SECONDS = 1.0
 
 
 def event(
@@ -47,14 +49,16 @@ def event(
         "SYSLOG_IDENTIFIER": IDENTIFIER,
     }
     kept = {name: value for name, value in fields.items() if value}
-    send(message, MESSAGE_ID=kind.message_id, **kept)
+    with contextlib.suppress(OSError):
+        send(message, MESSAGE_ID=kind.message_id, **kept)
 
 
 def record(line: str) -> None:
     """Writes a line as it is, for programs that read the journal."""
     send = _sender()
     if send is not None:
-        send(line, PRIORITY=str(_INFO), SYSLOG_IDENTIFIER=f"{IDENTIFIER}-metrics")
+        with contextlib.suppress(OSError):
+            send(line, PRIORITY=str(_INFO), SYSLOG_IDENTIFIER=f"{IDENTIFIER}-metrics")
 
 
 def last_words(identifier: str, pid: int) -> str:
@@ -95,7 +99,8 @@ def _send(message: str, **fields: str) -> None:
         data = value.encode(errors="replace")
         parts.append(b"%s\n%s%s\n" % (name.encode(), struct.pack("<Q", len(data)), data))
     kind = socket.SOCK_DGRAM | socket.SOCK_CLOEXEC
-    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, kind) as channel:
+    with socket.socket(socket.AF_UNIX, kind) as channel:
+        channel.settimeout(_JOURNAL_SECONDS)
         channel.sendto(b"".join(parts), str(_SOCKET))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -12,15 +13,19 @@ from s3mount_agent.doors import process
 ETC = Path("/etc/systemd/system")
 RUN = Path("/run/systemd/system")
 _PROPERTIES = (
-    "Id,ActiveState,MainPID,UnitFileState,NeedDaemonReload,InvocationID,Job,Result,ExecMainStatus"
+    "Id,ActiveState,MainPID,UnitFileState,NeedDaemonReload,InvocationID,Job,Result,"
+    "ExecMainCode,ExecMainStatus"
 )
+# Of waitid(2): CLD_KILLED and CLD_DUMPED, with which the status is a signal's number.
+_KILLED = ("2", "3")
 _QUICK_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
 class UnitFacts:
-    """What systemd knows of a unit; ``result`` and ``status`` are how its process last ended, as
-    systemd.exec(5) has them for $SERVICE_RESULT and $EXIT_STATUS (a signal by its number)."""
+    """What systemd knows of a unit; ``result`` is that of systemd.exec(5)'s $SERVICE_RESULT, and
+    ``killed_by`` the signal that ended the main process, 0 if none did: the result may be that of
+    a hook."""
 
     active_state: str = "inactive"
     main_pid: int = 0
@@ -29,7 +34,7 @@ class UnitFacts:
     invocation: str = ""
     has_job: bool = False
     result: str = "success"
-    status: int = 0
+    killed_by: int = 0
 
 
 def runs() -> bool:
@@ -56,9 +61,14 @@ def show(units: Sequence[str]) -> dict[str, UnitFacts]:
                 invocation=fields["InvocationID"],
                 has_job=bool(int(fields.get("Job") or 0)),
                 result=fields.get("Result", "success"),
-                status=int(fields.get("ExecMainStatus") or 0),
+                killed_by=_signal(fields),
             )
     return {unit: facts.get(unit, UnitFacts()) for unit in units}
+
+
+def _signal(fields: dict[str, str]) -> int:
+    killed = fields.get("ExecMainCode") in _KILLED
+    return int(fields.get("ExecMainStatus") or 0) if killed else 0
 
 
 def reload() -> None:
@@ -161,3 +171,8 @@ def notify(*assignments: str) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
         channel.connect("\0" + address[1:] if address.startswith("@") else address)
         channel.sendall("\n".join(assignments).encode())
+
+
+def watchdog() -> float:
+    """Within how many seconds the service manager wants to hear of us: sd_watchdog_enabled(3)."""
+    return int(os.environ.get("WATCHDOG_USEC") or 0) / 1e6 or math.inf

@@ -44,7 +44,18 @@ class Event(Enum):
         "7132066120f026d062bf9e845561d9dc",
         "a mount is up, but S3 cannot be used through it",
     )
-    HEALED = ("health", "recovered", "3c7455e4f1400d79f3cd537e6607db4f", "S3 can be used again")
+    FOREIGN = (
+        "health",
+        "foreign",
+        "6f0a94fb530e4163ae002f78cdc4d3a1",
+        "something else was mounted on a mount's directory",
+    )
+    HEALED = (
+        "health",
+        "recovered",
+        "3c7455e4f1400d79f3cd537e6607db4f",
+        "a mount that was degraded or foreign can be used again",
+    )
     STOPPED = ("stop", "done", "f224cfedb4459fc10247ff45137ea399", "a mount was taken down")
     STOP_FAILED = (
         "stop",

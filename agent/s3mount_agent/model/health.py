@@ -39,6 +39,10 @@ class Silence:
     processor: float
     confirmed: int = 0
 
+    def is_due(self, now: float, after: float) -> bool:
+        """Whether it is time to look at it again."""
+        return now - self.checked >= after / CONFIRMATIONS
+
 
 # A process that works without answering may be slow, not hung; but not for ever.
 _PATIENCE = 4
@@ -46,17 +50,16 @@ _PATIENCE = 4
 
 def confirm(
     silence: Silence, *, now: float, processor: float, after: float, excused: bool = False
-) -> bool:
-    """Looks at a silence again, if it is time; returns whether it was.
+) -> None:
+    """Looks at a silence again, if it is time.
 
     Each half of ``after`` seconds in which the process has used no processor time confirms it. One
     that works is given four times ``after``, and all the time it needs where it is ``excused``:
     where all its threads may be waiting for an S3 that is known to fail.
     """
-    if now - silence.checked < after / CONFIRMATIONS:
-        return False
+    if not silence.is_due(now, after):
+        return
     patient = excused or now - silence.since < _PATIENCE * after
     works = processor != silence.processor and patient
     silence.confirmed = 0 if works else silence.confirmed + 1
     silence.checked, silence.processor = now, processor
-    return True

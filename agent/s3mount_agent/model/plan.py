@@ -3,7 +3,6 @@ uninstall all go through it."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -15,6 +14,10 @@ from s3mount_agent.model.unit import Definition
 
 if TYPE_CHECKING:  # it would bring all of mount-s3's flags to `status`, which needs none
     from s3mount_agent.model.mounts import Mount
+
+
+# One that ends again and again is not started for ever.
+_CRASHES_SECONDS = 600.0
 
 
 @dataclass(frozen=True)
@@ -47,11 +50,11 @@ class Placed:
 
     def ended(self) -> AgentError:
         """Why it is down that had been up: its process has gone, by itself or by ``ending``."""
-        how = (
-            f"was {self.ending}" if self.ending else "has ended by itself, as it does after umount"
-        )
+        how = f"was {self.ending}" if self.ending else "has ended by itself"
         return AgentError(
-            Problem.MOUNT_ENDED, f"mount-s3 of {self.definition.directory} {how}", patience=math.inf
+            Problem.MOUNT_ENDED,
+            f"mount-s3 of {self.definition.directory} {how}",
+            patience=_CRASHES_SECONDS,
         )
 
 

@@ -29,6 +29,7 @@ from s3mount_agent.model.events import Event
 from s3mount_agent.model.plan import Kind, Observed, Placed, Wanted, plan
 from s3mount_agent.model.states import Presence, State
 from s3mount_agent.work import desired, directories, leftovers, reconcile, service, snapshot
+from s3mount_agent.work.changes import Changes
 from s3mount_agent.work.context import Context, gather
 from s3mount_agent.work.health import Health
 from s3mount_agent.work.look import Sight
@@ -47,7 +48,6 @@ _BLIND_SECONDS = 2.0
 # What no event tells is found by a look now and then.
 _CYCLE_SECONDS = 300.0
 _INSTALL_SECONDS = 120.0
-# Less than half of the unit's WatchdogSec=.
 _ROUND_SECONDS = 60.0
 _SETTLED = {State.OK, State.FAILED, State.FOREIGN, State.DEGRADED}
 _MOVING = {State.STARTING, State.STALE, State.HUNG}
@@ -55,8 +55,9 @@ _MOVING = {State.STARTING, State.STALE, State.HUNG}
 
 def run() -> None:
     """Works until SIGTERM; the mounts stay."""
+    events = Events()  # who finds the lock taken may send a signal
     with lock.hold("daemon", timeout=_ALONE_SECONDS, path=service.LOCK):
-        _work(Events(), Daemon(), Refresher())
+        _work(events, Daemon(), Refresher())
 
 
 def _work(events: Events, daemon: Daemon, refresher: Refresher) -> None:
@@ -67,14 +68,14 @@ def _work(events: Events, daemon: Daemon, refresher: Refresher) -> None:
     while not events.stopping:
         if happened or daemon.is_due(table_changed=events.take_table_change()):
             daemon.cycle()
-            if not ready and (daemon.settled or time.monotonic() - began > _READY_SECONDS):
-                ready = True
-                systemd.notify("READY=1")
+        if not ready and (daemon.settled or time.monotonic() - began > _READY_SECONDS):
+            ready = True
+            systemd.notify("READY=1")
         refresher.work(every=daemon.configuration.refresh, now=events.take_reload())
         # Only here, after all the work of this round: a daemon that hangs in it is restarted.
         systemd.notify("WATCHDOG=1", f"STATUS={daemon.sentence}")
         daemon.publish()
-        pause = min(daemon.pause(), refresher.pause(), _ROUND_SECONDS)
+        pause = min(daemon.pause(), refresher.pause(), _ROUND_SECONDS, systemd.watchdog() / 3)
         happened = events.wait(pause, daemon.pids + refresher.pids, daemon.health.descriptors)
     systemd.notify("STOPPING=1")
 
@@ -90,6 +91,8 @@ class Daemon:
         self._sights: tuple[Sight, ...] = ()
         self._troubles = Troubles()
         self._recorder = Recorder()
+        self._changes = Changes()
+        self._unmade = False
         # Mounts that were up in the last cycle, and those that have gone down since they were.
         self._up: dict[str, Placed] = {}
         self._lost: set[str] = set()
@@ -154,7 +157,8 @@ class Daemon:
         if not up <= self.health.pids:
             return _MOVING_SECONDS
         due = self._troubles.seconds_until_due()
-        return _CYCLE_SECONDS if due is None else min(due, _CYCLE_SECONDS)
+        longest = self._troubles.longest_pause if self._unmade else _CYCLE_SECONDS
+        return longest if due is None else min(due, longest)
 
     def _cycle(self) -> tuple[Sight, ...]:
         self._read_configuration()
@@ -170,9 +174,11 @@ class Daemon:
             up = tuple(each for each in wanted if each.mount.id not in down)
             self._reconcile(up, observed, context, keep=failures)
             directories.tidy(mount.directory for mount in context.mounts)
+        # What this node cannot have yet, for want of mount-s3 or of a mount's owner.
+        self._unmade = bool(failures)
         failures = {**self._troubles.failures(), **failures}
         sights = remember(context, installed, failures, self.health.conditions())
-        self._tell_changes(sights)
+        self._changes.tell(sights)
         self._recorder.follow(sights)
         return sights
 
@@ -185,18 +191,6 @@ class Daemon:
         return AgentError(
             Problem.PACKAGES_FAILED, "mount-s3 could not be installed yet", patience=math.inf
         )
-
-    def _tell_changes(self, sights: tuple[Sight, ...]) -> None:
-        """Tells when a mount becomes degraded, or is well again."""
-        before = {sight.row.id: sight.judgement.state for sight in self._sights}
-        for sight in sights:
-            state, old = sight.judgement.state, before.get(sight.row.id)
-            if state is State.DEGRADED and old is not State.DEGRADED:
-                reason = sight.judgement.reason or ""
-                code = sight.row.s3.code if sight.row.s3 else ""
-                _tell(sight, Event.DEGRADED, f"{sight.row.path}: {reason}", code)
-            elif state is State.OK and old is State.DEGRADED:
-                _tell(sight, Event.HEALED, f"{sight.row.path}: S3 can be used again")
 
     def _reconcile(
         self,
@@ -252,12 +246,23 @@ class Daemon:
         conditions = self.health.conditions()
         hung = [placed for placed in up if conditions[placed.id].lost]
         for placed in hung:
-            told = f"{placed.definition.directory} does not answer: mount-s3 is ended"
-            _tell_placed(placed, Event.HUNG, told)
-            context.supervisor.end(placed)
-            self._lost.add(placed.id)
+            self._end(placed, context)
         ended = {p.id: dataclasses.replace(p, active=False, starting=True) for p in hung}
         return Observed({**observed.placed, **ended}, observed.presence)
+
+    def _end(self, placed: Placed, context: Context) -> None:
+        news = placed.id not in self._lost
+        self._lost.add(placed.id)
+        if news:
+            told = f"{placed.definition.directory} does not answer: mount-s3 is ended"
+            _tell_placed(placed, Event.HUNG, told, AgentError(Problem.MOUNT_SILENT, told))
+        try:
+            context.supervisor.end(placed)
+        except AgentError as error:  # the others are looked after all the same
+            if news:
+                _tell_placed(placed, Event.STOP_FAILED, error.message, error)
+        # Each takes its time, and is progress.
+        systemd.notify("WATCHDOG=1")
 
     def _take_note_of_end(self, before: Placed | None, placed: Placed) -> None:
         """Learns that the process of a mount has ended, though nobody changed the mount; by now
@@ -265,10 +270,10 @@ class Daemon:
         if before is None or before.pid == placed.pid or before.text != placed.text:
             return
         error = placed.ended()
-        _tell_placed(placed, Event.ENDED, error.message, error)
-        self._lost.add(placed.id)
-        if not placed.active and not placed.starting:
-            self._troubles.note(placed.id, error)
+        if self._troubles.note(placed.id, error):
+            _tell_placed(placed, Event.ENDED, error.message, error)
+        if placed.starting:
+            self._troubles.trying(placed.id)
 
     def _take_note(self, placed: Placed, context: Context) -> None:
         """Learns how the last attempt to start a mount went, if it is over."""
@@ -281,32 +286,43 @@ class Daemon:
                 _tell_placed(placed, Event.RECOVERED, told)
             self._lost.discard(placed.id)
             return
-        error = context.supervisor.failure(placed) if self._troubles.is_news(placed.id) else None
+        if not self._troubles.is_news(placed.id):
+            return
+        error = context.supervisor.failure(placed)
         if error is not None and self._troubles.note(placed.id, error):
             _tell_placed(placed, Event.START_FAILED, error.message, error)
+        systemd.notify("WATCHDOG=1")  # the journal may take its time
 
     def _read_configuration(self) -> None:
-        """A new configuration is a new chance for what had failed for good."""
+        """A new configuration is a new chance for what had failed for good; one that is wrong
+        changes nothing."""
         written = (files.modified(config_file.PATH), files.modified(origin.PATH))
-        if written != self._written:
+        if written == self._written:
+            return
+        first, self._written = self._written is None, written
+        try:
             self.configuration = desired.in_force()
-            self._troubles.clear()
-            if self._written is None:
-                self._learn_verdicts()
-            self._troubles.longest_pause = float(self.configuration.retry_at_most_every)
-            self._written = written
+        except AgentError as error:
+            if first:
+                self._written = None
+                raise
+            journal.event(Event.REFUSED, error.message, error_code=error.problem.code)
+            return
+        self._troubles.clear()
+        self._troubles.longest_pause = float(self.configuration.retry_at_most_every)
+        if first:
+            self._recall()
 
-    def _learn_verdicts(self) -> None:
-        """What the bootstrap has found to be without hope need not be tried once more."""
+    def _recall(self) -> None:
+        """What was known before the service was started need not be found out, or told, again."""
         known = snapshot.load()
-        for row in known.rows if known else ():
+        rows = known.rows if known else ()
+        self._changes.recall(rows)
+        self.health.recall({row.pid: row.s3 for row in rows if row.pid and row.s3})
+        for row in rows:
+            # What the bootstrap has found to be without hope.
             if row.failure is not None and row.failure.permanent:
                 self._troubles.note(row.id, snapshot.error_of(row.failure))
-
-
-def _tell(sight: Sight, event: Event, message: str, error_code: str = "") -> None:
-    row = sight.row
-    journal.event(event, message, mount=row.path, bucket=row.bucket, error_code=error_code)
 
 
 def _tell_placed(

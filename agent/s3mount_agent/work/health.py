@@ -16,7 +16,7 @@ from s3mount_agent.doors import journal, mount_s3, process
 from s3mount_agent.doors.probe import Answer, Finding, Probe
 from s3mount_agent.model.configuration import Configuration
 from s3mount_agent.model.errors import AgentError, Problem
-from s3mount_agent.model.health import Condition, Silence, confirm
+from s3mount_agent.model.health import CONFIRMATIONS, Condition, Silence, confirm
 from s3mount_agent.model.plan import Placed
 from s3mount_agent.model.states import Failure
 
@@ -60,6 +60,11 @@ class Health:
         self._mounts: dict[str, _Mount] = {}
         self._looks: list[_Look] = []
         self._look_due = 0.0
+        self._recalled: dict[int, Failure] = {}
+
+    def recall(self, known: Mapping[int, Failure]) -> None:
+        """What was wrong with S3, by the process of the mount, when somebody looked before us."""
+        self._recalled = dict(known)
 
     def work(self, configuration: Configuration) -> bool:
         """Takes in what probes have found and starts those that are due; returns whether a mount
@@ -85,7 +90,10 @@ class Health:
             if mount_id not in self._mounts:
                 # It could be listed when it was made: the first look at S3 may take its time.
                 due = now + _jittered(configuration.check_s3_every)
-                self._mounts[mount_id] = _Mount(placed, deep_due=due)
+                s3 = self._recalled.pop(placed.pid or 0, None)
+                self._mounts[mount_id] = _Mount(
+                    placed, Condition(s3=s3), deep_due=now if s3 else due
+                )
         self._look_due = self._look_due or now + _jittered(configuration.look_every)
 
     def conditions(self) -> Mapping[str, Condition]:
@@ -116,8 +124,13 @@ class Health:
         now = self._clock()
         # One child for all that are due, or will be soon: each wake-up costs more than a look.
         soon = now + _JITTER * configuration.check_s3_every
-        due = [mount for mount in self._free(deep=True) if mount.deep_due <= soon]
-        deep = sum(look.probe.deep for look in self._looks)
+        due = [
+            mount
+            for mount in self._free(deep=True)
+            if mount.deep_due <= soon and mount.silence is None
+        ]
+        # One that waits beyond hope waits on, as the only one at its mount, and is not in the way.
+        deep = sum(look.probe.deep and now - look.probe.since < _S3_SECONDS for look in self._looks)
         if deep < _DEEP_AT_ONCE and any(mount.deep_due <= now for mount in due):
             self._look(sorted(due, key=lambda mount: mount.deep_due), deep=True)
         if self._look_due <= now:
@@ -168,28 +181,38 @@ class Health:
                 self._look_due = now
 
     def _take_slow_s3(self, probe: Probe, mount: _Mount, configuration: Configuration) -> None:
-        if self._clock() - probe.since > _S3_SECONDS:
-            probe.abandon()
+        # One that does not answer at all says nothing of S3.
+        if self._clock() - probe.since > _S3_SECONDS and mount.silence is None:
             silence = Finding(Answer.SILENT, seconds=_S3_SECONDS)
-            mount.condition = self._condition(mount, silence, configuration, deep=True)
+            if mount.condition.s3 is None:
+                mount.condition = self._condition(mount, silence, configuration, deep=True)
 
     def _confirm_silences(self, after: float) -> None:
         now = self._clock()
         for mount in self._mounts.values():
-            if mount.silence is None:
+            silence = mount.silence
+            if silence is None or not silence.is_due(now, after):
                 continue
-            spent, s3 = process.processor_seconds(mount.placed.pid or 0), mount.condition.s3
-            looked = confirm(
-                mount.silence, now=now, processor=spent, after=after, excused=s3 is not None
+            spent = process.processor_seconds(mount.placed.pid or 0)
+            works = spent != silence.processor
+            # Only what it says by now: what S3 did before explains nothing.
+            s3 = _complaint(mount.placed) if works else None
+            confirm(silence, now=now, processor=spent, after=after, excused=s3 is not None)
+            mount.deep_due = now if s3 else mount.deep_due  # which is to see it heal
+            mount.condition = replace(
+                mount.condition, silences=silence.confirmed, s3=s3 or mount.condition.s3
             )
-            if looked and s3 is None and not mount.silence.confirmed:
-                s3 = _complaint(mount.placed)
-                mount.deep_due = now if s3 else mount.deep_due  # which is to see it heal
-            mount.condition = replace(mount.condition, silences=mount.silence.confirmed, s3=s3)
 
     def _condition(
         self, mount: _Mount, finding: Finding, configuration: Configuration, *, deep: bool
     ) -> Condition:
+        if finding.answer is Answer.DISCONNECTED:
+            # The process lives, without its mount: on its way out, or for ever.
+            wait = configuration.hung_after / CONFIRMATIONS
+            self._look_due = min(self._look_due, self._clock() + (0 if deep else wait))
+            mount.deep_due = self._clock() + _jittered(configuration.check_s3_every)
+            silences = mount.condition.silences + (0 if deep else 1)
+            return replace(mount.condition, silences=silences)
         if not deep:
             return Condition(s3=mount.condition.s3, seconds=finding.seconds)
         well = finding.answer is Answer.ANSWERS

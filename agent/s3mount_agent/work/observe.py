@@ -9,5 +9,7 @@ from s3mount_agent.work.supervision import Supervisor
 
 def observe(supervisor: Supervisor) -> Observed:
     """The node as it is."""
+    # In this order: what is up by now has its mount by then, and is not taken for one without.
+    placed = supervisor.placed()
     presence = {directory: entry.presence for directory, entry in mount_table.read().items()}
-    return Observed(supervisor.placed(), presence)
+    return Observed(placed, presence)

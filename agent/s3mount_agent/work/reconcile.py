@@ -146,7 +146,9 @@ def carry_out(
         supervisor.write(writes)
 
     started = _each(starts, lambda action: start(by_id[action.id]), told=told)
-    _tell_done(starts, started)
+    # Of one that only came down by itself it is told when it is up.
+    again = (told or {}).keys() - {action.id for action in stopped}
+    _tell_done([action for action in starts if action.id not in again], started)
     return {**failures, **started}
 
 

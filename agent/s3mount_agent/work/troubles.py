@@ -20,7 +20,8 @@ _STEADY_SECONDS = 60.0
 class Trouble:
     """One mount's: why it failed, since when, how often in a row, and when it is due again.
 
-    ``trying`` while an attempt is under way. Times are monotonic seconds.
+    ``trying`` while an attempt is under way; ``announced``: somebody was told of it, and is to be
+    told of its end. Times are monotonic seconds.
     """
 
     error: AgentError
@@ -28,6 +29,7 @@ class Trouble:
     attempts: int
     due: float
     told: float
+    announced: bool
     trying: bool = False
 
     def may_try(self, now: float) -> bool:
@@ -42,26 +44,27 @@ class Troubles:
         self.longest_pause = 30.0
         self._clock = clock
         self._by_id: dict[str, Trouble] = {}
-        self._past: dict[str, tuple[int, float]] = {}
+        self._past: dict[str, tuple[Trouble, float]] = {}
 
     def note(self, mount_id: str, error: AgentError) -> bool:
         """Writes a failed attempt down; returns whether it is news."""
         now = self._clock()
-        known = self._by_id.get(mount_id)
-        attempts = 1 + (known.attempts if known else self._attempts_before(mount_id, now))
-        began = known.began if known else now
+        current = self._by_id.get(mount_id)
+        known = current or self._relapse(mount_id, now)
+        attempts = known.attempts + 1 if known else 1
+        # Patience is with this problem, not with what came before it.
+        same = known is not None and known.error.problem is error.problem
+        began = known.began if known and same else now
         if now - began >= error.patience:
             error.patience = 0
         # The first failure may be the end of a long, good run: the second attempt is made at once.
         longest = min(self.longest_pause, 2.0 ** min(attempts - 1, 10)) if attempts > 1 else 0
         due = now + random.uniform(longest / 2, longest)  # noqa: S311
-        news = (
-            known is None
-            or known.error.problem is not error.problem
-            or now - known.told >= _REMIND_SECONDS
-        )
+        gives_up = error.patience == 0 and known is not None and known.error.patience > 0
+        news = known is None or not same or gives_up or now - known.told >= _REMIND_SECONDS
         told = now if news or known is None else known.told
-        self._by_id[mount_id] = Trouble(error, began, attempts, due, told)
+        announced = news or (current is not None and current.announced)
+        self._by_id[mount_id] = Trouble(error, began, attempts, due, told, announced)
         return news
 
     def is_news(self, mount_id: str) -> bool:
@@ -80,15 +83,17 @@ class Troubles:
             self._by_id[mount_id].trying = True
 
     def over(self, mount_id: str) -> bool:
-        """A mount is up; returns whether it was in trouble."""
+        """A mount is up; returns whether it was in a trouble that somebody was told of."""
         trouble = self._by_id.pop(mount_id, None)
-        if trouble is not None:
-            self._past[mount_id] = trouble.attempts, self._clock()
-        return trouble is not None
+        if trouble is None:
+            return False
+        self._past[mount_id] = trouble, self._clock()
+        return trouble.announced
 
-    def _attempts_before(self, mount_id: str, now: float) -> int:
-        attempts, ended = self._past.pop(mount_id, (0, now))
-        return attempts if now - ended < _STEADY_SECONDS else 0
+    def _relapse(self, mount_id: str, now: float) -> Trouble | None:
+        """The last trouble of a mount that has not been up for long since."""
+        trouble, ended = self._past.pop(mount_id, (None, now))
+        return trouble if now - ended < _STEADY_SECONDS else None
 
     def is_busy(self, mount_id: str) -> bool:
         """Whether a mount is up, but in use and so in the way of a change."""

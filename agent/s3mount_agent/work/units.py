@@ -97,11 +97,13 @@ class Units:
         systemd.start_later(want.mount.unit)
 
     def failure(self, placed: Placed) -> AgentError | None:
-        """Reads the journal of a unit that failed."""
+        """Reads the journal of a unit that failed, where nothing else says why."""
+        if placed.ending:
+            return placed.ended()
         unit = _unit(placed.id)
         if systemd.show([unit])[unit].active_state != "failed":
             return None
-        return placed.ended() if placed.ending else self._explain(unit, placed.definition)
+        return self._explain(unit, placed.definition)
 
     def stop(self, placed: Placed, *, force: bool = False) -> None:
         """Unmounts before it stops the unit: while files are open neither happens.
@@ -180,8 +182,9 @@ def _is_on_its_way(facts: systemd.UnitFacts, mode: Mode) -> bool:
 def _ending(facts: systemd.UnitFacts) -> str:
     if facts.result == "oom-kill":
         return "killed for want of memory"
-    if facts.result in ("signal", "core-dump"):
-        return f"killed by {signal.Signals(facts.status).name}"
+    if facts.killed_by:
+        names = {int(each): each.name for each in signal.Signals}
+        return f"killed by {names.get(facts.killed_by, f'signal {facts.killed_by}')}"
     return ""
 
 
