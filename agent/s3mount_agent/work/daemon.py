@@ -76,7 +76,8 @@ def _work(events: Events, daemon: Daemon, refresher: Refresher) -> None:
         systemd.notify("WATCHDOG=1", f"STATUS={daemon.sentence}")
         daemon.publish()
         pause = min(daemon.pause(), refresher.pause(), _ROUND_SECONDS, systemd.watchdog() / 3)
-        happened = events.wait(pause, daemon.pids + refresher.pids, daemon.health.descriptors)
+        quiet = [*daemon.health.descriptors, *refresher.descriptors]
+        happened = events.wait(pause, daemon.pids, quiet)
     systemd.notify("STOPPING=1")
 
 
@@ -111,6 +112,8 @@ class Daemon:
         """Whether to look again though nothing happened to a process; takes in what probes have
         found. Other people's mounts, of which there may be many, are no reason."""
         if self.health.work(self.configuration) or time.monotonic() >= self._due:
+            return True
+        if self._written != _versions():
             return True
         if not table_changed:
             return False
@@ -296,7 +299,7 @@ class Daemon:
     def _read_configuration(self) -> None:
         """A new configuration is a new chance for what had failed for good; one that is wrong
         changes nothing."""
-        written = (files.modified(config_file.PATH), files.modified(origin.PATH))
+        written = _versions()
         if written == self._written:
             return
         first, self._written = self._written is None, written
@@ -323,6 +326,11 @@ class Daemon:
             # What the bootstrap has found to be without hope.
             if row.failure is not None and row.failure.permanent:
                 self._troubles.note(row.id, snapshot.error_of(row.failure))
+
+
+def _versions() -> tuple[int, int]:
+    """When the configuration, and what is known of its source, were last written."""
+    return files.modified(config_file.PATH), files.modified(origin.PATH)
 
 
 def _tell_placed(

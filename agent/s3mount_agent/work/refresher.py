@@ -27,9 +27,10 @@ class Refresher:
         self._killed_at = 0.0
 
     @property
-    def pids(self) -> list[int]:
-        """The process to watch, if one runs."""
-        return [self._child.pid] if self._child else []
+    def descriptors(self) -> list[int]:
+        """The pipe that ends with the process, if one runs. Its end alone is no event: nearly
+        always there is no news."""
+        return [self._child.stdout.fileno()] if self._child and self._child.stdout else []
 
     def work(self, *, every: float, now: bool) -> None:
         """Starts a refresh if it is time, or ``now``, and sees to the end of one that runs."""
@@ -41,6 +42,8 @@ class Refresher:
                 if clock > self._killed_at:
                     self._child.kill()
                 return
+            if self._child.stdout:
+                self._child.stdout.close()
             self._child = None
         if every != self._every:
             self._every = every
@@ -54,7 +57,7 @@ class Refresher:
             self._child = subprocess.Popen(
                 [installation.COMMAND, "refresh"],
                 stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
                 env=process.environment(),
             )
