@@ -65,7 +65,7 @@ class Node:
             folder.mkdir()
             undo.callback(shutil.rmtree, folder)
             if disk is not None:
-                written = self._written()
+                written = self._disk
                 written.mkdir()
                 run("mount", "-t", "tmpfs", "-o", f"size={disk}", "tmpfs", str(written))
                 undo.callback(run, "umount", str(written))
@@ -77,11 +77,17 @@ class Node:
             self._give_identity()
             self._undo = undo.pop_all()
 
-    def _written(self) -> Path:
+    @property
+    def _disk(self) -> Path:
         return self._folder / "written"
 
+    @property
+    def written(self) -> Path:
+        """All that was ever written to its root file system: the overlay's upper layer."""
+        return self._disk / "upper"
+
     def _mount(self, image: Image) -> None:
-        upper, work = self._written() / "upper", self._written() / "work"
+        upper, work = self.written, self._disk / "work"
         for directory in (upper, work, self.root):
             directory.mkdir(parents=True)
         layers = f"lowerdir={image.root},upperdir={upper},workdir={work}"

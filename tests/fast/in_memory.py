@@ -19,12 +19,14 @@ from s3mount_agent.work.context import Context
 class Supervisor:
     """Does nothing but write down what it is asked to do.
 
-    ``refusing`` are directories that are in use; ``here`` is what it says is on the node.
+    ``refusing`` are directories that are in use; ``here`` is what it says is on the node;
+    ``unwritable`` says why the definition for a directory cannot be written.
     """
 
     def __init__(self, *refusing: str, here: dict[str, Placed] | None = None) -> None:
         self.refusing = refusing
         self.here = here or {}
+        self.unwritable: dict[str, AgentError] = {}
         self.log: list[str] = []
         self._lock = threading.Lock()
 
@@ -41,9 +43,12 @@ class Supervisor:
     def foreign(self) -> dict[str, str]:
         return {}
 
-    def write(self, wanted: Sequence[Wanted]) -> None:
+    def write(self, wanted: Sequence[Wanted]) -> dict[str, AgentError]:
+        here = {want.mount.id: self.unwritable.get(want.mount.directory) for want in wanted}
         for want in wanted:
-            self._note(f"write {Path(want.mount.directory).name}")
+            if here[want.mount.id] is None:
+                self._note(f"write {Path(want.mount.directory).name}")
+        return {mount_id: error for mount_id, error in here.items() if error}
 
     def start(self, want: Wanted) -> None:
         self._note(f"start {Path(want.mount.directory).name}")

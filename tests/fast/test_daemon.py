@@ -53,6 +53,7 @@ class Health:
 
     def __init__(self) -> None:
         self.condition = Condition()
+        self.recalled: dict[int, Failure] = {}
         self.followed: list[str] = []
         self.pids: set[int | None] = set()
         self.descriptors: list[int] = []
@@ -86,6 +87,7 @@ class World:
         self.starting = False
         self.pid = 7
         self.ending = ""
+        self.covered = False
         self.wanted = [NEW]
         self.tries = 0
         self.failures: Failures = {}
@@ -118,6 +120,7 @@ class World:
             ending=self.ending,
         )
         presence = Presence.MOUNTPOINT_S3 if self.active else Presence.ABSENT
+        presence = Presence.OTHER if self.covered else presence
         return Observed({placed.id: placed}, {DIRECTORY: presence})
 
     def remember(
@@ -330,6 +333,80 @@ def test_degraded_is_told_once_and_so_is_its_end(world: World) -> None:
         daemon.cycle()
     assert world.told == [Event.DEGRADED, Event.HEALED]
     assert world.supervisor.log == []
+
+
+def test_something_else_on_top_is_told_once_and_so_is_its_end(world: World) -> None:
+    world.wanted = [OLD]
+    daemon = Daemon()
+    daemon.cycle()
+    for covered in (True, True, False, False):
+        world.covered = covered
+        daemon.cycle()
+    assert world.told == [Event.FOREIGN, Event.HEALED]
+    assert world.supervisor.log == []
+
+
+def test_what_was_told_before_a_restart_is_not_told_again(world: World) -> None:
+    world.wanted = [OLD]
+    away = Failure("s3-unreachable", "S3 cannot be reached", "wait", permanent=False)
+    row = dataclasses.replace(snapshot.fresh_row(OLD.mount), state=State.DEGRADED, s3=away, pid=7)
+    world.known = snapshot.Snapshot(snapshot.now(), {}, (row,))
+    world.health.condition = Condition(s3=away)
+    daemon = Daemon()
+    daemon.cycle()
+    assert world.told == []
+    assert world.health.recalled == {7: away}
+    world.health.condition = Condition()
+    daemon.cycle()
+    assert world.told == [Event.HEALED]
+
+
+def test_a_hung_mount_that_cannot_be_ended_keeps_nobody_waiting_and_is_told_once(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.wanted = [OLD]
+
+    def end(placed: Placed) -> None:
+        raise AgentError(Problem.PROGRAM_FAILED, "systemd-run takes too long")
+
+    monkeypatch.setattr(world.supervisor, "end", end)
+    world.health.condition = Condition(silences=2)
+    daemon = Daemon()
+    for _ in range(3):
+        daemon.cycle()
+    assert world.told == [Event.HUNG, Event.STOP_FAILED]
+    assert world.codes == [Problem.MOUNT_SILENT.code, Problem.PROGRAM_FAILED.code]
+
+
+def test_a_configuration_that_is_wrong_changes_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.wanted = [OLD]
+    daemon = Daemon()
+    daemon.cycle()
+
+    def wrong() -> Configuration:
+        raise AgentError(Problem.CONFIG_INVALID, "it is wrong")
+
+    told: list[Event] = []
+    monkeypatch.setattr(desired, "in_force", wrong)
+    monkeypatch.setattr(journal, "event", lambda kind, *args, **fields: told.append(kind))
+    files.write(config_file.PATH, "mounts: [\n")
+    world.active, world.ending = False, "killed by SIGKILL"
+    for _ in range(3):
+        daemon.cycle()
+    assert "start s3" in world.supervisor.log
+    assert told.count(Event.REFUSED) == 1
+
+
+def test_what_this_node_cannot_have_yet_is_tried_soon(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late = AgentError(Problem.OWNER_UNKNOWN, "there is no user alice yet")
+    monkeypatch.setattr(reconcile, "want", lambda *given: ((), {OLD.mount.id: late}))
+    world.wanted = [OLD]
+    daemon = Daemon()
+    assert world.run(daemon, 300) >= 10
 
 
 def test_a_failed_start_is_told_once_and_so_is_the_recovery(

@@ -209,6 +209,17 @@ def test_nothing_is_started_on_a_directory_that_another_bucket_still_uses(home: 
     assert Problem.MOUNT_BUSY in {error.problem for error in failures.values()}
 
 
+def test_a_definition_that_cannot_be_written_fails_alone(home: Path) -> None:
+    supervisor = Supervisor()
+    supervisor.unwritable[str(home / "bad")] = AgentError(Problem.UNIT_FOREIGN, "it is theirs")
+    wants = [wanted(home / "bad"), wanted(home / "good")]
+    failures = carried_out(supervisor, wants)
+    assert {key: error.problem for key, error in failures.items()} == {
+        wants[0].mount.id: Problem.UNIT_FOREIGN
+    }
+    assert supervisor.log == ["write good", "start good"]
+
+
 def test_a_directory_that_cannot_be_made_fails_alone(home: Path) -> None:
     (home / "file").write_text("")
     bad = wanted(home / "file/below")

@@ -21,6 +21,7 @@ from s3mount_agent.model.configuration import Configuration
 from s3mount_agent.model.health import Condition
 from s3mount_agent.model.plan import Placed
 from s3mount_agent.model.roles import Mode
+from s3mount_agent.model.states import Failure
 from s3mount_agent.model.unit import Definition
 from s3mount_agent.work import health as healths
 from s3mount_agent.work.health import Health
@@ -224,6 +225,33 @@ def test_who_works_without_answering_and_complains_of_s3_is_degraded_and_stays(
     failure = ward.condition("it").s3
     assert failure is not None
     assert failure.code == "s3-unreachable"
+
+
+@may_mount
+def test_who_hangs_is_ended_whatever_s3_did_before(ward: Ward, fuse: SmallFuse) -> None:
+    away = Failure("access-denied", "S3 denies access", "allow it", permanent=False)
+    ward.health.recall({fuse.pid: away})
+    ward.follow(it=(fuse.directory, fuse.pid))
+    assert ward.condition("it").s3 == away
+    fuse.hang()
+    ward.work(LOOK)
+    for _ in range(4):
+        ward.work(HUNG_AFTER / 2)
+    assert ward.condition("it").lost
+
+
+@may_mount
+def test_a_mount_whose_connection_is_gone_while_its_process_lives_is_lost(
+    ward: Ward, fuse: SmallFuse, busy: int
+) -> None:
+    ward.follow(it=(fuse.directory, busy))
+    fuse.die()
+    ward.work(LOOK)
+    ward.settle()
+    assert ward.condition("it").silences == 1
+    ward.work(HUNG_AFTER / 2)
+    ward.settle()
+    assert ward.condition("it").lost
 
 
 @may_mount

@@ -32,7 +32,7 @@ Listing = dict[str, Entry]
 
 def written(node: Node, *, but: tuple[str, ...] = ()) -> Listing:
     """All that was ever written to a node's disk since its image: the overlay's upper layer."""
-    return _list(node.root.parent / "upper", (*VOLATILE, *but))
+    return _list(node.written, (*VOLATILE, *but))
 
 
 def whole(node: Node, *, but: tuple[str, ...] = ()) -> Listing:

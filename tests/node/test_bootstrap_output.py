@@ -119,7 +119,7 @@ def test_a_hangup_of_mount_s3_is_put_right(node: Node) -> None:
     before = states(node)
     # mount-s3 takes it as a request to end.
     node.run(["pkill", "-HUP", "-f", f"mount-s3 --foreground.* {WRITABLE}$"])
-    assert states(node, wait=10) == before
+    assert states(node, wait=45) == before
 
 
 def test_a_closed_stdout_is_no_reason_to_fail(node: Node) -> None:

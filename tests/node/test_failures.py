@@ -148,7 +148,7 @@ def test_a_node_without_dev_fuse_is_told(cluster: Cluster, new_ready_node: NewNo
 def test_a_bucket_that_does_not_exist_is_told(cluster: Cluster, ready: Node) -> None:
     action = cluster.custom_action(ready, NO_BUCKET)
     require_told(action, "bucket-missing", NO_BUCKET[0], "The bucket does not exist")
-    assert states(ready, wait=10) == {WRITABLE: "failed"}
+    assert states(ready, wait=45) == {WRITABLE: "failed"}
 
 
 def test_each_of_several_failing_mounts_is_told(cluster: Cluster, ready: Node) -> None:
@@ -235,7 +235,7 @@ def test_a_head_continues_without_mount_s3_and_gets_it_later(
     assert all("downloaded" in mount["reason"] for mount in told["mounts"])
     cluster.mirror.publish(package, "8.8.8")
     node.run(["s3mount-agent", "apply"])
-    assert states(node, wait=10) == {READONLY: "ok", WRITABLE: "ok"}
+    assert states(node, wait=45) == {READONLY: "ok", WRITABLE: "ok"}
 
 
 def test_a_bootstrap_waits_for_apts_lock(cluster: Cluster, new_node: NewNode) -> None:

@@ -99,7 +99,7 @@ def test_a_run_without_network_leaves_the_mounts_alone(
     node.reconnect()
     assert again.returncode == 0, again.stderr
     assert pids(node) == before
-    assert states(node, wait=10) == {WRITABLE: "ok", READONLY: "ok"}
+    assert states(node, wait=45) == {WRITABLE: "ok", READONLY: "ok"}
     assert listed(node, WRITABLE) != []
     assert difference(disk, written(node)) == {}
 
@@ -133,7 +133,7 @@ def require_convergence(cluster: Cluster, node: Node, reference: Node) -> None:
     """Runs the bootstrap on what an interrupted one has left."""
     action = cluster.custom_action(node, COMPUTE)
     assert (action.returncode, action.stderr) == (0, ""), action.stdout
-    assert states(node, wait=10) == {WRITABLE: "ok", READONLY: "ok"}
+    assert states(node, wait=45) == {WRITABLE: "ok", READONLY: "ok"}
     assert node.run(["dpkg", "--audit"]).stdout == ""
     assert written(node, but=BUT).keys() ^ written(reference, but=BUT).keys() == set()
     assert json.loads(node.read(MADE)) == json.loads(reference.read(MADE))

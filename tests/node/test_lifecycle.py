@@ -214,7 +214,7 @@ def test_status_answers_while_a_mount_hangs(node: Node) -> None:
             waiting.communicate(timeout=10)
     finally:
         node.run(["systemctl", "kill", "--signal=CONT", UNIT[WRITABLE]], check=False)
-    assert states(node, wait=10) == BOTH_OK
+    assert states(node, wait=45) == BOTH_OK
     assert SEEN in listed(node, WRITABLE)
     assert pids(node) == before
 

@@ -196,4 +196,4 @@ def test_a_mount_that_somebody_lays_over_ours_is_told_and_not_touched(
     sources = node.run(["findmnt", "-n", "-o", "SOURCE", WRITABLE]).stdout.split()
     assert sources == ["mountpoint-s3", "theirs"]
     node.run(["umount", WRITABLE])
-    assert states(node, wait=10) == {WRITABLE: "ok", READONLY: "ok"}
+    assert states(node, wait=45) == {WRITABLE: "ok", READONLY: "ok"}

@@ -37,12 +37,12 @@ def test_access_denied_does_not_fail_a_head_which_gets_it_later(
     assert (outcome.returncode, outcome.stderr) == (0, "")
     assert "error [access-denied]" in outcome.stdout
     assert "s3:ListBucket" in outcome.stdout
-    assert states(each.node, wait=10) == {WRITABLE: "failed"}
+    assert states(each.node, wait=45) == {WRITABLE: "failed"}
     assert "denies access" in status(each.node)["mounts"][0]["reason"]
     assert each.node.run(["s3mount-agent", "status"], check=False).returncode == 1
     cluster.s3.heal(DENIED)
     each.node.run(["s3mount-agent", "apply"])
-    assert states(each.node, wait=10) == {WRITABLE: "ok"}
+    assert states(each.node, wait=45) == {WRITABLE: "ok"}
 
 
 def test_a_head_that_cannot_reach_s3_keeps_trying_and_succeeds(

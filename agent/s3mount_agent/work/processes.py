@@ -56,10 +56,15 @@ class Processes:
         """Nobody else writes there."""
         return {}
 
-    def write(self, wanted: Sequence[Wanted]) -> None:
+    def write(self, wanted: Sequence[Wanted]) -> dict[str, AgentError]:
         """Writes the definitions."""
+        failures: dict[str, AgentError] = {}
         for want in wanted:
-            files.write(_HOME / f"{want.mount.id}.json", want.text)
+            try:
+                files.write(_HOME / f"{want.mount.id}.json", want.text)
+            except AgentError as error:
+                failures[want.mount.id] = error
+        return failures
 
     def start(self, want: Wanted) -> None:
         """Runs mount-s3 and returns when it has mounted."""

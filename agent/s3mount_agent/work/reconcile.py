@@ -24,11 +24,7 @@ Failures = dict[str, AgentError]
 
 _AT_ONCE = 16
 _DONE = {Kind.STOP: (Event.STOPPED, "took down"), Kind.START: (Event.STARTED, "started")}
-_FAILED = {
-    Kind.STOP: Event.STOP_FAILED,
-    Kind.WRITE: Event.WRITE_FAILED,
-    Kind.START: Event.START_FAILED,
-}
+_FAILED = {Kind.STOP: Event.STOP_FAILED, Kind.START: Event.START_FAILED}
 
 
 def want(
@@ -141,9 +137,13 @@ def carry_out(
         _each(starts, lambda action: directories.make(action.directory), at_once=1, told=told)
     )
     starts = [action for action in starts if action.id not in failures]
-    writes = [by_id[action.id] for action in (*todo.of(Kind.WRITE), *starts)]
-    if writes:
-        supervisor.write(writes)
+    writes = [*todo.of(Kind.WRITE), *starts]
+    unwritten = supervisor.write([by_id[action.id] for action in writes]) if writes else {}
+    for action in writes:
+        if action.id in unwritten:
+            _tell_failed(action, Event.WRITE_FAILED, unwritten[action.id], told)
+    failures.update(unwritten)
+    starts = [action for action in starts if action.id not in unwritten]
 
     started = _each(starts, lambda action: start(by_id[action.id]), told=told)
     # Of one that only came down by itself it is told when it is up.
@@ -205,16 +205,7 @@ def _each(
         try:
             do(action)
         except AgentError as error:
-            known = (told or {}).get(action.id)
-            if known is None or known.problem is not error.problem:
-                journal.event(
-                    _FAILED[action.kind],
-                    error.message,
-                    mount=action.directory,
-                    bucket=action.bucket,
-                    error_code=error.problem.code,
-                    cause=error.cause or "",
-                )
+            _tell_failed(action, _FAILED[action.kind], error, told)
             return error
         return None
 
@@ -223,6 +214,19 @@ def _each(
     with ThreadPoolExecutor(min(at_once, len(actions))) as pool:
         results = list(pool.map(attempt, actions))
     return {action.id: error for action, error in zip(actions, results) if error is not None}
+
+
+def _tell_failed(action: Action, event: Event, error: AgentError, told: Failures | None) -> None:
+    known = (told or {}).get(action.id)
+    if known is None or known.problem is not error.problem:
+        journal.event(
+            event,
+            error.message,
+            mount=action.directory,
+            bucket=action.bucket,
+            error_code=error.problem.code,
+            cause=error.cause or "",
+        )
 
 
 def _tell_done(actions: Sequence[Action], failures: Failures) -> None:

@@ -24,8 +24,9 @@ class Supervisor(Protocol):
     def foreign(self) -> dict[str, str]:
         """Files that stand where mounts of ours would, by the mount's id."""
 
-    def write(self, wanted: Sequence[Wanted]) -> None:
-        """Puts definitions on the node and disturbs nothing that runs."""
+    def write(self, wanted: Sequence[Wanted]) -> dict[str, AgentError]:
+        """Puts definitions on the node and disturbs nothing that runs; returns why some could not
+        be put there, by the mount's id."""
 
     def start(self, want: Wanted) -> None:
         """Starts a written mount and returns when it is mounted; raises what mount-s3 said."""

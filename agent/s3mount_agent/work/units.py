@@ -59,23 +59,36 @@ class Units:
             if read_definition(text) is None
         }
 
-    def write(self, wanted: Sequence[Wanted]) -> None:
-        """Writes the units, and has systemd read and (in ``systemd`` mode) enable them, as far as
-        that is new: systemd reads nothing while there is no space in /run."""
+    def write(self, wanted: Sequence[Wanted]) -> dict[str, AgentError]:
+        """Writes the units, and has systemd read and (in ``systemd`` mode) enable them."""
         foreign = self.foreign()
+        failures: dict[str, AgentError] = {}
+        written: list[Wanted] = []
+        changed = False
         for want in wanted:
-            if want.mount.id in foreign:
-                taken = foreign[want.mount.id]
-                raise AgentError(Problem.UNIT_FOREIGN, f"{taken} was not made by the agent")
+            taken = foreign.get(want.mount.id)
+            try:
+                if taken:
+                    raise AgentError(Problem.UNIT_FOREIGN, f"{taken} was not made by the agent")
+                changed |= files.write(self._home / want.mount.unit, want.text)
+                written.append(want)
+            except AgentError as error:
+                failures[want.mount.id] = error
+        if written:
+            self._settle(written, changed=changed)
+        return failures
+
+    def _settle(self, wanted: Sequence[Wanted], *, changed: bool) -> None:
+        """Has systemd know the units as they are on disk, as far as that is new: it reads nothing
+        while there is no space in /run."""
         elsewhere = next(place for place in _PLACES if place != self._home)
-        changed = [files.write(self._home / want.mount.unit, want.text) for want in wanted]
         moved = [want.mount.unit for want in wanted if (elsewhere / want.mount.unit).exists()]
         if moved and elsewhere == systemd.ETC:
             systemd.disable(moved)
         for unit in moved:
             files.remove(elsewhere / unit)
         facts = systemd.show([want.mount.unit for want in wanted])
-        if moved or any(changed) or any(each.needs_reload for each in facts.values()):
+        if moved or changed or any(each.needs_reload for each in facts.values()):
             systemd.reload()
         new = [unit for unit, each in facts.items() if each.file_state != "enabled"]
         if new and self._mode is Mode.SYSTEMD:
