@@ -250,10 +250,12 @@ def test_lines_for_cloudwatch_are_in_the_journal_only_while_they_are_asked_for(
     scene.kill()  # after which there would be news
     scene.await_event(Event.RECOVERED, mark)
     written = len(lines())
-    mark = scene.mark()
+    before, mark = scene.pids()[TOLD], scene.mark()
     scene.kill()
-    scene.await_event(Event.RECOVERED, mark)
+    until(lambda: scene.mount(TOLD)["pid"] not in (None, before), lambda: scene.mount(TOLD))
     assert len(lines()) == written
+    # Nor is it told again that the mount has ended, so soon after the first time.
+    assert scene.of(Event.ENDED, mark) == []
 
 
 def test_status_is_right_without_the_daemon_and_says_how_old_its_knowledge_is(
