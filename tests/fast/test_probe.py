@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -31,16 +30,16 @@ libc = ctypes.CDLL(None, use_errno=True)
 if libc.mount(b"mountpoint-s3", home.encode(), b"fuse", 6, options.encode()):
     sys.exit(os.strerror(ctypes.get_errno()))
 began = time.monotonic()
-for ask in (probe.look, probe.list_first):
-    finding = ask(home, timeout=0.5)
+for deep in (False, True):
+    finding = probe.look(home, timeout=0.5, deep=deep)
     print(finding.answer.value, finding.error)
 print("quick" if time.monotonic() - began < 4 else "slow", mount_table.presence(home).value)
 hooks._PROBE_SECONDS = 0.5
 hooks.clean(home, 0)
 print(mount_table.presence(home).value)
 os.close(device)
-for ask in (probe.look, probe.list_first):
-    finding = ask(home, timeout=10)
+for deep in (False, True):
+    finding = probe.look(home, timeout=10, deep=deep)
     print(finding.answer.value, finding.error)
 hooks.clean(home, 0)
 print(mount_table.presence(home).value)
@@ -69,10 +68,10 @@ def test_a_hung_and_a_dead_mount_are_told_apart_and_only_the_dead_one_is_cleared
     ], answer.stderr
 
 
-@pytest.mark.parametrize("ask", [probe.look, probe.list_first])
-def test_a_directory_answers(tmp_path: Path, ask: Callable[..., Finding]) -> None:
+@pytest.mark.parametrize("deep", [False, True])
+def test_a_directory_answers(tmp_path: Path, deep: bool) -> None:
     for _ in range(2):
-        found = ask(str(tmp_path), timeout=20)
+        found = probe.look(str(tmp_path), timeout=20, deep=deep)
         assert found == Finding(Answer.ANSWERS, None, found.seconds)
         assert 0 <= found.seconds < 20
         (tmp_path / "file").write_text("")
@@ -91,7 +90,7 @@ def test_an_error_is_told_by_its_name(tmp_path: Path, name: str, error: str) -> 
 def test_what_cannot_be_listed_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     assert probe.look(str(tmp_path / "file"), timeout=20).answer is Answer.ANSWERS
-    assert probe.list_first(str(tmp_path / "file"), timeout=20).error == "ENOTDIR"
+    assert probe.look(str(tmp_path / "file"), timeout=20, deep=True).error == "ENOTDIR"
 
 
 def test_one_child_looks_at_several_directories(tmp_path: Path) -> None:

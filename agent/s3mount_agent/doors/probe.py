@@ -129,17 +129,8 @@ def _reap(pid: int) -> None:
         _left_behind.discard(each)
 
 
-def look(directory: str, *, timeout: float) -> Finding:
-    """Whether the file system itself answers; asks nothing of S3."""
-    return _once(directory, timeout, deep=False)
-
-
-def list_first(directory: str, *, timeout: float) -> Finding:
-    """Whether the directory can be listed."""
-    return _once(directory, timeout, deep=True)
-
-
-def _once(directory: str, timeout: float, *, deep: bool) -> Finding:
+def look(directory: str, *, timeout: float, deep: bool = False) -> Finding:
+    """What one look at one directory finds within ``timeout`` seconds."""
     probe = Probe([directory], deep=deep)
     probe.wait(timeout)
     probe.abandon()
