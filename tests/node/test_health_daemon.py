@@ -75,7 +75,7 @@ def heals_alone(scene: Scene) -> bool:
 
 def test_a_daemon_that_is_killed_a_hundred_times_disturbs_no_mount(scene: Scene) -> None:
     # It is the daemon of a compute node on which the mounts' lives depend most.
-    times = 30 if heals_alone(scene) else 100
+    times = 20 if heals_alone(scene) else 100
     before, old = scene.site.pids(), daemon(scene)
     with undisturbed(scene.node, VICTIM, OTHER), scene.site.in_use(VICTIM) as reader:
         killer = ["python3", "-c", KILLER, str(times)]

@@ -52,7 +52,7 @@ def test_a_mount_that_is_killed_while_nobody_uses_it_comes_back(scene: Scene) ->
 
 def test_a_mount_that_is_killed_again_and_again_comes_back(scene: Scene) -> None:
     with scene.comes_back() as told:
-        for _ in range(8):  # more often than systemd itself would start it
+        for _ in range(6):  # more often than systemd itself would start it
             lost = scene.pid()
             scene.send(signal.SIGKILL, lost)
             until(lambda: scene.site.mount(VICTIM)["pid"] not in (None, lost))  # noqa: B023
