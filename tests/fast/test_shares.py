@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,7 +13,11 @@ from s3mount_agent.model.errors import AgentError, Exit, Problem
 from s3mount_agent.model.flags import Version
 from s3mount_agent.model.mounts import Mount
 from s3mount_agent.model.options import parse_options
+from s3mount_agent.model.plan import Placed
+from s3mount_agent.model.roles import Mode
 from s3mount_agent.model.shares import LEAST_MIB, Machine, Share, divide
+from s3mount_agent.model.unit import Definition
+from s3mount_agent.work import reconcile
 
 NEW: Version = (1, 24, 0)
 
@@ -215,3 +221,22 @@ def test_the_order_of_the_mounts_does_not_matter(weights: list[int]) -> None:
     of = mounts(*weights)
     machine = Machine(100_000)
     assert divide(of, machine, NEW) == divide(of[::-1], machine, NEW)
+
+
+@given(st.lists(st.integers(1, 4), min_size=1, max_size=12), st.integers(32 << 10, 1 << 20))
+def test_equal_weights_have_equal_shares_whoever_they_are(weights: list[int], memory: int) -> None:
+    of = mounts(*weights)
+    found = targets(of, Machine(memory=memory))
+    assert len(set(zip(weights, found))) == len(set(weights))
+
+
+@pytest.mark.parametrize(
+    ("options", "active", "limit"), [("", True, 2000), ("", False, 1000), ("-d", True, 1000)]
+)
+def test_only_the_limit_of_a_process_that_runs_on_is_not_lowered(
+    options: str, active: bool, limit: int
+) -> None:
+    old = Definition("b-1", "/mnt/a", ("mount-s3",), Mode.SYSTEMD, False, memory_max=2000)
+    new = dataclasses.replace(old, command=("mount-s3", *options.split()), memory_max=1000)
+    placed = Placed("a", old, "", active=active)
+    assert reconcile._not_lowered(new, placed).memory_max == limit

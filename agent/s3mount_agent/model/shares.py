@@ -5,6 +5,7 @@ By itself every mount-s3 plans with 95 % of the memory and the whole network for
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -94,13 +95,14 @@ def _budget(mounts: Sequence[Mount], machine: Machine, percent: int | None) -> i
 
 
 def _memory(mounts: Sequence[Mount], machine: Machine, percent: int | None) -> dict[str, int]:
-    """MiB by mount id: by weight, but for nobody less than the least."""
+    """MiB by mount id: by weight, but for nobody less than the least. Equal weights have equal
+    shares, whoever else is there: the few MiB that remain are nobody's."""
     left = _budget(mounts, machine, percent)
-    result: dict[str, int] = {}
-    waiting = sorted(mounts, key=lambda mount: (mount.weight, mount.id))
-    total = sum(mount.weight for mount in waiting)
-    for mount in waiting:  # the light ones first: what they get too much, the others miss
-        result[mount.id] = max(LEAST_MIB, left * mount.weight // total)
-        left -= result[mount.id]
-        total -= mount.weight
-    return result
+    total = sum(mount.weight for mount in mounts)
+    by_weight: dict[int, int] = {}
+    # The light ones first: what they get too much, the others miss.
+    for weight, count in sorted(Counter(mount.weight for mount in mounts).items()):
+        by_weight[weight] = max(LEAST_MIB, left * weight // total)
+        left -= by_weight[weight] * count
+        total -= weight * count
+    return {mount.id: by_weight[mount.weight] for mount in mounts}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -59,20 +60,24 @@ def want(
             mode=context.conduct.mode,
             read_only=mount.read_only,
             share=share.arguments,
-            memory_max=_limit(share.memory_max, observed.placed.get(mount.id)),
+            memory_max=share.memory_max,
             environment=tuple(sorted(configuration.environment.items())),
         )
+        definition = _not_lowered(definition, observed.placed.get(mount.id))
         wanted.append(Wanted(mount, definition, context.supervisor.text(definition)))
     return tuple(wanted), failures
 
 
-def _limit(share: int | None, placed: Placed | None) -> int | None:
-    """The limit of a mount's cgroup. That of a process that runs is never lowered: it has fitted
-    its buffers into the old one and would be killed."""
-    if placed is None or not placed.active or share is None:
-        return share
-    old = placed.definition.memory_max
-    return None if old is None else max(share, old)
+def _not_lowered(new: Definition, placed: Placed | None) -> Definition:
+    """The limit of a process that runs on is never lowered: it has fitted its buffers into the old
+    one and would be killed."""
+    if placed is None or not placed.active or new.memory_max is None:
+        return new
+    old = placed.definition
+    if old.essence != new.essence:
+        return new  # it is started anew
+    limit = None if old.memory_max is None else max(old.memory_max, new.memory_max)
+    return dataclasses.replace(new, memory_max=limit)
 
 
 def require_possible(context: Context, *, but: Collection[str] = ()) -> None:
