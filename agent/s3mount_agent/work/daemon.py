@@ -71,13 +71,14 @@ def _work(events: Events, daemon: Daemon, refresher: Refresher) -> None:
         if not ready and (daemon.settled or time.monotonic() - began > _READY_SECONDS):
             ready = True
             systemd.notify("READY=1")
-        refresher.work(every=daemon.configuration.refresh, now=events.take_reload())
+        asked = refresher.work(every=daemon.configuration.refresh, now=events.take_reload())
+        news = asked and daemon.is_outdated()
         # Only here, after all the work of this round: a daemon that hangs in it is restarted.
         systemd.notify("WATCHDOG=1", f"STATUS={daemon.sentence}")
         daemon.publish()
         pause = min(daemon.pause(), refresher.pause(), _ROUND_SECONDS, systemd.watchdog() / 3)
         quiet = [*daemon.health.descriptors, *refresher.descriptors]
-        happened = events.wait(pause, daemon.pids, quiet)
+        happened = events.wait(0 if news else pause, daemon.pids, quiet) or news
     systemd.notify("STOPPING=1")
 
 
@@ -113,14 +114,16 @@ class Daemon:
         found. Other people's mounts, of which there may be many, are no reason."""
         if self.health.work(self.configuration) or time.monotonic() >= self._due:
             return True
-        if self._written != _versions():
-            return True
         if not table_changed:
             return False
         table = mount_table.read()
         return any(
             table.get(sight.row.path) != self._table.get(sight.row.path) for sight in self._sights
         )
+
+    def is_outdated(self) -> bool:
+        """Whether the configuration is another one than in the last cycle."""
+        return self._written != _versions()
 
     def pause(self) -> float:
         """How many seconds may pass until then."""

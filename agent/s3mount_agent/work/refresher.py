@@ -32,24 +32,27 @@ class Refresher:
         always there is no news."""
         return [self._child.stdout.fileno()] if self._child and self._child.stdout else []
 
-    def work(self, *, every: float, now: bool) -> None:
-        """Starts a refresh if it is time, or ``now``, and sees to the end of one that runs."""
+    def work(self, *, every: float, now: bool) -> bool:
+        """Starts a refresh if it is time, or ``now``, and sees to the end of one that runs; returns
+        whether one has ended."""
         clock = time.monotonic()
         # Kept while one runs: that one may have looked before there was something new.
         self._asked |= now
+        ended = False
         if self._child is not None:
             if self._child.poll() is None:
                 if clock > self._killed_at:
                     self._child.kill()
-                return
+                return False
             if self._child.stdout:
                 self._child.stdout.close()
             self._child = None
+            ended = True
         if every != self._every:
             self._every = every
             self._due = clock + _jittered(every)
         if not self._asked and clock < self._due:
-            return
+            return ended
         self._asked = False
         self._due = clock + _jittered(every)
         if origin.load() is not None:
@@ -61,6 +64,7 @@ class Refresher:
                 stderr=subprocess.DEVNULL,
                 env=process.environment(),
             )
+        return ended
 
     def pause(self) -> float:
         """Seconds until there is something to do."""
