@@ -256,6 +256,7 @@ def test_lines_for_cloudwatch_are_in_the_journal_only_while_they_are_asked_for(
     assert len(lines()) == written
     # Nor is it told again that the mount has ended, so soon after the first time.
     assert scene.of(Event.ENDED, mark) == []
+    until(lambda: "mount-ended" not in scene.node.read("/run/s3mount-agent/status.json"))
 
 
 def test_status_is_right_without_the_daemon_and_says_how_old_its_knowledge_is(
