@@ -361,6 +361,23 @@ def test_what_was_told_before_a_restart_is_not_told_again(world: World) -> None:
     assert world.told == [Event.HEALED]
 
 
+def test_that_the_agent_ended_a_hung_mount_is_no_failed_start(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.wanted = [OLD]
+    daemon = Daemon()
+    daemon.cycle()
+    world.health.condition = Condition(silences=2)
+    daemon.cycle()
+    world.health.condition = Condition()
+    world.active, world.ending = False, "killed by SIGKILL"
+    monkeypatch.setattr(world.supervisor, "failure", lambda placed: placed.ended())
+    daemon.cycle()
+    world.active, world.pid, world.ending = True, 8, ""
+    daemon.cycle()
+    assert world.told == [Event.HUNG, Event.RECOVERED]
+
+
 def test_a_hung_mount_that_cannot_be_ended_keeps_nobody_waiting_and_is_told_once(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -295,7 +295,11 @@ class Daemon:
         if not self._troubles.is_news(placed.id):
             return
         error = context.supervisor.failure(placed)
-        if error is not None and self._troubles.note(placed.id, error):
+        # That we have ended one that hung was told by then.
+        ours = (
+            placed.id in self._lost and error is not None and error.problem is Problem.MOUNT_ENDED
+        )
+        if error is not None and self._troubles.note(placed.id, error) and not ours:
             _tell_placed(placed, Event.START_FAILED, error.message, error)
         systemd.notify("WATCHDOG=1")  # the journal may take its time
 
