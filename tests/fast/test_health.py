@@ -5,115 +5,18 @@ The children that look are real, and so is the file system that hangs; only the 
 
 from __future__ import annotations
 
-import subprocess
-import sys
-import time
-from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
 from fast.small_fuse import MAY_MOUNT, SmallFuse, small_fuse
-from s3mount_agent.doors import journal, probe, process
-from s3mount_agent.doors.probe import Probe
+from fast.ward import HUNG_AFTER, LIST, LOOK, RARELY, Ward, let_it_work
+from s3mount_agent.doors import journal, process
 from s3mount_agent.model.configuration import Configuration
 from s3mount_agent.model.health import Condition
-from s3mount_agent.model.plan import Placed
-from s3mount_agent.model.roles import Mode
 from s3mount_agent.model.states import Failure
-from s3mount_agent.model.unit import Definition
-from s3mount_agent.work import health as healths
-from s3mount_agent.work.health import Health
-
-PATIENCE = 60.0
-RARELY = 100_000
-LOOK, LIST, HUNG_AFTER = 60, 300, 30
 
 may_mount = pytest.mark.skipif(not MAY_MOUNT, reason="only root with /dev/fuse may mount")
-
-
-class Ward:
-    """Mounts that are looked after, a clock that a test sets, and all looks that were begun."""
-
-    def __init__(self) -> None:
-        self.now = 5000.0
-        self.begun: list[Probe] = []
-        self.health = Health(lambda: self.now)
-        self.configuration = Configuration(
-            look_every=LOOK, check_s3_every=LIST, hung_after=HUNG_AFTER
-        )
-
-    def begin(self, directories: Sequence[str], *, deep: bool = False) -> Probe:
-        self.begun.append(Probe(directories, deep=deep))
-        return self.begun[-1]
-
-    def follow(self, **up: tuple[str, int]) -> None:
-        """These are up: a directory and a process each, by id."""
-        self.health.follow([placed(name, *each) for name, each in up.items()], self.configuration)
-
-    def work(self, seconds: float = 0) -> bool:
-        """Some time passes, then everything is looked at once."""
-        self.now += seconds
-        return self.health.work(self.configuration)
-
-    def settle(self, running: int = 0) -> None:
-        """Takes in what the looks find, until only so many are still under way."""
-        deadline = time.monotonic() + PATIENCE
-        self.work()
-        while len(self.health.descriptors) > running:
-            assert time.monotonic() < deadline, self.running()
-            time.sleep(0.01)
-            self.work()
-
-    def running(self, *, deep: bool | None = None) -> list[str | None]:
-        """Where children are looking now."""
-        looks = [each for each in self.begun if each.at is not None]
-        return [each.at for each in looks if deep is None or each.deep is deep]
-
-    def condition(self, mount_id: str) -> Condition:
-        return self.health.conditions()[mount_id]
-
-
-def placed(mount_id: str, directory: str, pid: int) -> Placed:
-    command = ("/usr/bin/mount-s3", "my-bucket", directory)
-    definition = Definition("my-bucket", directory, command, Mode.SYSTEMD, False)
-    return Placed(mount_id, definition, "", active=True, starting=False, pid=pid)
-
-
-@pytest.fixture
-def ward(monkeypatch: pytest.MonkeyPatch) -> Iterator[Ward]:
-    made = Ward()
-    monkeypatch.setattr(healths, "Probe", made.begin)
-    monkeypatch.setattr(probe, "time", SimpleNamespace(monotonic=lambda: made.now))
-    monkeypatch.setattr(healths, "random", SimpleNamespace(uniform=lambda low, high: high))
-    monkeypatch.setattr(journal, "last_words", lambda identifier, pid: "")
-    yield made
-    for each in made.begun:
-        each.abandon()
-
-
-@pytest.fixture
-def fuse(tmp_path: Path) -> Iterator[SmallFuse]:
-    with small_fuse(tmp_path / "mount") as mounted:
-        yield mounted
-
-
-@pytest.fixture
-def busy() -> Iterator[int]:
-    """A process that uses all the processor time that it can get."""
-    child = subprocess.Popen([sys.executable, "-c", "while True: pass"])
-    yield child.pid
-    child.kill()
-    child.wait()
-
-
-def let_it_work(pid: int) -> None:
-    """Waits until a process has used some processor time."""
-    before, deadline = process.processor_seconds(pid), time.monotonic() + PATIENCE
-    while process.processor_seconds(pid) == before:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def test_nothing_is_looked_at_before_its_time_and_then_all_by_one_child(

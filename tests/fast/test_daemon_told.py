@@ -1,0 +1,193 @@
+"""What the daemon tells of its mounts: once when it begins, and once when it is over."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from fast.daemon_world import OLD, World
+from s3mount_agent.doors import config_file, files, journal
+from s3mount_agent.model.configuration import Configuration
+from s3mount_agent.model.errors import AgentError, Problem
+from s3mount_agent.model.events import Event
+from s3mount_agent.model.health import Condition
+from s3mount_agent.model.plan import Placed
+from s3mount_agent.model.states import Failure, State
+from s3mount_agent.work import desired, reconcile, snapshot
+from s3mount_agent.work.daemon import Daemon
+
+
+def test_degraded_is_told_once_and_so_is_its_end(world: World) -> None:
+    world.wanted = [OLD]
+    daemon = Daemon()
+    daemon.cycle()
+    away = Failure("s3-unreachable", "S3 cannot be reached", "wait", permanent=False)
+    world.health.condition = Condition(s3=away)
+    for _ in range(3):
+        daemon.cycle()
+    assert (world.told, world.codes) == ([Event.DEGRADED], ["s3-unreachable"])
+    assert daemon.sentence == "0 of 1 mounts are up; /mnt/s3 is degraded"
+    assert daemon.settled
+    world.health.condition = Condition()
+    for _ in range(3):
+        daemon.cycle()
+    assert world.told == [Event.DEGRADED, Event.HEALED]
+    assert world.supervisor.log == []
+
+
+def test_something_else_on_top_is_told_once_and_so_is_its_end(world: World) -> None:
+    world.wanted = [OLD]
+    daemon = Daemon()
+    daemon.cycle()
+    for covered in (True, True, False, False):
+        world.covered = covered
+        daemon.cycle()
+    assert world.told == [Event.FOREIGN, Event.HEALED]
+    assert world.supervisor.log == []
+
+
+def test_what_was_told_before_a_restart_is_not_told_again(world: World) -> None:
+    world.wanted = [OLD]
+    away = Failure("s3-unreachable", "S3 cannot be reached", "wait", permanent=False)
+    row = dataclasses.replace(snapshot.fresh_row(OLD.mount), state=State.DEGRADED, s3=away, pid=7)
+    world.known = snapshot.Snapshot(snapshot.now(), {}, (row,))
+    world.health.condition = Condition(s3=away)
+    daemon = Daemon()
+    daemon.cycle()
+    assert world.told == []
+    assert world.health.recalled == {7: away}
+    world.health.condition = Condition()
+    daemon.cycle()
+    assert world.told == [Event.HEALED]
+
+
+def test_that_the_agent_ended_a_hung_mount_is_no_failed_start(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.wanted = [OLD]
+    daemon = Daemon()
+    daemon.cycle()
+    world.health.condition = Condition(silences=2)
+    daemon.cycle()
+    world.health.condition = Condition()
+    world.active, world.ending = False, "killed by SIGKILL"
+    monkeypatch.setattr(world.supervisor, "failure", lambda placed: placed.ended())
+    daemon.cycle()
+    world.active, world.pid, world.ending = True, 8, ""
+    daemon.cycle()
+    assert world.told == [Event.HUNG, Event.RECOVERED]
+
+
+def test_a_hung_mount_that_cannot_be_ended_keeps_nobody_waiting_and_is_told_once(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.wanted = [OLD]
+
+    def end(placed: Placed) -> None:
+        raise AgentError(Problem.PROGRAM_FAILED, "systemd-run takes too long")
+
+    monkeypatch.setattr(world.supervisor, "end", end)
+    world.health.condition = Condition(silences=2)
+    daemon = Daemon()
+    for _ in range(3):
+        daemon.cycle()
+    assert world.told == [Event.HUNG, Event.STOP_FAILED]
+    assert world.codes == [Problem.MOUNT_SILENT.code, Problem.PROGRAM_FAILED.code]
+
+
+def test_a_configuration_that_is_wrong_changes_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.wanted = [OLD]
+    daemon = Daemon()
+    daemon.cycle()
+
+    def wrong() -> Configuration:
+        raise AgentError(Problem.CONFIG_INVALID, "it is wrong")
+
+    told: list[Event] = []
+    monkeypatch.setattr(desired, "in_force", wrong)
+    monkeypatch.setattr(journal, "event", lambda kind, *args, **fields: told.append(kind))
+    files.write(config_file.PATH, "mounts: [\n")
+    world.active, world.ending = False, "killed by SIGKILL"
+    for _ in range(3):
+        daemon.cycle()
+    assert "start s3" in world.supervisor.log
+    assert told.count(Event.REFUSED) == 1
+
+
+def test_what_this_node_cannot_have_yet_is_tried_soon(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late = AgentError(Problem.OWNER_UNKNOWN, "there is no user alice yet")
+    monkeypatch.setattr(reconcile, "want", lambda *given: ((), {OLD.mount.id: late}))
+    world.wanted = [OLD]
+    daemon = Daemon()
+    assert world.run(daemon, 300) >= 10
+
+
+def test_a_failed_start_is_told_once_and_so_is_the_recovery(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.wanted = [OLD]
+    world.active = False
+    reason = AgentError(Problem.S3_UNREACHABLE, "S3 cannot be reached", patience=float("inf"))
+    monkeypatch.setattr(world.supervisor, "failure", lambda placed: reason)
+    daemon = Daemon()
+    world.run(daemon, 300)
+    failed = [code for kind, code in zip(world.told, world.codes) if kind is Event.START_FAILED]
+    assert failed == [Problem.S3_UNREACHABLE.code]
+    assert world.failures[OLD.mount.id] is reason
+    assert not daemon.settled
+    world.active = True
+    world.told.clear()
+    world.run(daemon, 60)
+    assert world.told == [Event.RECOVERED]
+    assert world.failures == {}
+    assert daemon.settled
+
+
+def test_the_end_of_a_process_is_told_and_so_is_the_recovery(world: World) -> None:
+    world.wanted = [OLD]
+    daemon = Daemon()
+    daemon.cycle()
+    world.active, world.ending = False, "killed by SIGKILL"
+    daemon.cycle()
+    assert world.told == [Event.ENDED]
+    assert world.codes[0] == Problem.MOUNT_ENDED.code
+    assert world.failures[OLD.mount.id].message == "mount-s3 of /mnt/s3 was killed by SIGKILL"
+    assert world.supervisor.log == ["write s3", "start s3"]
+    world.active, world.pid, world.ending = True, 8, ""
+    daemon.cycle()
+    daemon.cycle()
+    assert world.told[1:] == [Event.RECOVERED]
+    assert world.failures == {}
+
+
+def test_where_systemd_was_quicker_both_are_told(world: World) -> None:
+    world.wanted = [OLD]
+    daemon = Daemon()
+    daemon.cycle()
+    world.pid = 8
+    daemon.cycle()
+    daemon.cycle()
+    assert world.told == [Event.ENDED, Event.RECOVERED]
+    assert world.supervisor.log == []
+
+
+def test_a_process_that_ends_again_and_again_is_not_started_in_a_flurry(world: World) -> None:
+    world.wanted = [OLD]
+    daemon = Daemon()
+    daemon.cycle()
+    for _ in range(3600):
+        before = world.supervisor.log.count("start s3")
+        daemon.cycle()
+        if world.supervisor.log.count("start s3") > before:
+            world.active, world.pid = True, world.pid + 1
+        else:
+            world.active = False
+        world.now += 1
+    assert 5 <= world.supervisor.log.count("start s3") <= 60
+    assert world.told == [Event.ENDED, Event.RECOVERED, Event.ENDED], "told once, then given up"
+    assert world.failures[OLD.mount.id].patience == 0

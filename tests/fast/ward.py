@@ -1,0 +1,75 @@
+"""Mounts whose health is looked after, with real looks and a clock that a test sets."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from s3mount_agent.doors import process
+from s3mount_agent.doors.probe import Probe
+from s3mount_agent.model.configuration import Configuration
+from s3mount_agent.model.health import Condition
+from s3mount_agent.model.plan import Placed
+from s3mount_agent.model.roles import Mode
+from s3mount_agent.model.unit import Definition
+from s3mount_agent.work.health import Health
+
+PATIENCE = 60.0
+RARELY = 100_000
+LOOK, LIST, HUNG_AFTER = 60, 300, 30
+
+
+class Ward:
+    """Mounts that are looked after, a clock that a test sets, and all looks that were begun."""
+
+    def __init__(self) -> None:
+        self.now = 5000.0
+        self.begun: list[Probe] = []
+        self.health = Health(lambda: self.now)
+        self.configuration = Configuration(
+            look_every=LOOK, check_s3_every=LIST, hung_after=HUNG_AFTER
+        )
+
+    def begin(self, directories: Sequence[str], *, deep: bool = False) -> Probe:
+        self.begun.append(Probe(directories, deep=deep))
+        return self.begun[-1]
+
+    def follow(self, **up: tuple[str, int]) -> None:
+        """These are up: a directory and a process each, by id."""
+        self.health.follow([placed(name, *each) for name, each in up.items()], self.configuration)
+
+    def work(self, seconds: float = 0) -> bool:
+        """Some time passes, then everything is looked at once."""
+        self.now += seconds
+        return self.health.work(self.configuration)
+
+    def settle(self, running: int = 0) -> None:
+        """Takes in what the looks find, until only so many are still under way."""
+        deadline = time.monotonic() + PATIENCE
+        self.work()
+        while len(self.health.descriptors) > running:
+            assert time.monotonic() < deadline, self.running()
+            time.sleep(0.01)
+            self.work()
+
+    def running(self, *, deep: bool | None = None) -> list[str | None]:
+        """Where children are looking now."""
+        looks = [each for each in self.begun if each.at is not None]
+        return [each.at for each in looks if deep is None or each.deep is deep]
+
+    def condition(self, mount_id: str) -> Condition:
+        return self.health.conditions()[mount_id]
+
+
+def placed(mount_id: str, directory: str, pid: int) -> Placed:
+    command = ("/usr/bin/mount-s3", "my-bucket", directory)
+    definition = Definition("my-bucket", directory, command, Mode.SYSTEMD, False)
+    return Placed(mount_id, definition, "", active=True, starting=False, pid=pid)
+
+
+def let_it_work(pid: int) -> None:
+    """Waits until a process has used some processor time."""
+    before, deadline = process.processor_seconds(pid), time.monotonic() + PATIENCE
+    while process.processor_seconds(pid) == before:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
