@@ -11,16 +11,16 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from s3mount_agent.model import keys
-from s3mount_agent.model.errors import Exit, Problem
-from s3mount_agent.model.events import Event
-from s3mount_agent.model.schema import Key, json_schema
+from s3mount_agent.config import keys
+from s3mount_agent.config.schema import Key, json_schema
+from s3mount_agent.core.errors import Exit, Problem
+from s3mount_agent.core.events import Event
 
 DOCS = Path(__file__).parents[1] / "docs"
 _ERRORS = """\
 # Errors
 
-Written by `packaging/build_docs.py` from `agent/s3mount_agent/model/errors.py`.
+Written by `packaging/build_docs.py` from `agent/s3mount_agent/core/errors.py`.
 
 Every error is told in the same form, on stderr (`bootstrap` on a node that continues tells it on
 stdout), and in the journal with the field `S3MOUNT_ERROR_CODE=`:

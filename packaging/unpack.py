@@ -19,16 +19,15 @@ ARCHIVE = Path(sys.argv[0])
 PAYLOAD = "payload/"
 sys.path.insert(0, f"{ARCHIVE}/{PAYLOAD}lib")
 
-from s3mount_agent import __version__  # noqa: E402
-from s3mount_agent.doors import files, installation  # noqa: E402
-from s3mount_agent.faces import cli  # noqa: E402
+from s3mount_agent import __version__, cli  # noqa: E402
+from s3mount_agent.system import files, paths  # noqa: E402
 
 _LAUNCHER = """\
 #!{python} -I
 import os, sys
 root = {root!r}
 sys.path[:0] = [root + "/lib", root + "/lib-" + os.uname().machine]
-from s3mount_agent.faces.cli import main
+from s3mount_agent.cli import main
 sys.exit(main())
 """
 
@@ -67,9 +66,9 @@ def _launcher(target: Path) -> str:
 
 
 def _become_agent(arguments: list[str]) -> int:
-    with files.told_plainly(f"install the agent in {installation.ROOT}"):
-        install(installation.ROOT, installation.LINK)
-    os.execv(installation.COMMAND, [installation.COMMAND, *arguments])  # noqa: S606
+    with files.told_plainly(f"install the agent in {paths.ROOT}"):
+        install(paths.ROOT, paths.LINK)
+    os.execv(paths.COMMAND, [paths.COMMAND, *arguments])  # noqa: S606
 
 
 def install(root: Path, link: Path) -> None:

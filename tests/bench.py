@@ -25,7 +25,7 @@ from cluster.cluster import Cluster
 from cluster.node import Node
 from mount_s3_package import choose
 from node.live_site import Site, document
-from s3mount_agent.model.configuration import Configuration
+from s3mount_agent.config.configuration import Configuration
 
 BOOTSTRAP = Path(__file__).parents[1] / "dist/s3mount-bootstrap"
 ROUNDS = 5

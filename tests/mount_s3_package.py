@@ -7,7 +7,7 @@ import platform
 from dataclasses import dataclass
 from pathlib import Path
 
-from s3mount_agent.doors.release import Release, fetch
+from s3mount_agent.mountpoint.releases import Release, fetch
 from standin.package import VERSION, build_package
 
 VARIABLE = "MOUNT_S3_PACKAGE"

@@ -13,8 +13,8 @@ import pytest
 from fast.daemon_world import World, make_world
 from fast.small_fuse import SmallFuse, small_fuse
 from fast.ward import Ward
-from s3mount_agent.doors import journal, probe
-from s3mount_agent.work import health as healths
+from s3mount_agent.daemon import health as healths
+from s3mount_agent.system import journal, probe
 
 
 @pytest.fixture

@@ -12,25 +12,28 @@ from types import SimpleNamespace
 import pytest
 
 from fast.in_memory import Supervisor, context
-from s3mount_agent.doors import config_file, files, held, journal, lock, mount_s3
-from s3mount_agent.doors.mount_s3 import Installed
-from s3mount_agent.model.bucket import Bucket
-from s3mount_agent.model.configuration import Configuration, Entry
-from s3mount_agent.model.errors import Problem
-from s3mount_agent.model.events import Event
-from s3mount_agent.model.health import Condition
-from s3mount_agent.model.mounts import parse_mount
-from s3mount_agent.model.plan import Observed, Placed, Wanted
-from s3mount_agent.model.roles import Mode
-from s3mount_agent.model.states import Failure, Presence
-from s3mount_agent.model.unit import Definition
-from s3mount_agent.work import daemon as daemons
-from s3mount_agent.work import desired, directories, look, reconcile, snapshot
-from s3mount_agent.work.context import Context
-from s3mount_agent.work.daemon import Daemon
-from s3mount_agent.work.look import Sight
-from s3mount_agent.work.reconcile import Failures
-from s3mount_agent.work.troubles import Troubles
+from s3mount_agent.config import config_file, desired
+from s3mount_agent.config.arguments import parse_mount
+from s3mount_agent.config.configuration import Configuration, Entry
+from s3mount_agent.core.buckets import Bucket
+from s3mount_agent.core.definition import Definition
+from s3mount_agent.core.errors import Problem
+from s3mount_agent.core.events import Event
+from s3mount_agent.core.health import Condition
+from s3mount_agent.core.plan import Observed, Placed, Wanted
+from s3mount_agent.core.roles import Mode
+from s3mount_agent.core.states import Failure, Presence
+from s3mount_agent.daemon import loop as daemons
+from s3mount_agent.daemon.loop import Daemon
+from s3mount_agent.daemon.retries import Troubles
+from s3mount_agent.mountpoint import program
+from s3mount_agent.mountpoint.program import Installed
+from s3mount_agent.reconcile import directories, execute, look
+from s3mount_agent.reconcile.context import Context
+from s3mount_agent.reconcile.execute import Failures
+from s3mount_agent.reconcile.look import Sight
+from s3mount_agent.state import held, status_file
+from s3mount_agent.system import files, journal, lock
 
 DIRECTORY = "/mnt/s3"
 DEADLINE = 600
@@ -92,7 +95,7 @@ class World:
         self.health = Health()
         self.told: list[Event] = []
         self.codes: list[str] = []
-        self.known: snapshot.Snapshot | None = None
+        self.known: status_file.Snapshot | None = None
         self.configuration = Configuration(
             (Entry(Bucket("my-bucket"), DIRECTORY),), busy_deadline=DEADLINE
         )
@@ -135,8 +138,8 @@ class World:
             error = failures.get(want.mount.id)
             busy = error is not None and error.problem is Problem.MOUNT_BUSY
             row = dataclasses.replace(
-                snapshot.fresh_row(want.mount),
-                failure=snapshot.failure_of(error) if error and not busy else None,
+                status_file.fresh_row(want.mount),
+                failure=status_file.failure_of(error) if error and not busy else None,
                 hung=condition.hung,
                 s3=condition.s3,
                 pid=self.pid if self.active else None,
@@ -187,13 +190,13 @@ def make_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setattr(lock, "hold", hold)
     monkeypatch.setattr(journal, "event", found.event)
     monkeypatch.setattr(held, "load", frozenset)
-    monkeypatch.setattr(snapshot, "load", lambda: found.known)
+    monkeypatch.setattr(status_file, "load", lambda: found.known)
     monkeypatch.setattr(daemons, "time", SimpleNamespace(monotonic=lambda: found.now))
     monkeypatch.setattr(daemons, "Health", lambda: found.health)
     monkeypatch.setattr(desired, "in_force", lambda: found.configuration)
     monkeypatch.setattr(daemons, "gather", lambda conf: context(conf, found.supervisor))
-    monkeypatch.setattr(mount_s3, "find", lambda: Installed("/usr/bin/mount-s3", (1, 23, 0)))
-    monkeypatch.setattr(reconcile, "want", lambda *given: (tuple(found.wanted), {}))
+    monkeypatch.setattr(program, "find", lambda: Installed("/usr/bin/mount-s3", (1, 23, 0)))
+    monkeypatch.setattr(execute, "want", lambda *given: (tuple(found.wanted), {}))
     monkeypatch.setattr(daemons, "observe", found.observe)
     monkeypatch.setattr(daemons, "remember", found.remember)
     monkeypatch.setattr(daemons, "Troubles", lambda: Troubles(lambda: found.now))

@@ -6,14 +6,14 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-from s3mount_agent.doors.node import NodeFacts
-from s3mount_agent.model.configuration import Configuration
-from s3mount_agent.model.errors import AgentError, Problem
-from s3mount_agent.model.mounts import Owner
-from s3mount_agent.model.plan import Placed, Wanted
-from s3mount_agent.model.roles import Conduct, Mode, OnFailure, Role
-from s3mount_agent.model.unit import Definition
-from s3mount_agent.work.context import Context
+from s3mount_agent.config.configuration import Configuration
+from s3mount_agent.core.definition import Definition
+from s3mount_agent.core.errors import AgentError, Problem
+from s3mount_agent.core.mounts import Owner
+from s3mount_agent.core.plan import Placed, Wanted
+from s3mount_agent.core.roles import Conduct, Mode, OnFailure, Role
+from s3mount_agent.reconcile.context import Context
+from s3mount_agent.system.node import NodeFacts
 
 
 class Supervisor:

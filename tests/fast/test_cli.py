@@ -10,10 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from s3mount_agent import __version__
-from s3mount_agent.faces import cli
-from s3mount_agent.faces.telling import tell
-from s3mount_agent.model.errors import AgentError, Exit, Problem
+from s3mount_agent import __version__, cli
+from s3mount_agent.commands.output import tell
+from s3mount_agent.core.errors import AgentError, Exit, Problem
 
 COMMANDS = "bootstrap status apply unmount uninstall daemon".split()
 HEAVY = "boto3 botocore yaml tenacity psutil urllib.request asyncio requests".split()
@@ -185,7 +184,7 @@ def run(code: str, *words: str, **environment: str) -> subprocess.CompletedProce
     )
 
 
-MAIN = "import sys; from s3mount_agent.faces.cli import main; sys.exit(main())"
+MAIN = "import sys; from s3mount_agent.cli import main; sys.exit(main())"
 
 
 @pytest.mark.parametrize("locale", ["C", "POSIX", "C.UTF-8", "en_US.ISO-8859-1"])
@@ -221,13 +220,13 @@ def test_a_reader_that_goes_away_is_no_traceback() -> None:
     child.wait(30)
 
 
-@pytest.mark.parametrize("module", ["status", "unit_hook", "cli"])
+@pytest.mark.parametrize("module", ["commands.status", "commands.unit_hook", "cli"])
 def test_a_command_imports_nothing_that_it_does_not_need(module: str) -> None:
-    code = f"import sys, json, s3mount_agent.faces.{module}; print(json.dumps(sorted(sys.modules)))"
+    code = f"import sys, json, s3mount_agent.{module}; print(json.dumps(sorted(sys.modules)))"
     answer = run(code)
     assert answer.returncode == 0, answer.stderr
     loaded = set(json.loads(answer.stdout))
-    assert f"s3mount_agent.faces.{module}" in loaded
+    assert f"s3mount_agent.{module}" in loaded
     assert loaded.isdisjoint(HEAVY)
 
 

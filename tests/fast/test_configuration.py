@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from s3mount_agent.doors import config_file, yaml_text
-from s3mount_agent.model import keys
-from s3mount_agent.model.configuration import Configuration, Install, WhenBusy
-from s3mount_agent.model.errors import AgentError, Exit, Problem
-from s3mount_agent.model.flags import FLAGS
-from s3mount_agent.model.mounts import Mount, parse_mount
-from s3mount_agent.model.roles import Mode, OnFailure, Role
+from s3mount_agent.config import config_file, keys, yaml_text
+from s3mount_agent.config.arguments import parse_mount
+from s3mount_agent.config.configuration import Configuration, WhenBusy
+from s3mount_agent.core.errors import AgentError, Exit, Problem
+from s3mount_agent.core.mounts import Mount
+from s3mount_agent.core.roles import Mode, OnFailure, Role
+from s3mount_agent.mountpoint.flags import FLAGS
+from s3mount_agent.mountpoint.wanted import Install
 
 NAME = "s3mount.yaml"
 EXAMPLE = Path(__file__).parents[2] / "docs/s3mount.example.yaml"

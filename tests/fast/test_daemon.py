@@ -9,17 +9,18 @@ from typing import Any
 import pytest
 
 from fast.daemon_world import DEADLINE, NEW, OLD, World
-from s3mount_agent.doors import config_file, files, journal
-from s3mount_agent.model.configuration import Configuration
-from s3mount_agent.model.errors import AgentError, Problem
-from s3mount_agent.model.events import Event
-from s3mount_agent.model.health import Condition
-from s3mount_agent.model.states import State
-from s3mount_agent.work import daemon as daemons
-from s3mount_agent.work import snapshot
-from s3mount_agent.work.context import Context
-from s3mount_agent.work.daemon import Daemon
-from s3mount_agent.work.look import Sight
+from s3mount_agent.config import config_file
+from s3mount_agent.config.configuration import Configuration
+from s3mount_agent.core.errors import AgentError, Problem
+from s3mount_agent.core.events import Event
+from s3mount_agent.core.health import Condition
+from s3mount_agent.core.states import State
+from s3mount_agent.daemon import loop as daemons
+from s3mount_agent.daemon.loop import Daemon
+from s3mount_agent.reconcile.context import Context
+from s3mount_agent.reconcile.look import Sight
+from s3mount_agent.state import status_file
+from s3mount_agent.system import files, journal
 
 
 def test_a_change_of_a_mount_in_use_waits_without_being_restless(world: World) -> None:
@@ -137,9 +138,11 @@ def test_a_mount_that_may_hang_is_left_alone_until_that_is_certain(world: World)
 def test_what_the_bootstrap_found_to_be_without_hope_is_not_tried(world: World) -> None:
     world.wanted = [OLD]
     world.up = None
-    hopeless = snapshot.failure_of(AgentError(Problem.BUCKET_MISSING, "there is no such bucket"))
-    row = dataclasses.replace(snapshot.fresh_row(OLD.mount), state=State.FAILED, failure=hopeless)
-    world.known = snapshot.Snapshot(snapshot.now(), {}, (row,))
+    hopeless = status_file.failure_of(AgentError(Problem.BUCKET_MISSING, "there is no such bucket"))
+    row = dataclasses.replace(
+        status_file.fresh_row(OLD.mount), state=State.FAILED, failure=hopeless
+    )
+    world.known = status_file.Snapshot(status_file.now(), {}, (row,))
     daemon = Daemon()
     world.run(daemon, 3600)
     assert world.supervisor.log == []

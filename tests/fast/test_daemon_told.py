@@ -7,15 +7,17 @@ import dataclasses
 import pytest
 
 from fast.daemon_world import OLD, World
-from s3mount_agent.doors import config_file, files, journal
-from s3mount_agent.model.configuration import Configuration
-from s3mount_agent.model.errors import AgentError, Problem
-from s3mount_agent.model.events import Event
-from s3mount_agent.model.health import Condition
-from s3mount_agent.model.plan import Placed
-from s3mount_agent.model.states import Failure, State
-from s3mount_agent.work import desired, reconcile, snapshot
-from s3mount_agent.work.daemon import Daemon
+from s3mount_agent.config import config_file, desired
+from s3mount_agent.config.configuration import Configuration
+from s3mount_agent.core.errors import AgentError, Problem
+from s3mount_agent.core.events import Event
+from s3mount_agent.core.health import Condition
+from s3mount_agent.core.plan import Placed
+from s3mount_agent.core.states import Failure, State
+from s3mount_agent.daemon.loop import Daemon
+from s3mount_agent.reconcile import execute
+from s3mount_agent.state import status_file
+from s3mount_agent.system import files, journal
 
 
 def test_degraded_is_told_once_and_so_is_its_end(world: World) -> None:
@@ -50,8 +52,10 @@ def test_something_else_on_top_is_told_once_and_so_is_its_end(world: World) -> N
 def test_what_was_told_before_a_restart_is_not_told_again(world: World) -> None:
     world.wanted = [OLD]
     away = Failure("s3-unreachable", "S3 cannot be reached", "wait", permanent=False)
-    row = dataclasses.replace(snapshot.fresh_row(OLD.mount), state=State.DEGRADED, s3=away, pid=7)
-    world.known = snapshot.Snapshot(snapshot.now(), {}, (row,))
+    row = dataclasses.replace(
+        status_file.fresh_row(OLD.mount), state=State.DEGRADED, s3=away, pid=7
+    )
+    world.known = status_file.Snapshot(status_file.now(), {}, (row,))
     world.health.condition = Condition(s3=away)
     daemon = Daemon()
     daemon.cycle()
@@ -121,7 +125,7 @@ def test_what_this_node_cannot_have_yet_is_tried_soon(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     late = AgentError(Problem.OWNER_UNKNOWN, "there is no user alice yet")
-    monkeypatch.setattr(reconcile, "want", lambda *given: ((), {OLD.mount.id: late}))
+    monkeypatch.setattr(execute, "want", lambda *given: ((), {OLD.mount.id: late}))
     world.wanted = [OLD]
     daemon = Daemon()
     assert world.run(daemon, 300) >= 10

@@ -10,14 +10,15 @@ from typing import Union
 
 import pytest
 
-from s3mount_agent.doors import config_file, files, journal, sources
-from s3mount_agent.doors import origin as origins
-from s3mount_agent.doors.origin import Origin
-from s3mount_agent.doors.sources import Fetched
-from s3mount_agent.model.errors import AgentError, Problem
-from s3mount_agent.model.events import Event
-from s3mount_agent.model.roles import Mode, OnFailure, Role
-from s3mount_agent.work import desired
+from s3mount_agent.config import config_file, desired, source
+from s3mount_agent.config.source import Fetched
+from s3mount_agent.core.errors import AgentError, Problem
+from s3mount_agent.core.events import Event
+from s3mount_agent.core.roles import Mode, OnFailure, Role
+from s3mount_agent.reconcile import refresh
+from s3mount_agent.state import origin as origins
+from s3mount_agent.state.origin import Origin
+from s3mount_agent.system import files, journal
 
 URL = "s3://configurations/s3mount.yaml"
 ONE = "mounts:\n- {bucket: bucket-one, directory: /mnt/s3}\n"
@@ -78,7 +79,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
     monkeypatch.setattr(config_file.load, "__defaults__", (found.config,))
     monkeypatch.setattr(origins.load, "__defaults__", (found.origin,))
     monkeypatch.setattr(origins.save, "__defaults__", (found.origin,))
-    monkeypatch.setattr(sources, "fetch", found.source.fetch)
+    monkeypatch.setattr(source, "fetch", found.source.fetch)
     monkeypatch.setattr(desired, "_FIRST_SECONDS", 0.0)
 
     def event(kind: Event, message: str, *, error_code: str = "", cause: str = "") -> None:
@@ -138,7 +139,7 @@ def test_the_bootstraps_options_win_and_last(place: Place) -> None:
         )
     assert place.origin_now().overrides == overrides
     place.source.now = Fetched(TWO + "role: login", '"2"')
-    assert desired.refresh()
+    assert refresh.refresh()
     found = desired.in_force()
     assert (found.role, found.mode, found.on_failure) == (Role.HEAD, Mode.DIRECT, None)
     assert desired.in_force({}).role is Role.LOGIN
@@ -206,7 +207,7 @@ def test_what_is_wrong_with_a_file_is_told_at_a_bootstrap_and_changes_nothing(
 
 def test_a_node_without_a_source_has_nothing_to_refresh(place: Place) -> None:
     desired.from_arguments(["my-bucket", "/mnt/s3", ""], {}).save()
-    assert not desired.refresh()
+    assert not refresh.refresh()
     assert place.source.asked == []
 
 
@@ -214,7 +215,7 @@ def test_nothing_new_changes_nothing(place: Place) -> None:
     place.begin()
     place.writes.clear()
     for _ in range(3):
-        assert not desired.refresh()
+        assert not refresh.refresh()
     assert place.source.asked[1:] == ['"1"'] * 3
     assert (place.writes, place.told) == ([], [])
 
@@ -222,10 +223,10 @@ def test_nothing_new_changes_nothing(place: Place) -> None:
 def test_a_good_new_version_is_in_force_and_told_once(place: Place) -> None:
     place.begin()
     place.source.now = Fetched(TWO, '"2"')
-    assert desired.refresh()
+    assert refresh.refresh()
     assert (place.bucket, place.origin_now()) == ("bucket-two", Origin(URL, '"2"', '"2"'))
     assert place.config.read_text() == TWO
-    assert not desired.refresh()
+    assert not refresh.refresh()
     assert place.told == [(Event.REFRESHED, f"version 2 of {URL} is in force")]
 
 
@@ -233,7 +234,7 @@ def test_the_same_text_in_a_new_version_changes_no_mount(place: Place) -> None:
     place.begin()
     place.writes.clear()
     place.source.now = Fetched(ONE, '"2"')
-    assert not desired.refresh()
+    assert not refresh.refresh()
     assert place.writes == ["origin.json"]
     assert place.origin_now().version == '"2"'
     assert [kind for kind, _ in place.told] == [Event.REFRESHED]
@@ -246,14 +247,14 @@ def test_a_bad_new_version_is_refused_as_a_whole_and_looked_at_once(
     place.begin()
     place.writes.clear()
     place.source.now = Fetched(text, '"2"')
-    assert not desired.refresh()
+    assert not refresh.refresh()
     origin = place.origin_now()
     assert (origin.version, origin.seen) == ('"1"', '"2"')
     assert origin.problem is not None
     assert origin.problem.startswith(f"{URL}:")
     assert (place.bucket, place.config.read_text()) == ("bucket-one", ONE)
     for _ in range(3):
-        assert not desired.refresh()
+        assert not refresh.refresh()
     assert place.source.asked[2:] == ['"2"'] * 3
     assert place.origin_now() == origin
     assert place.writes == ["origin.json"]
@@ -268,7 +269,7 @@ def test_what_cannot_even_be_read_is_refused_and_told_once(place: Place) -> None
     place.begin()
     place.source.now = LARGE
     for _ in range(3):
-        assert not desired.refresh()
+        assert not refresh.refresh()
     assert place.origin_now().problem == LARGE.message
     assert place.told == [(Event.REFUSED, f"{LARGE.message}; version 1 stays in force")]
     assert place.codes == [Problem.CONFIG_INVALID.code]
@@ -279,10 +280,10 @@ def test_a_bad_version_is_followed_by_a_good_one(place: Place) -> None:
     place.begin()
     for text, version in [(BAD, '"2"'), (WORSE, '"3"')]:
         place.source.now = Fetched(text, version)
-        assert not desired.refresh()
+        assert not refresh.refresh()
         assert place.origin_now().seen == version
     place.source.now = Fetched(TWO, '"4"')
-    assert desired.refresh()
+    assert refresh.refresh()
     assert place.origin_now() == Origin(URL, '"4"', '"4"')
     assert [kind for kind, _ in place.told] == [Event.REFUSED, Event.REFUSED, Event.REFRESHED]
 
@@ -290,9 +291,9 @@ def test_a_bad_version_is_followed_by_a_good_one(place: Place) -> None:
 def test_a_bad_version_may_be_taken_back(place: Place) -> None:
     place.begin()
     place.source.now = Fetched(BAD, '"2"')
-    desired.refresh()
+    refresh.refresh()
     place.source.now = Fetched(ONE, '"1"')
-    assert not desired.refresh()
+    assert not refresh.refresh()
     assert place.origin_now() == Origin(URL, '"1"', '"1"')
     assert [kind for kind, _ in place.told] == [Event.REFUSED, Event.REFRESHED]
 
@@ -301,15 +302,15 @@ def test_a_source_out_of_reach_is_told_once_and_forgotten_when_it_is_back(place:
     place.begin()
     place.source.now = AWAY
     for _ in range(3):
-        assert not desired.refresh()
+        assert not refresh.refresh()
     assert place.origin_now() == Origin(URL, '"1"', '"1"', AWAY.message)
     assert place.told == [(Event.UNREACHABLE, f"{AWAY.message}; version 1 stays in force")]
     assert place.codes == [Problem.SOURCE_FAILED.code]
     place.source.now = Fetched(ONE, '"1"')
-    assert not desired.refresh()
+    assert not refresh.refresh()
     assert place.origin_now() == Origin(URL, '"1"', '"1"')
     place.source.now = AWAY
-    desired.refresh()
+    refresh.refresh()
     assert [kind for kind, _ in place.told] == [Event.UNREACHABLE, Event.UNREACHABLE]
 
 
@@ -318,14 +319,14 @@ def test_what_is_wrong_with_a_version_is_known_again_when_the_source_is_back(
 ) -> None:
     place.begin()
     place.source.now = Fetched(BAD, '"2"')
-    desired.refresh()
+    refresh.refresh()
     wrong = place.origin_now()
     place.source.now = AWAY
-    desired.refresh()
+    refresh.refresh()
     assert place.origin_now().problem == AWAY.message
     place.source.now = Fetched(BAD, '"2"')
-    desired.refresh()
-    desired.refresh()
+    refresh.refresh()
+    refresh.refresh()
     assert place.origin_now() == wrong
     assert place.bucket == "bucket-one"
 
@@ -335,22 +336,22 @@ def test_what_is_wrong_with_a_version_is_known_again_after_a_boot_without_the_so
 ) -> None:
     place.begin()
     place.source.now = Fetched(BAD, '"2"')
-    desired.refresh()
+    refresh.refresh()
     wrong = place.origin_now()
     place.source.now = AWAY
     place.begin()
     assert place.origin_now().problem == AWAY.message
     place.source.now = Fetched(BAD, '"2"')
-    desired.refresh()
+    refresh.refresh()
     assert place.origin_now() == wrong
 
 
 def test_a_source_that_comes_back_with_news_is_followed(place: Place) -> None:
     place.begin()
     place.source.now = AWAY
-    desired.refresh()
+    refresh.refresh()
     place.source.now = Fetched(TWO, '"2"')
-    assert desired.refresh()
+    assert refresh.refresh()
     assert place.origin_now() == Origin(URL, '"2"', '"2"')
     assert [kind for kind, _ in place.told] == [Event.UNREACHABLE, Event.REFRESHED]
 
@@ -358,7 +359,7 @@ def test_a_source_that_comes_back_with_news_is_followed(place: Place) -> None:
 def test_a_bootstrap_heals_what_a_refresh_refused(place: Place) -> None:
     place.begin()
     place.source.now = Fetched(BAD, '"2"')
-    desired.refresh()
+    refresh.refresh()
     place.source.now = Fetched(TWO, '"3"')
     assert desired.from_source(URL, {}).save()
     assert place.origin_now() == Origin(URL, '"3"', '"3"')
@@ -369,7 +370,7 @@ class PowerLossError(BaseException):
 
 
 @pytest.mark.parametrize("lost_before", ["config.yaml", "origin.json"])
-@pytest.mark.parametrize("by", [desired.refresh, lambda: desired.from_source(URL, {}).save()])
+@pytest.mark.parametrize("by", [refresh.refresh, lambda: desired.from_source(URL, {}).save()])
 def test_the_power_may_go_between_two_files(
     place: Place, monkeypatch: pytest.MonkeyPatch, lost_before: str, by: Callable[[], bool]
 ) -> None:
@@ -387,7 +388,7 @@ def test_the_power_may_go_between_two_files(
         with pytest.raises(PowerLossError):
             by()
     assert place.bucket in ("bucket-one", "bucket-two")
-    desired.refresh()
+    refresh.refresh()
     assert (place.bucket, place.origin_now()) == ("bucket-two", Origin(URL, '"2"', '"2"'))
 
 

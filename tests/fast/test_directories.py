@@ -8,25 +8,25 @@ from pathlib import Path
 import pytest
 
 from fast.in_memory import Supervisor, context
-from s3mount_agent.doors import belongings
-from s3mount_agent.doors.mount_table import Entry
-from s3mount_agent.model.configuration import Configuration, WhenBusy
-from s3mount_agent.model.configuration import Entry as ConfigurationEntry
-from s3mount_agent.model.errors import AgentError, Problem
-from s3mount_agent.model.mounts import parse_mount
-from s3mount_agent.model.plan import Observed, Placed, Wanted, plan
-from s3mount_agent.model.roles import Mode, Role
-from s3mount_agent.model.states import Presence
-from s3mount_agent.model.unit import Definition
-from s3mount_agent.work import directories, reconcile
+from s3mount_agent.config.arguments import parse_mount
+from s3mount_agent.config.configuration import Configuration, WhenBusy
+from s3mount_agent.config.configuration import Entry as ConfigurationEntry
+from s3mount_agent.core.definition import Definition
+from s3mount_agent.core.errors import AgentError, Problem
+from s3mount_agent.core.plan import Observed, Placed, Wanted, plan
+from s3mount_agent.core.roles import Mode, Role
+from s3mount_agent.core.states import Presence
+from s3mount_agent.reconcile import directories, execute
+from s3mount_agent.state import inventory
+from s3mount_agent.system.mountinfo import Entry
 
 
 @pytest.fixture(autouse=True)
 def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A made.json of the test's own."""
     path = tmp_path / "var/made.json"
-    monkeypatch.setattr(belongings.load, "__defaults__", (path,))
-    monkeypatch.setattr(belongings.save, "__defaults__", (path,))
+    monkeypatch.setattr(inventory.load, "__defaults__", (path,))
+    monkeypatch.setattr(inventory.save, "__defaults__", (path,))
     return path
 
 
@@ -107,10 +107,10 @@ def test_what_is_made_is_written_down_and_can_be_removed(home: Path, state: Path
     finally:
         os.umask(umask)
     assert [p.stat().st_mode & 0o777 for p in (target, target.parent)] == [0o755, 0o755]
-    assert belongings.load().directories == (str(target.parent), str(target))
+    assert inventory.load().directories == (str(target.parent), str(target))
     directories.remove([str(target)])
     assert list((home / "there").iterdir()) == []
-    assert belongings.load().directories == ()
+    assert inventory.load().directories == ()
 
 
 def test_what_was_there_before_stays(home: Path) -> None:
@@ -126,7 +126,7 @@ def test_what_is_not_empty_stays_and_stays_written_down(home: Path, name: str) -
     (home / name).write_text("precious")
     directories.remove([str(home / "a/b")])
     assert (home / name).read_text() == "precious"
-    assert str(home / "a") in belongings.load().directories
+    assert str(home / "a") in inventory.load().directories
 
 
 def test_a_directory_that_somebody_removed_is_forgotten_with_its_parents(home: Path) -> None:
@@ -134,7 +134,7 @@ def test_a_directory_that_somebody_removed_is_forgotten_with_its_parents(home: P
     (home / "a/b").rmdir()
     directories.remove([str(home / "a/b")])
     assert not (home / "a").exists()
-    assert belongings.load().directories == ()
+    assert inventory.load().directories == ()
 
 
 def test_shared_parents_go_with_the_last_mount(home: Path) -> None:
@@ -170,7 +170,7 @@ def carried_out(
         supervisor.start(want)
 
     around = context(configuration, supervisor)
-    return reconcile.carry_out(todo, wants, observed, around, start=start)
+    return execute.carry_out(todo, wants, observed, around, start=start)
 
 
 def test_a_change_stops_then_writes_then_starts(home: Path) -> None:

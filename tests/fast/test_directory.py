@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from s3mount_agent.model.directory import is_below, parse_directory, require_apart
-from s3mount_agent.model.errors import AgentError, Exit, Problem
+from s3mount_agent.core.directory import is_below, parse_directory, require_apart
+from s3mount_agent.core.errors import AgentError, Exit, Problem
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from s3mount_agent.doors import journal
-from s3mount_agent.model.events import Event
+from s3mount_agent.core.events import Event
+from s3mount_agent.system import journal
 
 # Never change a row: somebody's alert has it. New kinds of events get new rows.
 GOLDEN = {

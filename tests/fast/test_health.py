@@ -11,10 +11,10 @@ import pytest
 
 from fast.small_fuse import MAY_MOUNT, SmallFuse, small_fuse
 from fast.ward import HUNG_AFTER, LIST, LOOK, RARELY, Ward, let_it_work
-from s3mount_agent.doors import journal, process
-from s3mount_agent.model.configuration import Configuration
-from s3mount_agent.model.health import Condition
-from s3mount_agent.model.states import Failure
+from s3mount_agent.config.configuration import Configuration
+from s3mount_agent.core.health import Condition
+from s3mount_agent.core.states import Failure
+from s3mount_agent.system import journal, process
 
 may_mount = pytest.mark.skipif(not MAY_MOUNT, reason="only root with /dev/fuse may mount")
 

@@ -13,21 +13,21 @@ from hypothesis import strategies as st
 
 from fast.in_memory import context
 from fast.unit_reader import commands, environment, expanded, sections, words
-from s3mount_agent.doors import config_file, installation, machine, node
-from s3mount_agent.doors.mount_s3 import Installed
-from s3mount_agent.model import keys
-from s3mount_agent.model.errors import AgentError, Exit
-from s3mount_agent.model.flags import FLAGS
-from s3mount_agent.model.mounts import Owner
-from s3mount_agent.model.plan import Observed, Wanted
-from s3mount_agent.model.roles import Role
-from s3mount_agent.model.shares import Machine
-from s3mount_agent.model.unit import read_definition, render
-from s3mount_agent.work import reconcile
+from s3mount_agent.config import config_file, keys
+from s3mount_agent.core.errors import AgentError, Exit
+from s3mount_agent.core.mounts import Owner
+from s3mount_agent.core.plan import Observed, Wanted
+from s3mount_agent.core.resources import Machine
+from s3mount_agent.core.roles import Role
+from s3mount_agent.mountpoint.flags import FLAGS
+from s3mount_agent.mountpoint.program import Installed
+from s3mount_agent.reconcile import execute
+from s3mount_agent.supervisor.unit_text import read_definition, render
+from s3mount_agent.system import machine, node, paths
 
 NAME = "s3mount.yaml"
 AGENT = ["/opt/s3mount-agent/current/bin/s3mount-agent"]
-TEMPLATE = installation.template("mountpoint-s3.service")
+TEMPLATE = paths.template("mountpoint-s3.service")
 SETTINGS = {section: [name for name, _ in rows] for section, rows in sections(TEMPLATE).items()}
 PIECES = st.one_of(
     st.sampled_from(
@@ -73,7 +73,7 @@ def units_of(text: str) -> list[tuple[Role, Wanted, str]]:
     for role in Role:
         for queue in queues:
             around = context(configuration, role=role, queue=queue)
-            wanted, failures = reconcile.want(
+            wanted, failures = execute.want(
                 dataclasses.replace(
                     around, mounts=tuple(dataclasses.replace(m, owner=None) for m in around.mounts)
                 ),

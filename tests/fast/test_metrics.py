@@ -12,15 +12,15 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from s3mount_agent.doors import journal
-from s3mount_agent.model.configuration import Metrics
-from s3mount_agent.model.events import Event
-from s3mount_agent.model.health import Condition
-from s3mount_agent.model.states import Failure, Judgement, State
-from s3mount_agent.work import metrics
-from s3mount_agent.work.look import Sight
-from s3mount_agent.work.metrics import Recorder
-from s3mount_agent.work.snapshot import Row
+from s3mount_agent.config.configuration import Metrics
+from s3mount_agent.core.events import Event
+from s3mount_agent.core.health import Condition
+from s3mount_agent.core.states import Failure, Judgement, State
+from s3mount_agent.daemon.metrics import Recorder
+from s3mount_agent.reconcile.look import Sight
+from s3mount_agent.state import metrics_file
+from s3mount_agent.state.status_file import Row
+from s3mount_agent.system import journal
 
 NASTY = '/mnt/a "quoted" \\back\\slash, {brace}=ü'
 
@@ -193,9 +193,9 @@ def test_what_is_no_longer_asked_for_is_not_left_to_be_collected(world: World) -
 def test_a_file_that_is_somebody_elses_is_not_taken_back(tmp_path: Path) -> None:
     other = tmp_path / "other.prom"
     other.write_text("# HELP up Another's.\n")
-    metrics.take_back(Metrics(prometheus=str(other)))
-    metrics.take_back(Metrics(prometheus=str(tmp_path / "none")))
-    metrics.take_back(Metrics())
+    metrics_file.take_back(str(other))
+    metrics_file.take_back(str(tmp_path / "none"))
+    metrics_file.take_back(None)
     assert other.exists()
 
 

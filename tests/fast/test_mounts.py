@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from s3mount_agent.model.errors import AgentError, Exit, Problem
-from s3mount_agent.model.mounts import Owner, parse_arguments, parse_mount
+from s3mount_agent.config.arguments import parse_arguments, parse_mount
+from s3mount_agent.core.errors import AgentError, Exit, Problem
+from s3mount_agent.core.mounts import Owner
 
 UBUNTU = Owner(1000, 1000)
 

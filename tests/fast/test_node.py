@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from s3mount_agent.doors import environment, node
-from s3mount_agent.model.errors import AgentError, Problem
-from s3mount_agent.model.mounts import Owner
-from s3mount_agent.model.roles import Role, role_of
+from s3mount_agent.config import environment
+from s3mount_agent.core.errors import AgentError, Problem
+from s3mount_agent.core.mounts import Owner
+from s3mount_agent.core.roles import Role, role_of
+from s3mount_agent.system import node
 
 
 def written(path: Path, text: str | None) -> Path:

@@ -8,9 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s3mount_agent.model.errors import AgentError, Exit, Problem
-from s3mount_agent.model.flags import FLAGS, Version
-from s3mount_agent.model.options import Options, parse_options, require_known_to
+from s3mount_agent.core.errors import AgentError, Exit, Problem
+from s3mount_agent.core.options import Options
+from s3mount_agent.core.versions import Version
+from s3mount_agent.mountpoint.command_line import parse_options, require_known_to
+from s3mount_agent.mountpoint.flags import FLAGS
 
 
 @pytest.mark.parametrize(

@@ -7,20 +7,11 @@ import json
 
 import pytest
 
-from s3mount_agent.model.mounts import parse_mount
-from s3mount_agent.model.plan import (
-    Action,
-    Kind,
-    Observed,
-    Placed,
-    Plan,
-    Wanted,
-    difference,
-    plan,
-)
-from s3mount_agent.model.roles import Mode
-from s3mount_agent.model.states import Presence
-from s3mount_agent.model.unit import Definition
+from s3mount_agent.config.arguments import parse_mount
+from s3mount_agent.core.definition import Definition
+from s3mount_agent.core.plan import Action, Kind, Observed, Placed, Plan, Wanted, difference, plan
+from s3mount_agent.core.roles import Mode
+from s3mount_agent.core.states import Presence
 
 DIRECTORY = "/mnt/s3"
 OURS = {DIRECTORY: Presence.MOUNTPOINT_S3}

@@ -13,11 +13,11 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from s3mount_agent.model.mounts import parse_mount
-from s3mount_agent.model.plan import Kind, Observed, Placed, Plan, Wanted, plan
-from s3mount_agent.model.roles import Mode
-from s3mount_agent.model.states import Presence
-from s3mount_agent.model.unit import Definition
+from s3mount_agent.config.arguments import parse_mount
+from s3mount_agent.core.definition import Definition
+from s3mount_agent.core.plan import Kind, Observed, Placed, Plan, Wanted, plan
+from s3mount_agent.core.roles import Mode
+from s3mount_agent.core.states import Presence
 
 BUCKETS = ("bucket-one", "bucket-two")
 DIRECTORIES = ("/mnt/a", "/mnt/b", "/data")

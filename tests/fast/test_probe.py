@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from s3mount_agent.doors import probe
-from s3mount_agent.doors.probe import Answer, Finding, Probe
+from s3mount_agent.system import probe
+from s3mount_agent.system.probe import Answer, Finding, Probe
 
 MAY_MOUNT = os.geteuid() == 0 and Path("/dev/fuse").exists()
 
@@ -21,8 +21,8 @@ MAY_MOUNT = os.geteuid() == 0 and Path("/dev/fuse").exists()
 # a dead mount-s3 look like. In a mount namespace of its own, so that nothing is left behind.
 HUNG = """
 import ctypes, os, sys, time
-from s3mount_agent.doors import mount_table, probe
-from s3mount_agent.work import hooks
+from s3mount_agent.system import mountinfo, probe
+from s3mount_agent.supervisor import hooks
 home = sys.argv[1]
 device = os.open("/dev/fuse", os.O_RDWR)
 options = f"fd={device},rootmode=40000,user_id=0,group_id=0,default_permissions"
@@ -33,16 +33,16 @@ began = time.monotonic()
 for deep in (False, True):
     finding = probe.look(home, timeout=0.5, deep=deep)
     print(finding.answer.value, finding.error)
-print("quick" if time.monotonic() - began < 4 else "slow", mount_table.presence(home).value)
+print("quick" if time.monotonic() - began < 4 else "slow", mountinfo.presence(home).value)
 hooks._PROBE_SECONDS = 0.5
 hooks.clean(home, 0)
-print(mount_table.presence(home).value)
+print(mountinfo.presence(home).value)
 os.close(device)
 for deep in (False, True):
     finding = probe.look(home, timeout=10, deep=deep)
     print(finding.answer.value, finding.error)
 hooks.clean(home, 0)
-print(mount_table.presence(home).value)
+print(mountinfo.presence(home).value)
 """
 
 
@@ -149,7 +149,7 @@ def test_a_child_that_has_said_all_does_not_look_any_more(
 
 WAIT = """
 import sys, time
-from s3mount_agent.doors.events import Events
+from s3mount_agent.system.wakeups import Events
 events = Events()
 events.wait(0)  # takes what happened before we looked
 print("ready", flush=True)
@@ -178,7 +178,7 @@ def test_a_signal_wakes_the_daemon(number: signal.Signals, stopping: bool) -> No
 
 MOUNT = """
 import subprocess, sys, threading, time
-from s3mount_agent.doors.events import Events
+from s3mount_agent.system.wakeups import Events
 events = Events()
 for words in (["mount", "-t", "tmpfs", "tmpfs", sys.argv[1]], ["umount", sys.argv[1]]):
     events.wait(0)
@@ -204,7 +204,7 @@ def test_a_change_of_the_mount_table_wakes_the_daemon(tmp_path: Path) -> None:
 
 PIPE = """
 import os, threading, time
-from s3mount_agent.doors.events import Events
+from s3mount_agent.system.wakeups import Events
 events = Events()
 events.wait(0)
 reader, writer = os.pipe()

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from s3mount_agent.doors import lock, process
-from s3mount_agent.model.errors import AgentError, Problem
+from s3mount_agent.core.errors import AgentError, Problem
+from s3mount_agent.system import lock, process
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from s3mount_agent.doors import lock
+from s3mount_agent.system import lock
 with lock.hold("bootstrap", timeout=5, path=Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(float(sys.argv[2]))

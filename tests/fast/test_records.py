@@ -10,15 +10,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from s3mount_agent.doors import belongings, config_file, files, held
-from s3mount_agent.doors.belongings import Belongings
-from s3mount_agent.model.configuration import of_mounts
-from s3mount_agent.model.errors import AgentError, Problem
-from s3mount_agent.model.mounts import Mount, parse_mount
-from s3mount_agent.model.roles import Mode, OnFailure, Role
-from s3mount_agent.model.states import Failure, State
-from s3mount_agent.work import snapshot
-from s3mount_agent.work.snapshot import Row
+from s3mount_agent.config import config_file
+from s3mount_agent.config.arguments import parse_mount
+from s3mount_agent.config.configuration import of_mounts
+from s3mount_agent.core.errors import AgentError, Problem
+from s3mount_agent.core.mounts import Mount
+from s3mount_agent.core.roles import Mode, OnFailure, Role
+from s3mount_agent.core.states import Failure, State
+from s3mount_agent.state import held, inventory, status_file
+from s3mount_agent.state.inventory import Belongings
+from s3mount_agent.state.status_file import Row
+from s3mount_agent.system import files
 
 PRINTABLE = st.text(st.characters(codec="utf-8").filter(str.isprintable), min_size=1, max_size=30)
 NAMES = PRINTABLE.map(lambda t: t.replace("/", "_").replace("\\", "_"))
@@ -137,8 +139,8 @@ def test_a_broken_configuration_is_refused(tmp_path: Path, text: str, problem: P
 )
 def test_belongings_read_back_as_they_were_written(tmp_path: Path, made: Belongings) -> None:
     path = tmp_path / "lib/made.json"
-    belongings.save(made, path)
-    assert belongings.load(path) == made
+    inventory.save(made, path)
+    assert inventory.load(path) == made
     assert path.stat().st_mode & 0o777 == 0o600
 
 
@@ -147,7 +149,7 @@ def test_unreadable_belongings_are_none(tmp_path: Path, text: str | None) -> Non
     path = tmp_path / "made.json"
     if text is not None:
         path.write_text(text)
-    assert belongings.load(path) == Belongings()
+    assert inventory.load(path) == Belongings()
 
 
 def test_directories_come_and_go() -> None:
@@ -172,8 +174,8 @@ ROWS = (
 
 def test_a_snapshot_reads_back_as_it_was_written(tmp_path: Path) -> None:
     path = tmp_path / "run/status.json"
-    snapshot.save({"role": "head"}, ROWS, path)
-    found = snapshot.load(path)
+    status_file.save({"role": "head"}, ROWS, path)
+    found = status_file.load(path)
     assert found is not None
     assert (found.node, found.rows) == ({"role": "head"}, ROWS)
     assert found.row("91ef1212") == ROWS[1]
@@ -191,10 +193,10 @@ def test_a_snapshot_for_which_there_is_no_room_beside_the_old_one_replaces_it(
             raise AgentError(Problem.NO_SPACE, f"could not write {path}")
         return write(path, text)
 
-    snapshot.save({"role": "head"}, ROWS, path)
+    status_file.save({"role": "head"}, ROWS, path)
     monkeypatch.setattr(files, "write", write_where_there_is_room)
-    snapshot.save({"role": "compute"}, ROWS, path)
-    found = snapshot.load(path)
+    status_file.save({"role": "compute"}, ROWS, path)
+    found = status_file.load(path)
     assert found is not None
     assert found.node == {"role": "compute"}
 
@@ -220,21 +222,21 @@ def test_an_unreadable_snapshot_is_none(tmp_path: Path, text: str | None) -> Non
     path = tmp_path / "status.json"
     if text is not None:
         path.write_text(text)
-    assert snapshot.load(path) is None
+    assert status_file.load(path) is None
 
 
 def test_an_error_is_remembered_with_whether_it_lasts() -> None:
     error = AgentError(Problem.BUCKET_MISSING, "it does not exist", hint="make it")
-    assert snapshot.failure_of(error) == Failure(
+    assert status_file.failure_of(error) == Failure(
         "bucket-missing", "it does not exist", "make it", True
     )
     error = AgentError(Problem.S3_THROTTLED, "too much", patience=20)
-    assert not snapshot.failure_of(error).permanent
+    assert not status_file.failure_of(error).permanent
 
 
 def test_a_fresh_row_knows_the_mount_and_nothing_else() -> None:
     mount = parse_mount("s3://my-bucket/a/", "/mnt/s3", "--read-only")
-    row = snapshot.fresh_row(mount, held=True)
+    row = status_file.fresh_row(mount, held=True)
     assert (row.id, row.path, row.bucket) == (mount.id, "/mnt/s3", "my-bucket/a/")
     assert (row.read_only, row.state, row.held, row.failure) == (True, State.MISSING, True, None)
 

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from s3mount_agent.model.errors import AgentError, Problem
-from s3mount_agent.work.retry import patiently
-from s3mount_agent.work.troubles import Troubles
+from s3mount_agent.core.errors import AgentError, Problem
+from s3mount_agent.daemon.retries import Troubles
+from s3mount_agent.system.retry import patiently
 
 
 class Clock:

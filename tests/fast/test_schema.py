@@ -11,13 +11,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from s3mount_agent.doors import config_file, yaml_text
-from s3mount_agent.model import keys
-from s3mount_agent.model.document import Items, Node, Scalar, Table
-from s3mount_agent.model.errors import AgentError
-from s3mount_agent.model.flags import FLAGS, Flag
-from s3mount_agent.model.roles import Mode, OnFailure, Role
-from s3mount_agent.model.schema import json_schema
+from s3mount_agent.config import config_file, keys, yaml_text
+from s3mount_agent.config.document import Items, Node, Scalar, Table
+from s3mount_agent.config.schema import json_schema
+from s3mount_agent.core.errors import AgentError
+from s3mount_agent.core.roles import Mode, OnFailure, Role
+from s3mount_agent.mountpoint.flags import FLAGS, Flag
 
 # It comes with moto.
 jsonschema = pytest.importorskip("jsonschema")

@@ -6,9 +6,9 @@ import itertools
 
 import pytest
 
-from s3mount_agent.model.errors import AgentError, Exit, Problem
-from s3mount_agent.model.roles import Conduct, Mode, NodeType, OnFailure, Role, conduct, role_of
-from s3mount_agent.model.states import Facts, Failure, NodeState, Presence, State, judge, node_state
+from s3mount_agent.core.errors import AgentError, Exit, Problem
+from s3mount_agent.core.roles import Conduct, Mode, NodeType, OnFailure, Role, conduct, role_of
+from s3mount_agent.core.states import Facts, Failure, NodeState, Presence, State, judge, node_state
 
 ABSENT, OURS, OTHER = Presence.ABSENT, Presence.MOUNTPOINT_S3, Presence.OTHER
 PERMANENT = Failure("bucket-missing", "the bucket x does not exist", "create it", True)

@@ -11,11 +11,13 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from fast.unit_reader import commands, environment, expanded, sections, words
-from s3mount_agent.doors import installation
-from s3mount_agent.model.errors import AgentError, Exit
-from s3mount_agent.model.mounts import Mount, Owner, parse_mount
-from s3mount_agent.model.roles import Mode
-from s3mount_agent.model.unit import Definition, read_definition, render
+from s3mount_agent.config.arguments import parse_mount
+from s3mount_agent.core.definition import Definition
+from s3mount_agent.core.errors import AgentError, Exit
+from s3mount_agent.core.mounts import Mount, Owner
+from s3mount_agent.core.roles import Mode
+from s3mount_agent.supervisor.unit_text import read_definition, render
+from s3mount_agent.system import paths
 
 AGENT = ("/opt/s3mount-agent/current/bin/s3mount-agent",)
 # What the template may set, and nothing else may appear.
@@ -53,7 +55,7 @@ OPTIONS = st.one_of(
 
 
 def template() -> str:
-    return installation.template("mountpoint-s3.service")
+    return paths.template("mountpoint-s3.service")
 
 
 def definition_of(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from s3mount_agent.doors import process, systemd
-from s3mount_agent.work.units import _ending
+from s3mount_agent.supervisor.units import _ending
+from s3mount_agent.system import process, systemd
 
 UNIT = "mountpoint-s3-585e79a6.service"
 SHOWN = {

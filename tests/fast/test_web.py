@@ -11,8 +11,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from s3mount_agent.doors import web
-from s3mount_agent.doors.web import TooLargeError, WebError
+from s3mount_agent.system import web
+from s3mount_agent.system.web import TooLargeError, WebError
 
 CONTENT = b"0123456789" * 1000
 

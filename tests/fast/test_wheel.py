@@ -72,7 +72,7 @@ def test_the_wheel_is_typed_and_brings_the_command(wheel: Path) -> None:
         entries = configparser.ConfigParser()
         entries.read_string(archive.read(f"{about}/entry_points.txt").decode())
         metadata = archive.read(f"{about}/METADATA").decode()
-    assert dict(entries["console_scripts"]) == {"s3mount-agent": "s3mount_agent.faces.cli:main"}
+    assert dict(entries["console_scripts"]) == {"s3mount-agent": "s3mount_agent.cli:main"}
     assert f"\nVersion: {__version__}\n" in metadata
     assert "\nRequires-Python: >=3.9\n" in metadata
 
@@ -82,10 +82,10 @@ def test_the_command_of_the_wheel_runs_out_of_it(wheel: Path, tmp_path: Path) ->
         archive.extractall(tmp_path)
     code = (
         "import sys; sys.path.insert(0, sys.argv.pop(1));"
-        "from s3mount_agent.doors import installation;"
-        "from s3mount_agent.faces.cli import main;"
-        "assert '[X-S3Mount]' in installation.template('mountpoint-s3.service');"
-        "assert installation.__file__.startswith(sys.path[0]);"
+        "from s3mount_agent.system import paths;"
+        "from s3mount_agent.cli import main;"
+        "assert '[X-S3Mount]' in paths.template('mountpoint-s3.service');"
+        "assert paths.__file__.startswith(sys.path[0]);"
         "sys.exit(main())"
     )
     answer = subprocess.run(

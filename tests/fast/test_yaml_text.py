@@ -10,9 +10,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from s3mount_agent.doors import config_file, yaml_text
-from s3mount_agent.model.document import Items, Mark, Node, Scalar, Table
-from s3mount_agent.model.errors import AgentError, Exit, Problem
+from s3mount_agent.config import config_file, yaml_text
+from s3mount_agent.config.document import Items, Mark, Node, Scalar, Table
+from s3mount_agent.core.errors import AgentError, Exit, Problem
 
 NAME = "s3mount.yaml"
 LONGEST_SECONDS = 10.0

@@ -5,14 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from s3mount_agent.doors import process
-from s3mount_agent.doors.probe import Probe
-from s3mount_agent.model.configuration import Configuration
-from s3mount_agent.model.health import Condition
-from s3mount_agent.model.plan import Placed
-from s3mount_agent.model.roles import Mode
-from s3mount_agent.model.unit import Definition
-from s3mount_agent.work.health import Health
+from s3mount_agent.config.configuration import Configuration
+from s3mount_agent.core.definition import Definition
+from s3mount_agent.core.health import Condition
+from s3mount_agent.core.plan import Placed
+from s3mount_agent.core.roles import Mode
+from s3mount_agent.daemon.health import Health
+from s3mount_agent.system import process
+from s3mount_agent.system.probe import Probe
 
 PATIENCE = 60.0
 RARELY = 100_000

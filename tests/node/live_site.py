@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Callable
 import yaml
 
 from node.article import mounted, pids, status
-from s3mount_agent.model.mounts import Mount, parse_mount
+from s3mount_agent.config.arguments import parse_mount
+from s3mount_agent.core.mounts import Mount
 
 if TYPE_CHECKING:
     import subprocess

@@ -83,7 +83,7 @@ def main() -> int:
     """Runs the agent with the arguments after the number."""
     sys.path.insert(0, "/opt/s3mount-agent/current/lib")
     sys.dont_write_bytecode = True
-    from s3mount_agent.faces.cli import main as agent
+    from s3mount_agent.cli import main as agent
 
     power = Power(int(sys.argv[1]))
     sys.addaudithook(power.hook)

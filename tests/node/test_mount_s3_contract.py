@@ -11,8 +11,8 @@ import pytest
 from cluster.cluster import Cluster
 from node.article import ENVIRONMENT, SECOND, SEEN, eventually
 from node.conftest import NewNode
-from s3mount_agent.doors.mount_s3 import explain
-from s3mount_agent.model.errors import Problem
+from s3mount_agent.core.errors import Problem
+from s3mount_agent.mountpoint.messages import explain
 
 if TYPE_CHECKING:
     import subprocess

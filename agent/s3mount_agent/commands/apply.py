@@ -1,0 +1,48 @@
+"""``s3mount-agent apply``: the configuration, put into force."""
+
+from __future__ import annotations
+
+from s3mount_agent.commands.output import tell
+from s3mount_agent.commands.parser import Parser
+from s3mount_agent.config import config_file as config
+from s3mount_agent.config import environment
+from s3mount_agent.core.errors import Exit, Problem
+from s3mount_agent.system import files, lock, node
+
+_LOCK_SECONDS = 300.0
+
+
+def main(arguments: list[str]) -> int:
+    """0 if every mount is as it should be, 4 if a change waits for a mount in use, 1 if not."""
+    parser = Parser(
+        prog="s3mount-agent apply",
+        description="Brings this node to what /etc/s3mount-agent/config.yaml says, and mounts "
+        "again what was taken down by `s3mount-agent unmount`.",
+        epilog="exit codes: 0 done, 1 a mount failed, 4 a change waits until a mount is free",
+    )
+    parser.add_argument(
+        "--now", action="store_true", help="ask the configuration's source for news first"
+    )
+    options = parser.parse_args(arguments)
+    node.require_root()
+    environment.load()
+
+    from s3mount_agent.config import desired
+    from s3mount_agent.reconcile import bootstrap
+    from s3mount_agent.reconcile.refresh import refresh
+    from s3mount_agent.state import origin
+
+    if options.now:
+        # The daemon's own look at the source must not come in between.
+        with lock.hold("apply --now", timeout=_LOCK_SECONDS):
+            refresh()
+    configuration = desired.in_force()
+    bootstrap.check(configuration)
+    text = files.read(config.PATH) or ""
+    wanted = desired.Desired(configuration, text, origin.load(), by="apply")
+    errors = list(bootstrap.bootstrap(wanted).values())
+    waiting = [e for e in errors if e.problem is Problem.MOUNT_BUSY and e.patience > 0]
+    tell(errors)
+    if len(waiting) < len(errors):
+        return Exit.FAILED
+    return Exit.PENDING if waiting else Exit.OK

@@ -1,0 +1,66 @@
+"""``s3mount-agent plan``: what apply would change."""
+
+from __future__ import annotations
+
+import json
+
+from s3mount_agent.commands.parser import Parser
+from s3mount_agent.config import environment
+from s3mount_agent.core.errors import Exit
+from s3mount_agent.core.plan import Action, Kind, Plan
+
+
+def main(arguments: list[str]) -> int:
+    """0 with nothing to do, 4 with changes."""
+    parser = Parser(
+        prog="s3mount-agent plan",
+        description="Shows what `s3mount-agent apply` would change on this node; changes nothing.",
+        epilog="exit codes: 0 nothing to change, 4 changes",
+    )
+    parser.add_argument("--json", action="store_true", help="one line of JSON")
+    parser.add_argument("--config", metavar="URL", help="plan for this configuration instead")
+    options = parser.parse_args(arguments)
+    environment.load()
+
+    from s3mount_agent.reconcile import preview
+
+    todo = preview.preview(options.config)
+    print(_json(todo) if options.json else "\n".join(_lines(todo)))
+    return Exit.PENDING if todo else Exit.OK
+
+
+def _json(todo: Plan) -> str:
+    changes = [{**vars(action), "kind": _sign(action, todo)[1]} for action in _shown(todo)]
+    return json.dumps(
+        {"schema": 1, "changes": changes, "foreign": todo.foreign}, separators=(",", ":")
+    )
+
+
+def _lines(todo: Plan) -> list[str]:
+    lines = []
+    counts = dict.fromkeys(("add", "change", "remove"), 0)
+    width = max((len(action.directory) for action in todo.actions), default=0)
+    for action in _shown(todo):
+        sign, word = _sign(action, todo)
+        counts[word] += 1
+        bucket = f"s3://{action.bucket}"
+        lines.append(f"  {sign} {action.directory:<{width}}  {bucket}  ({action.because})")
+    for directory in todo.foreign:
+        lines.append(f"  ! {directory}  (something else is mounted there: not touched)")
+    if not todo:
+        return [*lines, "Nothing to change: this node is as its configuration says."]
+    told = ", ".join(f"{count} to {word}" for word, count in counts.items())
+    return [*lines, f"Plan: {told}."]
+
+
+def _shown(todo: Plan) -> list[Action]:
+    """One action for each mount: a stop before a start is one change."""
+    started = {action.id for action in todo.of(Kind.START)}
+    return [a for a in todo.actions if a.kind is not Kind.STOP or a.id not in started]
+
+
+def _sign(action: Action, todo: Plan) -> tuple[str, str]:
+    if action.kind is Kind.STOP:
+        return "-", "remove"
+    stopped = {each.id for each in todo.of(Kind.STOP)}
+    return ("~", "change") if action.kind is Kind.WRITE or action.id in stopped else ("+", "add")

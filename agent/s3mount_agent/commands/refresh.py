@@ -1,0 +1,20 @@
+"""``s3mount-agent refresh``: run by the daemon to ask the configuration's source for news."""
+
+from __future__ import annotations
+
+from s3mount_agent.config import environment
+from s3mount_agent.core.errors import Exit
+from s3mount_agent.system import lock
+
+_LOCK_SECONDS = 60.0
+
+
+def main(arguments: list[str]) -> int:
+    """0, whether there was news or not: what is wrong with it is in status and the journal."""
+    environment.load()
+
+    from s3mount_agent.reconcile.refresh import refresh
+
+    with lock.hold("refresh", timeout=_LOCK_SECONDS):
+        refresh()
+    return Exit.OK

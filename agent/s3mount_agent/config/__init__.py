@@ -1,0 +1,1 @@
+"""The configuration: the file and its keys, the Args, where it comes from, what is in force."""

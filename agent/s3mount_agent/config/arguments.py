@@ -1,0 +1,30 @@
+"""The mounts as arguments: ``BUCKET DIRECTORY OPTIONS``, as the article has them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from s3mount_agent.core.buckets import parse_bucket
+from s3mount_agent.core.directory import parse_directory
+from s3mount_agent.core.errors import AgentError, Problem
+from s3mount_agent.core.mounts import Mount, require_consistent, require_one_prefix
+from s3mount_agent.mountpoint.command_line import parse_options
+
+
+def parse_mount(bucket: str, directory: str, options: str) -> Mount:
+    """Reads the three arguments of one mount; every error names the argument that is wrong."""
+    mount = Mount(parse_bucket(bucket), parse_directory(directory), parse_options(options))
+    return require_one_prefix(mount)
+
+
+def parse_arguments(arguments: Sequence[str]) -> tuple[Mount, ...]:
+    """Reads the article's form, ``BUCKET DIRECTORY OPTIONS`` as often as there are mounts."""
+    if not arguments or len(arguments) % 3:
+        raise AgentError(
+            Problem.ARGS_NOT_TRIPLES,
+            "no mount was given"
+            if not arguments
+            else f"{len(arguments)} arguments are not a multiple of three",
+        )
+    triples = zip(arguments[::3], arguments[1::3], arguments[2::3])
+    return require_consistent(tuple(parse_mount(*triple) for triple in triples))

@@ -1,0 +1,53 @@
+"""/etc/s3mount-agent/config.yaml, the one truth about what shall be mounted."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+from s3mount_agent.config.configuration import Configuration
+from s3mount_agent.config.document import Source
+from s3mount_agent.core.errors import AgentError, Problem
+from s3mount_agent.core.mounts import Mount
+from s3mount_agent.system import files
+
+PATH = Path("/etc/s3mount-agent/config.yaml")
+_HEADER = "# What s3mount-agent mounts on this node. Written by `s3mount-agent bootstrap`.\n"
+
+
+def parse(text: str, name: str) -> Configuration:
+    """Reads a configuration; raises ``config-invalid`` or a mount's own problem, with the place."""
+    from s3mount_agent.config import yaml_text
+    from s3mount_agent.config.keys import read_configuration
+
+    return read_configuration(yaml_text.parse(text, name), Source(name, text))
+
+
+def load(path: Path = PATH) -> Configuration:
+    """The desired state of this node; raises ``not-configured``, and what :func:`parse` raises."""
+    text = files.read(path)
+    if text is None:
+        raise AgentError(Problem.NOT_CONFIGURED, f"this node has no {path}")
+    return parse(text, str(path))
+
+
+def render(configuration: Configuration, mounts: tuple[Mount, ...]) -> str:
+    """The text of a configuration that was given as arguments."""
+    import yaml
+
+    document: dict[str, object] = {
+        "mounts": [
+            {
+                "bucket": f"s3://{mount.bucket}" if mount.bucket.prefix else mount.bucket.name,
+                "directory": mount.directory,
+                "options": shlex.join(mount.options.arguments()),
+            }
+            for mount in mounts
+        ]
+    }
+    for name in ("role", "mode", "on_failure"):
+        value = getattr(configuration, name)
+        if value is not None:
+            document[name] = value.value
+    text: str = yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=1000)
+    return _HEADER + text

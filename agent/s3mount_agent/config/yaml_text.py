@@ -1,0 +1,114 @@
+"""YAML: text that may come from anywhere becomes a tree of plain values.
+
+The file may be hostile: aliases (which make small files huge), tags, several documents, duplicate
+keys, great depth and great size are refused, and nothing but strings is ever constructed.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from s3mount_agent.config.document import Items, Mark, Node, Scalar, Source, Table
+from s3mount_agent.core.errors import AgentError, Problem
+
+LARGEST_BYTES = 256 * 1024
+_DEEPEST = 10
+_KINDS = {"str", "bool", "int", "float", "null"}
+
+
+def parse(text: str, name: str) -> Node:
+    """The tree of a YAML text; raises ``config-invalid`` with the place in ``name``."""
+    import yaml
+
+    source = Source(name, text)
+    if len(text.encode(errors="replace")) > LARGEST_BYTES:
+        raise AgentError(
+            Problem.CONFIG_INVALID,
+            f"{name} is larger than {LARGEST_BYTES >> 10} KiB",
+            hint="a configuration has a few lines for each mount",
+        )
+    try:
+        loader = yaml.SafeLoader(text)
+        return _Reader(loader, source).document()
+    except yaml.reader.ReaderError as error:
+        what = f"U+{ord(text[error.position]):04X}"
+        source.refuse(_place(text, error.position), f"this is not text: it holds {what}")
+    except yaml.MarkedYAMLError as error:
+        place = error.problem_mark or error.context_mark
+        mark = Mark(place.line + 1, place.column + 1) if place else Mark(1, 1)
+        source.refuse(mark, f"this is not YAML: {error.problem or error.context}")
+    except (ValueError, OverflowError):  # "\\UFFFFFFFF": PyYAML asks chr() for anything
+        mark = Mark(loader.line + 1, loader.column + 1)
+        source.refuse(mark, "there is no such character")
+
+
+class _Reader:
+    """Builds the tree from the parser's events, which knows nothing of objects."""
+
+    def __init__(self, loader: Any, source: Source) -> None:
+        self._loader = loader
+        self._source = source
+
+    def document(self) -> Node:
+        import yaml
+
+        self._loader.get_event()  # the beginning of the stream
+        if self._loader.check_event(yaml.StreamEndEvent):
+            self._source.refuse(Mark(1, 1), "the file is empty")
+        self._loader.get_event()
+        node = self._node(0)
+        self._loader.get_event()
+        if not self._loader.check_event(yaml.StreamEndEvent):
+            self._refuse(self._loader.peek_event(), "there is more than one document")
+        return node
+
+    def _node(self, depth: int) -> Node:
+        import yaml
+
+        event = self._loader.get_event()
+        if depth > _DEEPEST:
+            self._refuse(event, "this is nested too deeply")
+        if isinstance(event, yaml.AliasEvent) or event.anchor is not None:
+            self._refuse(event, "anchors and aliases are not allowed")
+        if event.tag is not None:
+            self._refuse(event, "tags are not allowed")
+        mark = _mark(event)
+        if isinstance(event, yaml.ScalarEvent):
+            tag = self._loader.resolve(yaml.ScalarNode, event.value, event.implicit)
+            kind = tag.rpartition(":")[2]
+            return Scalar(event.value, kind if kind in _KINDS else "str", mark)
+        if isinstance(event, yaml.SequenceStartEvent):
+            items = []
+            while not self._loader.check_event(yaml.SequenceEndEvent):
+                items.append(self._node(depth + 1))
+            self._loader.get_event()
+            return Items(tuple(items), mark)
+        return self._table(depth, mark)
+
+    def _table(self, depth: int, mark: Mark) -> Table:
+        import yaml
+
+        entries: dict[str, tuple[Scalar, Node]] = {}
+        while not self._loader.check_event(yaml.MappingEndEvent):
+            event = self._loader.peek_event()
+            key = self._node(depth + 1)
+            if not isinstance(key, Scalar):
+                self._refuse(event, "a key must be a single word")
+            elif key.text in entries:
+                self._refuse(event, f"the key {key.text!r} is given twice")
+            else:
+                entries[key.text] = (key, self._node(depth + 1))
+        self._loader.get_event()
+        return Table(tuple(entries.values()), mark)
+
+    def _refuse(self, event: Any, message: str) -> None:
+        self._source.refuse(_mark(event), message)
+
+
+def _place(text: str, position: int) -> Mark:
+    lines = (text[:position] + "x").splitlines()
+    return Mark(len(lines), len(lines[-1]))
+
+
+def _mark(event: Any) -> Mark:
+    return Mark(event.start_mark.line + 1, event.start_mark.column + 1)

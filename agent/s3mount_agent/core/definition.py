@@ -1,0 +1,52 @@
+"""What a mount runs with, as it is kept on the node."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+from s3mount_agent.core.roles import Mode
+
+
+@dataclass(frozen=True)
+class Definition:
+    """What a mount was started with: enough to see whether it is still what is wanted.
+
+    ``command`` is the whole argument list, the program first; ``share`` those of its words that are
+    this mount's part of the node, which change with every other mount's coming and going and are
+    not worth a restart. ``memory_max`` is the limit of its cgroup in MiB.
+    """
+
+    bucket: str
+    directory: str
+    command: tuple[str, ...]
+    mode: Mode
+    read_only: bool
+    share: tuple[str, ...] = ()
+    memory_max: int | None = None
+    environment: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def essence(self) -> tuple[str, ...]:
+        """All that a process cannot change about itself: if it differs, it must be started anew."""
+        own = tuple(word for word in self.command if word not in self.share)
+        return (*own, *(f"{name}={value}" for name, value in self.environment))
+
+    def to_json(self) -> str:
+        """One line of ASCII, which cannot end with a backslash."""
+        return json.dumps({**vars(self), "mode": self.mode.value}, sort_keys=True)
+
+    @staticmethod
+    def from_json(text: str) -> Definition:
+        """The inverse of :meth:`to_json`; raises ValueError, KeyError or TypeError."""
+        fields = json.loads(text)
+        return Definition(
+            bucket=str(fields["bucket"]),
+            directory=str(fields["directory"]),
+            command=tuple(map(str, fields["command"])),
+            mode=Mode(fields["mode"]),
+            read_only=bool(fields["read_only"]),
+            share=tuple(map(str, fields.get("share", ()))),
+            memory_max=fields.get("memory_max"),
+            environment=tuple((str(k), str(v)) for k, v in fields.get("environment", ())),
+        )

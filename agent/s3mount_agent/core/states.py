@@ -1,0 +1,137 @@
+"""From facts to judgement: the one place that says what state a mount is in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import Enum
+
+from s3mount_agent.core.errors import Exit
+
+
+class State(str, Enum):
+    """What a mount is, as status and the journal call it."""
+
+    OK = "ok"
+    STARTING = "starting"
+    RETRYING = "retrying"
+    DEGRADED = "degraded"
+    HUNG = "hung"
+    STALE = "stale"
+    MISSING = "missing"
+    FAILED = "failed"
+    FOREIGN = "foreign"
+
+
+class Presence(Enum):
+    """What the mount table has on a directory."""
+
+    ABSENT = "absent"
+    MOUNTPOINT_S3 = "mountpoint-s3"
+    OTHER = "other"
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why the last attempt failed: the problem's code, one sentence, a hint, and whether trying
+    again can help."""
+
+    code: str
+    reason: str
+    hint: str
+    permanent: bool
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of one mount, each fact on its own.
+
+    ``alive``: its process runs; ``starting``: it is on its way up; ``held``: an administrator took
+    it down; ``failure``: the last attempt's, if it failed; ``hung``: it does not answer, which was
+    confirmed; ``s3``: why S3 cannot be used through it.
+    """
+
+    presence: Presence
+    alive: bool
+    starting: bool = False
+    held: bool = False
+    failure: Failure | None = None
+    hung: bool = False
+    s3: Failure | None = None
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """A mount's state with the reason and the hint that go with it (None where all is well)."""
+
+    state: State
+    reason: str | None = None
+    hint: str | None = None
+
+
+def judge(facts: Facts) -> Judgement:
+    """Tells the state of a mount from the facts."""
+    if facts.presence is Presence.OTHER:
+        return Judgement(
+            State.FOREIGN,
+            "something else is mounted on this directory",
+            "unmount it; the agent never touches a mount that it did not make",
+        )
+    if facts.presence is Presence.MOUNTPOINT_S3:
+        return _judge_mounted(facts)
+    if facts.held:
+        return Judgement(
+            State.MISSING,
+            "an administrator unmounted it",
+            "`s3mount-agent apply` or a reboot brings it back",
+        )
+    if facts.failure is not None:
+        state = State.FAILED if facts.failure.permanent else State.RETRYING
+        return Judgement(state, facts.failure.reason, facts.failure.hint)
+    if facts.starting:
+        return Judgement(State.STARTING, "mount-s3 is starting")
+    reason = "mount-s3 runs, but its mount is gone" if facts.alive else "it is not mounted"
+    return Judgement(
+        State.MISSING, reason, "the agent brings it back; `journalctl -u s3mount-agent` tells more"
+    )
+
+
+def _judge_mounted(facts: Facts) -> Judgement:
+    if facts.alive and facts.hung:
+        return Judgement(
+            State.HUNG,
+            "mount-s3 does not answer",
+            "if that lasts, the agent ends it and mounts again; open files are lost then",
+        )
+    if facts.alive and facts.s3 is not None:
+        return Judgement(State.DEGRADED, facts.s3.reason, facts.s3.hint)
+    if facts.alive:
+        return Judgement(State.OK)
+    if facts.starting:
+        return Judgement(State.STARTING, "mount-s3 is starting")
+    return Judgement(
+        State.STALE,
+        "mount-s3 has ended and left its mount behind",
+        "the agent clears it and mounts again; programs must open their files anew",
+    )
+
+
+class NodeState(str, Enum):
+    """A node's state: that of its worst mount."""
+
+    OK = "ok"
+    DEGRADED = "degraded"
+    FAILED = "failed"
+
+    @property
+    def exit_code(self) -> Exit:
+        """The exit code of ``status``."""
+        return {"ok": Exit.OK, "degraded": Exit.DEGRADED, "failed": Exit.FAILED}[self.value]
+
+
+def node_state(states: Iterable[State]) -> NodeState:
+    """Sums the mounts' states up; a node without mounts is ok."""
+    found = set(states)
+    if State.FAILED in found:
+        return NodeState.FAILED
+    return NodeState.OK if found <= {State.OK} else NodeState.DEGRADED

@@ -1,0 +1,3 @@
+"""Versions of mount-s3."""
+
+Version = tuple[int, ...]

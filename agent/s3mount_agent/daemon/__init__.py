@@ -1,0 +1,1 @@
+"""The service: health, recovery, live configuration, metrics."""

@@ -1,0 +1,256 @@
+"""Looking after mounts that are up: do they answer, and can S3 be used through them?
+
+No event tells either, so both are asked now and then: whether mounts answer every minute, which
+costs a fork for all of them together; whether S3 can be used every few minutes, which costs a
+request to S3 for each mount. Nothing here ever waits.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+from s3mount_agent.config.configuration import Configuration
+from s3mount_agent.core.errors import AgentError, Problem
+from s3mount_agent.core.health import CONFIRMATIONS, Condition, Silence, confirm
+from s3mount_agent.core.plan import Placed
+from s3mount_agent.core.states import Failure
+from s3mount_agent.mountpoint import messages
+from s3mount_agent.system import journal, process
+from s3mount_agent.system.probe import Answer, Finding, Probe
+
+# How long a look may take before its silence is worth a second look.
+_QUIET_SECONDS = 1.0
+# What S3 may take: mount-s3 tries ten times, and gives up after about a minute.
+_S3_SECONDS = 150.0
+_DEEP_AT_ONCE = 4
+# By how much of its time a look may be early.
+_JITTER = 0.2
+
+
+@dataclass
+class _Mount:
+    """What is known of one mount that is up."""
+
+    placed: Placed
+    condition: Condition = field(default_factory=Condition)
+    silence: Silence | None = None
+    deep_due: float = 0.0
+
+
+@dataclass(frozen=True)
+class _Look:
+    """A probe under way, and the processes whose directories it looks at: what it finds is of
+    them, not of those that may have come after them."""
+
+    probe: Probe
+    pids: Mapping[str, int | None]
+
+    def means(self, mount: _Mount) -> bool:
+        """Whether a mount is still the one that it looks at."""
+        return self.pids.get(mount.placed.definition.directory, -1) == mount.placed.pid
+
+
+class Health:
+    """The health of a node's mounts by id, and when to look again."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._mounts: dict[str, _Mount] = {}
+        self._looks: list[_Look] = []
+        self._look_due = 0.0
+        self._recalled: dict[int, Failure] = {}
+
+    def recall(self, known: Mapping[int, Failure]) -> None:
+        """What was wrong with S3, by the process of the mount, when somebody looked before us."""
+        self._recalled = dict(known)
+
+    def work(self, configuration: Configuration) -> bool:
+        """Takes in what probes have found and starts those that are due; returns whether a mount
+        may have to be judged anew."""
+        before = {key: _verdict(mount.condition) for key, mount in self._mounts.items()}
+        for look in self._looks:
+            look.probe.collect()
+            self._take(look, configuration)
+        self._confirm_silences(configuration.hung_after)
+        self._looks = [look for look in self._looks if look.probe.at is not None]
+        self._start_due(configuration)
+        return before != {key: _verdict(mount.condition) for key, mount in self._mounts.items()}
+
+    def follow(self, up: Iterable[Placed], configuration: Configuration) -> None:
+        """Looks after these mounts from now on; a new process is a new mount."""
+        now = self._clock()
+        here = {placed.id: placed for placed in up}
+        for mount_id in list(self._mounts):
+            placed = here.get(mount_id)
+            if placed is None or placed.pid != self._mounts[mount_id].placed.pid:
+                del self._mounts[mount_id]
+        for mount_id, placed in here.items():
+            if mount_id not in self._mounts:
+                # It could be listed when it was made: the first look at S3 may take its time.
+                due = now + _jittered(configuration.check_s3_every)
+                s3 = self._recalled.pop(placed.pid or 0, None)
+                self._mounts[mount_id] = _Mount(
+                    placed, Condition(s3=s3), deep_due=now if s3 else due
+                )
+        self._look_due = self._look_due or now + _jittered(configuration.look_every)
+
+    def conditions(self) -> Mapping[str, Condition]:
+        """What is known now."""
+        return {key: mount.condition for key, mount in self._mounts.items()}
+
+    @property
+    def pids(self) -> set[int | None]:
+        """The processes whose mounts are looked after."""
+        return {mount.placed.pid for mount in self._mounts.values()}
+
+    @property
+    def descriptors(self) -> list[int]:
+        """The pipes that end when a probe has found all."""
+        return [look.probe.descriptor for look in self._looks if look.probe.at is not None]
+
+    def pause(self) -> float:
+        """Seconds until there is something to do that no descriptor tells."""
+        now = self._clock()
+        if self._looks:
+            return 1.0
+        due = [self._look_due, *(mount.deep_due for mount in self._mounts.values())]
+        return max(0.1, min(due) - now) if self._mounts else 3600.0
+
+    def _start_due(self, configuration: Configuration) -> None:
+        """At most one look of each kind is under way for a mount: one that waits for S3 must not
+        keep us from seeing that mount-s3 hangs."""
+        now = self._clock()
+        # One child for all that are due, or will be soon: each wake-up costs more than a look.
+        soon = now + _JITTER * configuration.check_s3_every
+        due = [
+            mount
+            for mount in self._free(deep=True)
+            if mount.deep_due <= soon and mount.silence is None
+        ]
+        # One that waits beyond hope waits on, as the only one at its mount, and is not in the way.
+        deep = sum(look.probe.deep and now - look.probe.since < _S3_SECONDS for look in self._looks)
+        if deep < _DEEP_AT_ONCE and any(mount.deep_due <= now for mount in due):
+            self._look(sorted(due, key=lambda mount: mount.deep_due), deep=True)
+        if self._look_due <= now:
+            self._look_due = now + _jittered(configuration.look_every)
+            self._look(self._free(deep=False), deep=False)
+
+    def _free(self, *, deep: bool) -> list[_Mount]:
+        """The mounts at which nobody is looking in this way."""
+        probes = [look.probe for look in self._looks if look.probe.deep is deep]
+        busy = {directory for probe in probes for directory in probe.directories}
+        mounts = self._mounts.values()
+        return [mount for mount in mounts if mount.placed.definition.directory not in busy]
+
+    def _look(self, mounts: list[_Mount], *, deep: bool) -> None:
+        pids = {mount.placed.definition.directory: mount.placed.pid for mount in mounts}
+        if pids:
+            self._looks.append(_Look(Probe(list(pids), deep=deep), pids))
+
+    def _take(self, look: _Look, configuration: Configuration) -> None:
+        """Learns from what a probe has found so far, and notes where it waits for an answer."""
+        now, probe = self._clock(), look.probe
+        meant = {
+            mount.placed.definition.directory: mount
+            for mount in self._mounts.values()
+            if look.means(mount)
+        }
+        for directory in probe.directories:
+            mount = meant.get(directory)
+            finding = probe.findings.pop(directory, None)
+            if mount is not None and finding is not None:
+                mount.silence = None
+                mount.condition = self._condition(mount, finding, configuration, deep=probe.deep)
+        if probe.at is None or now - probe.since < _QUIET_SECONDS:
+            return
+        waiting = meant.get(probe.at)
+        if waiting is None:
+            probe.abandon()  # the mount has gone, or is another one by now
+            return
+        if probe.deep:
+            self._take_slow_s3(probe, waiting, configuration)
+        elif waiting.silence is None:
+            spent = process.processor_seconds(waiting.placed.pid or 0)
+            waiting.silence = Silence(probe.since, probe.since, spent)
+        # One mount must not keep the others from being looked at.
+        if probe.at is not None and probe.at != probe.directories[-1]:
+            probe.stop_here()
+            if not probe.deep:
+                self._look_due = now
+
+    def _take_slow_s3(self, probe: Probe, mount: _Mount, configuration: Configuration) -> None:
+        # One that does not answer at all says nothing of S3.
+        if self._clock() - probe.since > _S3_SECONDS and mount.silence is None:
+            silence = Finding(Answer.SILENT, seconds=_S3_SECONDS)
+            if mount.condition.s3 is None:
+                mount.condition = self._condition(mount, silence, configuration, deep=True)
+
+    def _confirm_silences(self, after: float) -> None:
+        now = self._clock()
+        for mount in self._mounts.values():
+            silence = mount.silence
+            if silence is None or not silence.is_due(now, after):
+                continue
+            spent = process.processor_seconds(mount.placed.pid or 0)
+            works = spent != silence.processor
+            # Only what it says by now: what S3 did before explains nothing.
+            s3 = _complaint(mount.placed) if works else None
+            confirm(silence, now=now, processor=spent, after=after, excused=s3 is not None)
+            mount.deep_due = now if s3 else mount.deep_due  # which is to see it heal
+            mount.condition = replace(
+                mount.condition, silences=silence.confirmed, s3=s3 or mount.condition.s3
+            )
+
+    def _condition(
+        self, mount: _Mount, finding: Finding, configuration: Configuration, *, deep: bool
+    ) -> Condition:
+        if finding.answer is Answer.DISCONNECTED:
+            # The process lives, without its mount: on its way out, or for ever.
+            wait = configuration.hung_after / CONFIRMATIONS
+            self._look_due = min(self._look_due, self._clock() + (0 if deep else wait))
+            mount.deep_due = self._clock() + _jittered(configuration.check_s3_every)
+            silences = mount.condition.silences + (0 if deep else 1)
+            return replace(mount.condition, silences=silences)
+        if not deep:
+            return Condition(s3=mount.condition.s3, seconds=finding.seconds)
+        well = finding.answer is Answer.ANSWERS
+        s3 = None if well else _why(mount.placed, finding)
+        # What is broken is looked at more often: it should be seen to heal.
+        every = configuration.check_s3_every if well else configuration.check_s3_every / 4
+        mount.deep_due = self._clock() + _jittered(max(5.0, every))
+        return Condition(s3=s3, seconds=mount.condition.seconds)
+
+
+def _verdict(condition: Condition) -> tuple[int, Failure | None]:
+    """What of a condition matters to the judgement."""
+    return condition.silences, condition.s3
+
+
+def _why(placed: Placed, finding: Finding) -> Failure:
+    """The reason why S3 cannot be used."""
+    told = finding.error or f"no answer within {finding.seconds:.0f} seconds"
+    unknown = AgentError(Problem.S3_ERRORS, f"S3 answers with errors: {told}")
+    return _complaint(placed) or _failure(unknown)
+
+
+def _complaint(placed: Placed) -> Failure | None:
+    """What mount-s3 has just said of S3 in the journal, if that can be understood."""
+    definition = placed.definition
+    # The newest line first: older ones may be of another fault.
+    for line in reversed(journal.last_words("mount-s3", placed.pid or 0).splitlines()):
+        read = messages.explain(line, bucket=definition.bucket, directory=definition.directory)
+        if read.problem is not Problem.MOUNT_FAILED:
+            return _failure(read)
+    return None
+
+
+def _failure(error: AgentError) -> Failure:
+    return Failure(error.problem.code, error.message, error.hint, permanent=False)
+
+
+def _jittered(every: float) -> float:
+    """Mounts and nodes that started together must not ask together."""
+    return random.uniform((1 - _JITTER) * every, every)  # noqa: S311

@@ -1,0 +1,175 @@
+"""Figures about the mounts for those who collect them: Prometheus and CloudWatch.
+
+Everything is made of what the daemon sees anyway; nothing is measured for this alone.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from s3mount_agent.config.configuration import Metrics
+from s3mount_agent.core.errors import AgentError
+from s3mount_agent.core.events import Event
+from s3mount_agent.core.health import Condition
+from s3mount_agent.core.states import State
+from s3mount_agent.reconcile.look import Sight
+from s3mount_agent.state import metrics_file
+from s3mount_agent.system import journal
+
+_EVERY_SECONDS = 60.0
+# A change is published sooner, but not each one of a mount that comes and goes.
+_SOON_SECONDS = 5.0
+_HELP = {
+    "s3mount_up": ("gauge", "Whether the mount can be used (1) or not (0)."),
+    "s3mount_state": ("gauge", "1 for the state that the mount is in."),
+    "s3mount_restarts_total": ("counter", "New mount-s3 processes since the agent started."),
+    "s3mount_recovery_seconds": ("gauge", "How long the last recovery took."),
+    "s3mount_probe_seconds": ("gauge", "How long the mount took to answer."),
+}
+
+
+@dataclass
+class _Story:
+    """What has happened to one mount since the daemon started. ``down_since`` is None also while
+    it is down because that was asked for, or has never been up."""
+
+    was_up: bool = False
+    pid: int | None = None
+    restarts: int = 0
+    down_since: float | None = None
+    recovery: float | None = None
+
+
+class Recorder:
+    """Follows the mounts and publishes their figures, once a minute and when something changes."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._stories: dict[str, _Story] = {}
+        self._shown: dict[str, object] = {}
+        self._wanted = Metrics()
+        self._trouble = ""
+        self._published = self._due = -math.inf
+
+    def follow(self, sights: tuple[Sight, ...]) -> None:
+        """Takes note of restarts, recoveries and other changes."""
+        now = self._clock()
+        for sight in sights:
+            self._follow(self._stories.setdefault(sight.row.id, _Story()), sight, now)
+        shown: dict[str, object] = {s.row.id: (s.judgement.state, s.pid) for s in sights}
+        if shown != self._shown:
+            self._shown, self._due = shown, min(self._due, self._published + _SOON_SECONDS)
+
+    def pause(self, wanted: Metrics) -> float:
+        """Seconds until there is something to publish."""
+        if not (wanted.prometheus or wanted.cloudwatch):
+            return math.inf
+        return max(0.1, self._due - self._clock())
+
+    def publish(
+        self, wanted: Metrics, sights: tuple[Sight, ...], conditions: Mapping[str, Condition]
+    ) -> None:
+        """Writes the figures where they are wanted, if it is time."""
+        if wanted != self._wanted:
+            if self._wanted.prometheus != wanted.prometheus:
+                metrics_file.take_back(self._wanted.prometheus)
+            self._wanted, self._due = wanted, -math.inf
+        now = self._clock()
+        if now < self._due or not (wanted.prometheus or wanted.cloudwatch):
+            return
+        self._published, self._due = now, now + _EVERY_SECONDS
+        figures = [(s, self._figures(s, conditions.get(s.row.id, Condition()))) for s in sights]
+        if wanted.prometheus:
+            self._write(wanted.prometheus, prometheus(figures))
+        if wanted.cloudwatch:
+            for sight, values in figures:
+                journal.record(embedded(sight, values, wanted.namespace, time.time()))
+
+    def _write(self, path: str, text: str) -> None:
+        """A file that cannot be written is told, once, but is no reason to stop looking after the
+        mounts."""
+        try:
+            metrics_file.write(path, text)
+            self._trouble = ""
+        except AgentError as error:
+            if error.message != self._trouble:
+                code = error.problem.code
+                journal.event(
+                    Event.WRITE_FAILED, error.message, error_code=code, cause=error.cause or ""
+                )
+            self._trouble = error.message
+
+    @staticmethod
+    def _follow(story: _Story, sight: Sight, now: float) -> None:
+        if sight.pid and story.pid and sight.pid != story.pid:
+            story.restarts += 1
+        story.pid = sight.pid or story.pid
+        if sight.judgement.state is State.OK:
+            if story.down_since is not None:
+                story.recovery = now - story.down_since
+            story.was_up, story.down_since = True, None
+        elif sight.row.held:
+            story.down_since = None
+        elif story.was_up and story.down_since is None:
+            story.down_since = now
+
+    def _figures(self, sight: Sight, condition: Condition) -> dict[str, float]:
+        story = self._stories.get(sight.row.id, _Story())
+        found = {
+            "s3mount_up": float(sight.judgement.state is State.OK),
+            "s3mount_restarts_total": float(story.restarts),
+            "s3mount_recovery_seconds": story.recovery,
+            "s3mount_probe_seconds": condition.seconds,
+        }
+        return {name: value for name, value in found.items() if value is not None}
+
+
+Figures = list[tuple[Sight, dict[str, float]]]
+
+
+def prometheus(figures: Figures) -> str:
+    """The text for node_exporter's textfile collector.
+
+    https://prometheus.io/docs/instrumenting/exposition_formats/
+    """
+    lines = []
+    for name, (kind, about) in _HELP.items():
+        lines += [f"# HELP {name} {about}", f"# TYPE {name} {kind}"]
+        for sight, values in figures:
+            labels = f'mount="{_escape(sight.row.path)}",bucket="{_escape(sight.row.bucket)}"'
+            if name == "s3mount_state":
+                lines.append(f'{name}{{{labels},state="{sight.judgement.state.value}"}} 1')
+            elif name in values:
+                lines.append(f"{name}{{{labels}}} {values[name]:.6g}")
+    return "\n".join(lines) + "\n"
+
+
+def embedded(sight: Sight, values: dict[str, float], namespace: str, at: float) -> str:
+    """One line of CloudWatch's embedded metric format.
+
+    https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html
+    """
+    directive = {
+        "Namespace": namespace,
+        "Dimensions": [["Mount", "Bucket"]],
+        "Metrics": [
+            {"Name": name, **({"Unit": "Seconds"} if name.endswith("_seconds") else {})}
+            for name in values
+        ],
+    }
+    line = {
+        "_aws": {"Timestamp": int(at * 1000), "CloudWatchMetrics": [directive]},
+        "Mount": sight.row.path,
+        "Bucket": sight.row.bucket,
+        "State": sight.judgement.state.value,
+        **values,
+    }
+    return json.dumps(line, separators=(",", ":"))
+
+
+def _escape(text: str) -> str:
+    return text.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")

@@ -1,0 +1,78 @@
+"""Asking the configuration's source for news: now and then, in a process of its own.
+
+boto3 alone is more than all the rest of the daemon; in a child it costs nothing but for the second
+in which it is used.
+"""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import time
+
+from s3mount_agent.state import origin
+from s3mount_agent.system import paths, process
+
+_LONGEST_SECONDS = 120.0
+
+
+class Refresher:
+    """The daemon's clock for ``s3mount-agent refresh``; at most one runs."""
+
+    def __init__(self) -> None:
+        self._child: subprocess.Popen[bytes] | None = None
+        # At once: after a boot nobody has asked yet.
+        self._asked = True
+        self._every = 0.0
+        self._due = 0.0
+        self._killed_at = 0.0
+
+    @property
+    def descriptors(self) -> list[int]:
+        """The pipe that ends with the process, if one runs. Its end alone is no event: nearly
+        always there is no news."""
+        return [self._child.stdout.fileno()] if self._child and self._child.stdout else []
+
+    def work(self, *, every: float, now: bool) -> bool:
+        """Starts a refresh if it is time, or ``now``, and sees to the end of one that runs; returns
+        whether one has ended."""
+        clock = time.monotonic()
+        # Kept while one runs: that one may have looked before there was something new.
+        self._asked |= now
+        ended = False
+        if self._child is not None:
+            if self._child.poll() is None:
+                if clock > self._killed_at:
+                    self._child.kill()
+                return False
+            if self._child.stdout:
+                self._child.stdout.close()
+            self._child = None
+            ended = True
+        if every != self._every:
+            self._every = every
+            self._due = clock + _jittered(every)
+        if not self._asked and clock < self._due:
+            return ended
+        self._asked = False
+        self._due = clock + _jittered(every)
+        if origin.load() is not None:
+            self._killed_at = clock + _LONGEST_SECONDS
+            self._child = subprocess.Popen(
+                [paths.COMMAND, "refresh"],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                env=process.environment(),
+            )
+        return ended
+
+    def pause(self) -> float:
+        """Seconds until there is something to do."""
+        until = self._killed_at if self._child else self._due
+        return max(0.1, until - time.monotonic())
+
+
+def _jittered(every: float) -> float:
+    """A thousand nodes that booted together must not ask together."""
+    return random.uniform(0.8 * every, 1.2 * every)  # noqa: S311

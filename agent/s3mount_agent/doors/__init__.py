@@ -1,1 +1,0 @@
-"""The second floor: one module for each thing outside the agent. Only doors touch the world."""

@@ -1,0 +1,50 @@
+"""The installed mount-s3: where it is, and which version."""
+
+from __future__ import annotations
+
+import functools
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from s3mount_agent.core.errors import AgentError, Problem
+from s3mount_agent.core.versions import Version
+from s3mount_agent.system import process
+
+# Not PATH, which differs between cloud-init, SSM and systemd: the same node must always find the
+# same program, or its mounts would seem to have changed.
+_PLACES = "/usr/bin:/opt/aws/mountpoint-s3/bin:/usr/local/bin"
+_VERSION = re.compile(r"mount-s3 (\d+)\.(\d+)\.(\d+)")
+
+
+@dataclass(frozen=True)
+class Installed:
+    """A mount-s3 that runs on this node."""
+
+    program: str
+    version: Version
+
+    def __str__(self) -> str:
+        return ".".join(map(str, self.version))
+
+
+def find() -> Installed | None:
+    """The installed mount-s3, or None if there is none that runs."""
+    program = shutil.which("mount-s3", path=_PLACES)
+    if program is None:
+        return None
+    try:
+        return _ask(program, Path(program).stat().st_mtime_ns)
+    except AgentError:
+        return None  # for example without libfuse2, which comes in the same transaction
+
+
+@functools.lru_cache(maxsize=1)
+def _ask(program: str, changed: int) -> Installed:
+    """Asks a program for its version, once for as long as it stays the same file and answers."""
+    answer = process.run([program, "--version"], timeout=30, check=False)
+    match = _VERSION.search(answer.stdout)
+    if answer.code != 0 or match is None:
+        raise AgentError(Problem.MOUNT_FAILED, f"{program} does not run")
+    return Installed(program, tuple(map(int, match.groups())))

@@ -1,0 +1,1 @@
+"""Making a node what its configuration says: observe, plan, carry out."""

@@ -1,0 +1,171 @@
+"""The OnNodeConfigured action: from a bare node to mounts that answer, step by step."""
+
+from __future__ import annotations
+
+import time
+
+from s3mount_agent.config import config_file
+from s3mount_agent.config.configuration import Configuration
+from s3mount_agent.config.desired import Desired
+from s3mount_agent.core.errors import AgentError, Problem
+from s3mount_agent.core.plan import plan
+from s3mount_agent.core.roles import OnFailure
+from s3mount_agent.mountpoint import install
+from s3mount_agent.mountpoint.command_line import require_known_to
+from s3mount_agent.mountpoint.program import Installed
+from s3mount_agent.reconcile import directories, execute
+from s3mount_agent.reconcile.context import Context, gather
+from s3mount_agent.reconcile.execute import Failures
+from s3mount_agent.reconcile.observe import observe
+from s3mount_agent.reconcile.remember import remember
+from s3mount_agent.state import held, leftovers
+from s3mount_agent.state.timeline import Timeline
+from s3mount_agent.supervisor import service
+from s3mount_agent.system import fuse, journal, lock, node, probe
+from s3mount_agent.system.probe import Answer, Finding
+
+_LOCK_SECONDS = 300.0
+_PROBE_SECONDS = 30.0
+# How long mounts are tried for: a head node must not keep the whole stack waiting, since the
+# daemon goes on trying; a compute node has no better use for its time, within ParallelCluster's
+# own limit of half an hour.
+_BUDGET_SECONDS = {OnFailure.CONTINUE: 60.0, OnFailure.FAIL: 300.0}
+
+
+def check(configuration: Configuration) -> Context:
+    """Refuses what cannot be done on this node; changes nothing."""
+    node.require_root()
+    context = gather(configuration)
+    execute.require_possible(context)
+    version = install.version_to_be(configuration.install)
+    for mount in context.mounts:
+        require_known_to(version, mount.options)
+    return context
+
+
+def bootstrap(desired: Desired) -> Failures:
+    """Brings the node to what is desired and returns what is wrong with its mounts, by id.
+
+    Raises an AgentError where nothing could be done at all. Run again, it changes nothing.
+    """
+    timeline = Timeline()
+    with timeline.step("facts") as step:
+        context = check(desired.configuration)
+        step.result = _facts(context)
+    try:
+        failures = _converge(desired, context, timeline)
+    finally:
+        timeline.save()
+    return failures
+
+
+def _tell_wait(holder: str) -> None:
+    journal.say(f"         waiting for another program to end: {holder}")
+
+
+def _facts(context: Context) -> str:
+    conduct = context.conduct
+    told = [f"role {conduct.role.value}", f"mode {conduct.mode.value}"]
+    told += [f"{t.value} in {t.file}" for t in context.facts.node_types[:1]]
+    told.append(f"files belong to {context.facts.user if context.owner else 'root'}")
+    return ", ".join(told)
+
+
+def _converge(desired: Desired, context: Context, timeline: Timeline) -> Failures:
+    with lock.hold(desired.by, timeout=_LOCK_SECONDS, on_wait=_tell_wait):
+        leftovers.sweep()
+        installed, missing = _install(context, timeline)
+        with timeline.step("config") as step:
+            new = desired.save()
+            held.save(())
+            step.result = f"{config_file.PATH} " + ("written" if new else "unchanged")
+            timeline.changed |= new
+        if installed is not None:
+            failures = _mount(context, installed, timeline)
+        else:
+            failures = {mount.id: missing for mount in context.mounts if missing}
+        remember(context, installed, failures)
+    with timeline.step("daemon") as step:
+        new = service.ensure_running()
+        if not new:
+            service.wake()  # it has not seen the new configuration yet
+        step.result = "started" if new else "already running"
+        timeline.changed |= new
+    failures.update(_verify(context, failures, timeline))
+    _summarise(context, failures, installed)
+    return failures
+
+
+def _install(context: Context, timeline: Timeline) -> tuple[Installed | None, AgentError | None]:
+    """The node's mount-s3; on a node that continues, why there is none: the agent tries again."""
+    try:
+        with timeline.step("install") as step:
+            fuse.require_device()
+            installed, new = install.ensure_mount_s3(context.configuration.install)
+            step.result = f"mount-s3 {installed}" + ("" if new else ", already there")
+            timeline.changed |= new
+    except AgentError as error:
+        if context.conduct.on_failure is OnFailure.FAIL:
+            raise
+        return None, error
+    with timeline.step("fuse.conf") as step:
+        new = install.ensure_allow_other()
+        step.result = "user_allow_other " + ("added" if new else "already there")
+        timeline.changed |= new
+    return installed, None
+
+
+def _mount(context: Context, installed: Installed, timeline: Timeline) -> Failures:
+    with timeline.step("mounts") as step:
+        observed = observe(context.supervisor)
+        wanted, failures = execute.want(context, installed, observed)
+        todo = plan(wanted, observed, keep=failures)
+        budget = _BUDGET_SECONDS[context.conduct.on_failure]
+        start = execute.start_patiently(context.supervisor, budget=budget)
+        failures.update(execute.carry_out(todo, wanted, observed, context, start=start))
+        failures.update(execute.await_started(todo, wanted, observed, start=start))
+        directories.tidy(mount.directory for mount in context.mounts)
+        done = [f"{action.kind.value} {action.directory}" for action in todo.actions]
+        step.result = ", ".join(done) or "nothing to change"
+        timeline.changed |= bool(todo)
+    return failures
+
+
+def _verify(context: Context, failures: Failures, timeline: Timeline) -> Failures:
+    """Lists each directory once: that takes the mount, the credentials and S3."""
+    up = [mount for mount in context.mounts if mount.id not in failures]
+    with timeline.step("verify") as step:
+        probes = [probe.Probe([mount.directory], deep=True) for mount in up]
+        deadline = time.monotonic() + _PROBE_SECONDS
+        for each in probes:
+            each.wait(deadline - time.monotonic())
+            each.abandon()
+        silence = Finding(Answer.SILENT)
+        findings = [each.findings.get(each.directories[0], silence) for each in probes]
+        silent = {
+            mount.id: AgentError(
+                Problem.MOUNT_SILENT,
+                f"{mount.directory} is mounted but cannot be listed",
+                cause=finding.error or f"no answer within {_PROBE_SECONDS:.0f} seconds",
+            )
+            for mount, finding in zip(up, findings)
+            if finding.answer is not Answer.ANSWERS
+        }
+        step.result = f"{len(up) - len(silent)} of {len(context.mounts)} mounts answer"
+    return silent
+
+
+def _summarise(context: Context, failures: Failures, installed: Installed | None) -> None:
+    for mount in context.mounts:
+        error = failures.get(mount.id)
+        access = "ro" if mount.read_only else "rw"
+        told = f"failed: {error.message}" if error else f"mounted {access}"
+        if error and error.problem is Problem.MOUNT_BUSY:
+            told = "pending: the new options wait until it is no longer in use"
+        journal.say(f"  {mount.directory} <- s3://{mount.bucket}  {told}")
+    failed = {
+        mount_id for mount_id, error in failures.items() if error.problem is not Problem.MOUNT_BUSY
+    }
+    good = sum(mount.id not in failed for mount in context.mounts)
+    what = f"mount-s3 {installed}" if installed else "no mount-s3 yet"
+    journal.say(f"{good} of {len(context.mounts)} mounts are up, with {what}")

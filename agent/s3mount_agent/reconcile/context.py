@@ -1,0 +1,84 @@
+"""What the agent needs to know of a node before it does anything on it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from s3mount_agent import __version__
+from s3mount_agent.config.configuration import Configuration, WhenBusy
+from s3mount_agent.core.errors import AgentError, Problem
+from s3mount_agent.core.mounts import Mount, Owner
+from s3mount_agent.core.roles import Conduct, OnFailure, conduct, role_of
+from s3mount_agent.mountpoint.program import Installed
+from s3mount_agent.supervisor.protocol import Supervisor, supervisor
+from s3mount_agent.system import node, systemd
+
+
+@dataclass(frozen=True)
+class Context:
+    """A node's facts, and what follows from them and the configuration.
+
+    ``owner`` is None where files belong to root; ``mounts`` are those meant for this node.
+    """
+
+    facts: node.NodeFacts
+    configuration: Configuration
+    conduct: Conduct
+    owner: Owner | None
+    mounts: tuple[Mount, ...]
+    supervisor: Supervisor
+
+    def busy_policy(self, directory: str) -> WhenBusy:
+        """What to do about a mount on a directory that must change while it is used."""
+        return self.configuration.busy_policy(directory, self.conduct.role, self.facts.queue)
+
+    def may_fail(self, directory: str) -> OnFailure:
+        """What a bootstrap does if the mount on a directory fails."""
+        own = self.configuration.may_fail(directory, self.conduct.role, self.facts.queue)
+        return own or self.conduct.on_failure
+
+    def owner_of(self, mount: Mount) -> Owner | None:
+        """Whose files those of a mount seem to be; raises ``owner-unknown``."""
+        if mount.owner is None:
+            return self.owner
+        named = node.owner(mount.owner)
+        if named is None:
+            # A directory service may not be up yet.
+            raise AgentError(
+                Problem.OWNER_UNKNOWN,
+                f"this node has no user {mount.owner!r} for {mount.directory}",
+                patience=math.inf,
+            )
+        return named
+
+    def describe(self, installed: Installed | None) -> dict[str, str]:
+        """The node as status shows it."""
+        told = {
+            "role": self.conduct.role.value,
+            "mode": self.conduct.mode.value,
+            "cluster": self.facts.cluster,
+            "queue": self.facts.queue,
+            "agent": __version__,
+            "mount_s3": str(installed or ""),
+        }
+        return {key: value for key, value in told.items() if value}
+
+
+def gather(configuration: Configuration) -> Context:
+    """Reads the node; raises ``node-type``, ``mode``, or what is wrong with its mounts together."""
+    facts = node.read()
+    decided = conduct(
+        configuration.role or role_of(facts.node_types),
+        systemd_runs=systemd.runs(),
+        mode=configuration.mode,
+        on_failure=configuration.on_failure,
+    )
+    return Context(
+        facts,
+        configuration,
+        decided,
+        owner=node.owner(facts.user) if facts.user else None,
+        mounts=configuration.mounts(decided.role, facts.queue),
+        supervisor=supervisor(decided.mode),
+    )

@@ -1,0 +1,246 @@
+"""Making a node what its configuration says: observe, plan, carry out."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from s3mount_agent.config.configuration import WhenBusy
+from s3mount_agent.core.definition import Definition
+from s3mount_agent.core.errors import AgentError, Problem
+from s3mount_agent.core.events import Event
+from s3mount_agent.core.plan import Action, Kind, Observed, Placed, Plan, Wanted
+from s3mount_agent.core.resources import divide
+from s3mount_agent.mountpoint.command_line import require_known_to
+from s3mount_agent.mountpoint.program import Installed
+from s3mount_agent.reconcile import directories
+from s3mount_agent.reconcile.context import Context
+from s3mount_agent.supervisor.protocol import Supervisor
+from s3mount_agent.system import journal, machine, mountinfo
+from s3mount_agent.system.retry import patiently
+
+Failures = dict[str, AgentError]
+"""Why mounts could not be made or taken down, by mount id."""
+
+_AT_ONCE = 16
+_DONE = {Kind.STOP: (Event.STOPPED, "took down"), Kind.START: (Event.STARTED, "started")}
+_FAILED = {Kind.STOP: Event.STOP_FAILED, Kind.START: Event.START_FAILED}
+
+
+def want(
+    context: Context, installed: Installed, observed: Observed
+) -> tuple[tuple[Wanted, ...], Failures]:
+    """The node's mounts as they shall run on it, and those that this node cannot have, with why.
+
+    Raises ``shares-impossible``.
+    """
+    configuration = context.configuration
+    shares = divide(
+        context.mounts,
+        machine.read(),
+        installed.version,
+        percent=configuration.memory_percent,
+        gbps=configuration.bandwidth_gbps,
+    )
+    wanted: list[Wanted] = []
+    failures: Failures = {}
+    for mount in context.mounts:
+        share = shares[mount.id]
+        try:
+            require_known_to(installed.version, mount.options)
+            own = mount.arguments(context.owner_of(mount))
+        except AgentError as error:
+            failures[mount.id] = error
+            continue
+        definition = Definition(
+            bucket=str(mount.bucket),
+            directory=mount.directory,
+            command=(installed.program, *share.arguments, *own),
+            mode=context.conduct.mode,
+            read_only=mount.read_only,
+            share=share.arguments,
+            memory_max=share.memory_max,
+            environment=tuple(sorted(configuration.environment.items())),
+        )
+        definition = _not_lowered(definition, observed.placed.get(mount.id))
+        wanted.append(Wanted(mount, definition, context.supervisor.text(definition)))
+    return tuple(wanted), failures
+
+
+def _not_lowered(new: Definition, placed: Placed | None) -> Definition:
+    """The limit of a process that runs on is never lowered: it has fitted its buffers into the old
+    one and would be killed."""
+    if placed is None or not placed.active or new.memory_max is None:
+        return new
+    old = placed.definition
+    if old.essence != new.essence:
+        return new  # it is started anew
+    limit = None if old.memory_max is None else max(old.memory_max, new.memory_max)
+    return dataclasses.replace(new, memory_max=limit)
+
+
+def require_possible(context: Context, *, but: Collection[str] = ()) -> None:
+    """Refuses mounts that this node has no room for, before anything is changed; ``but`` are
+    directories that are not looked at."""
+    require_divisible(context)
+    own = {placed.definition.directory for placed in context.supervisor.placed().values()}
+    foreign = context.supervisor.foreign()
+    table = mountinfo.read()
+    for mount in context.mounts:
+        if mount.id in foreign:
+            raise AgentError(Problem.UNIT_FOREIGN, f"{foreign[mount.id]} was not made by the agent")
+        if mount.directory not in but:
+            directories.require_usable(mount.directory, table, own=mount.directory in own)
+
+
+def require_divisible(context: Context) -> None:
+    """Refuses mounts that this node has not enough memory for; raises ``shares-impossible``."""
+    configuration = context.configuration
+    divide(
+        context.mounts,
+        machine.read(),
+        (),
+        percent=configuration.memory_percent,
+        gbps=configuration.bandwidth_gbps,
+    )
+
+
+def carry_out(
+    todo: Plan,
+    wanted: Sequence[Wanted],
+    observed: Observed,
+    context: Context,
+    *,
+    start: Callable[[Wanted], None],
+    told: Failures | None = None,
+) -> Failures:
+    """Does what the plan says, in three waves; within a wave all mounts go at the same time.
+
+    ``start`` starts one mount. A mount that fails fails alone; what is in ``told`` is not told
+    again.
+    """
+    supervisor = context.supervisor
+    by_id = {each.mount.id: each for each in wanted}
+
+    stops = todo.of(Kind.STOP)
+    failures = _each(stops, lambda action: _stop(observed.placed[action.id], context), told=told)
+    _tell_done(stops, failures)
+    stopped = [action for action in stops if action.id not in failures]
+    if stopped:
+        supervisor.remove([observed.placed[action.id] for action in stopped])
+        directories.remove(action.directory for action in stopped if action.id not in by_id)
+
+    # What lies on a directory must be gone before another bucket is mounted there.
+    busy = {action.directory: failures[action.id] for action in stops if action.id in failures}
+    for action in todo.of(Kind.START):
+        if action.directory in busy:
+            failures.setdefault(action.id, busy[action.directory])
+    starts = [action for action in todo.of(Kind.START) if action.id not in failures]
+    # One after the other: they share one record of what was made.
+    failures.update(
+        _each(starts, lambda action: directories.make(action.directory), at_once=1, told=told)
+    )
+    starts = [action for action in starts if action.id not in failures]
+    writes = [*todo.of(Kind.WRITE), *starts]
+    unwritten = supervisor.write([by_id[action.id] for action in writes]) if writes else {}
+    for action in writes:
+        if action.id in unwritten:
+            _tell_failed(action, Event.WRITE_FAILED, unwritten[action.id], told)
+    failures.update(unwritten)
+    starts = [action for action in starts if action.id not in unwritten]
+
+    started = _each(starts, lambda action: start(by_id[action.id]), told=told)
+    # Of one that only came down by itself it is told when it is up.
+    again = (told or {}).keys() - {action.id for action in stopped}
+    _tell_done([action for action in starts if action.id not in again], started)
+    return {**failures, **started}
+
+
+def await_started(
+    todo: Plan,
+    wanted: Sequence[Wanted],
+    observed: Observed,
+    *,
+    start: Callable[[Wanted], None],
+) -> Failures:
+    """Waits for mounts that somebody else has begun to start, such as the daemon."""
+    planned = {action.id for action in todo.actions}
+    by_id = {each.mount.id: each for each in wanted}
+    begun = [
+        Action(Kind.START, each.id, each.definition.directory, each.definition.bucket, "")
+        for each in observed.placed.values()
+        if each.starting and each.id in by_id and each.id not in planned
+    ]
+    return _each(begun, lambda action: start(by_id[action.id]))
+
+
+def _stop(placed: Placed, context: Context) -> None:
+    """Takes one mount down, by the policy for those in use."""
+    policy = context.busy_policy(placed.definition.directory)
+    try:
+        context.supervisor.stop(placed, force=policy is WhenBusy.LAZY)
+    except AgentError as error:
+        if error.problem is Problem.MOUNT_BUSY and policy is WhenBusy.WAIT:
+            error.patience = context.configuration.busy_deadline
+        raise
+
+
+def start_patiently(supervisor: Supervisor, *, budget: float) -> Callable[[Wanted], None]:
+    """A way to start mounts: wait for each, and try again for at most ``budget`` seconds."""
+
+    def start(want: Wanted) -> None:
+        patiently(
+            lambda: supervisor.start(want),
+            budget=budget,
+            on_retry=lambda error: journal.say(f"         {want.mount.directory}: {error.message}"),
+        )
+
+    return start
+
+
+def _each(
+    actions: Sequence[Action],
+    do: Callable[[Action], None],
+    *,
+    at_once: int = _AT_ONCE,
+    told: Failures | None = None,
+) -> Failures:
+    def attempt(action: Action) -> AgentError | None:
+        try:
+            do(action)
+        except AgentError as error:
+            _tell_failed(action, _FAILED[action.kind], error, told)
+            return error
+        return None
+
+    if not actions:
+        return {}
+    with ThreadPoolExecutor(min(at_once, len(actions))) as pool:
+        results = list(pool.map(attempt, actions))
+    return {action.id: error for action, error in zip(actions, results) if error is not None}
+
+
+def _tell_failed(action: Action, event: Event, error: AgentError, told: Failures | None) -> None:
+    known = (told or {}).get(action.id)
+    if known is None or known.problem is not error.problem:
+        journal.event(
+            event,
+            error.message,
+            mount=action.directory,
+            bucket=action.bucket,
+            error_code=error.problem.code,
+            cause=error.cause or "",
+        )
+
+
+def _tell_done(actions: Sequence[Action], failures: Failures) -> None:
+    for action in actions:
+        if action.id not in failures:
+            event, verb = _DONE[action.kind]
+            journal.event(
+                event,
+                f"{verb} {action.directory}, because {action.because}",
+                mount=action.directory,
+                bucket=action.bucket,
+            )

@@ -1,0 +1,87 @@
+"""The state of every mount now: what was remembered, held against what can be seen at no cost."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from s3mount_agent.core.plan import Observed
+from s3mount_agent.core.states import Facts, Judgement, NodeState, judge, node_state
+from s3mount_agent.state.origin import Origin
+from s3mount_agent.state.status_file import Row, now
+
+
+@dataclass(frozen=True)
+class Sight:
+    """One mount as it is now."""
+
+    row: Row
+    judgement: Judgement
+    pid: int | None
+
+    def without_hint(self) -> Sight:
+        """The same for where there is little room: the command without --json tells the hint."""
+        return dataclasses.replace(self, judgement=dataclasses.replace(self.judgement, hint=None))
+
+    def to_json(self) -> dict[str, object]:
+        """The mount as ``status --json`` shows it, without what does not apply."""
+        shown: dict[str, object] = {
+            "path": self.row.path,
+            "bucket": self.row.bucket,
+            "state": self.judgement.state.value,
+            "reason": self.judgement.reason,
+            "hint": self.judgement.hint,
+            "since": self.row.since,
+            "pid": self.pid,
+            "read_only": self.row.read_only,
+        }
+        if self.row.pending:
+            shown["pending"] = self.row.pending
+        return shown
+
+
+def look(rows: Iterable[Row], observed: Observed) -> tuple[Sight, ...]:
+    """Judges each remembered mount by what is observed."""
+    return tuple(_see(row, observed) for row in rows)
+
+
+def sum_up(sights: Iterable[Sight]) -> NodeState:
+    """The node's state."""
+    return node_state(sight.judgement.state for sight in sights)
+
+
+def document(
+    node: Mapping[str, str], sights: tuple[Sight, ...], origin: Origin | None, at: str = ""
+) -> dict[str, object]:
+    """What ``status --json`` prints: ``at`` is when the daemon last looked; ``config`` is there
+    where a source is followed."""
+    shown: dict[str, object] = {
+        "schema": 1,
+        "state": sum_up(sights).value,
+        "node": {**node, "at": at} if at else dict(node),
+        "mounts": [sight.to_json() for sight in sights],
+    }
+    if origin is not None:
+        followed = {"source": origin.url, "version": origin.shown, "problem": origin.problem}
+        shown["config"] = {key: value for key, value in followed.items() if value}
+    return shown
+
+
+def _see(row: Row, observed: Observed) -> Sight:
+    placed = observed.placed.get(row.id)
+    same = placed is not None and placed.pid == row.pid
+    judgement = judge(
+        Facts(
+            presence=observed.on(row.path),
+            alive=placed is not None and placed.active,
+            starting=placed is not None and placed.starting,
+            held=row.held,
+            failure=row.failure,
+            hung=row.hung and same,
+            s3=row.s3 if same else None,
+        )
+    )
+    if judgement.state is not row.state:
+        row = dataclasses.replace(row, state=judgement.state, since=now())
+    return Sight(row, judgement, placed.pid if placed and placed.active else None)

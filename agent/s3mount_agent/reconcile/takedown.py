@@ -1,0 +1,117 @@
+"""Taking mounts down, and the agent off a node, leaving it as it was found."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import shutil
+from collections.abc import Collection
+
+from s3mount_agent.config import config_file, desired
+from s3mount_agent.config.configuration import Configuration
+from s3mount_agent.core.errors import AgentError, Problem
+from s3mount_agent.core.plan import plan
+from s3mount_agent.mountpoint import install, program
+from s3mount_agent.reconcile import execute
+from s3mount_agent.reconcile.context import Context, gather
+from s3mount_agent.reconcile.execute import Failures
+from s3mount_agent.reconcile.observe import observe
+from s3mount_agent.reconcile.remember import remember
+from s3mount_agent.state import held, metrics_file
+from s3mount_agent.supervisor import service
+from s3mount_agent.system import files, journal, lock, node, paths
+
+_LOCK_SECONDS = 120.0
+
+
+def unmount(directories: Collection[str] | None) -> list[AgentError]:
+    """Takes down the mounts on these directories (None: all) until the next boot or bootstrap.
+
+    Returns what stood in the way. Raises ``mount-unknown`` for a directory that is none of ours.
+    """
+    node.require_root()
+    context = gather(desired.in_force())
+    with lock.hold("unmount", timeout=_LOCK_SECONDS):
+        failures = _take_down(_ids(directories, context), context)
+        remember(context, program.find(), {})
+    return list(failures.values())
+
+
+def uninstall() -> list[AgentError]:
+    """Takes everything back that the agent made on this node.
+
+    Returns the mounts that are in use; while there are any, the agent stays.
+    """
+    node.require_root()
+    context = gather(_configuration())
+    with lock.hold("uninstall", timeout=_LOCK_SECONDS):
+        failures = _take_down(frozenset(context.supervisor.placed()), context)
+        if failures:
+            return list(failures.values())
+        service.take_down()
+        metrics_file.take_back(context.configuration.metrics.prometheus)
+        journal.say("took down the agent's service")
+    install.take_back_allow_other()
+    install.take_back_packages()
+    journal.say("took back the packages and /etc/fuse.conf")
+    _remove_own_files()
+    journal.say("removed the agent: this node is as it was found")
+    return []
+
+
+def _take_down(ids: frozenset[str], context: Context) -> Failures:
+    """Carries out the plan of a node that has only these mounts, and wants none of them."""
+    before = held.load()
+    # Held first: the daemon may look at any moment, and must not bring them back.
+    held.save(before | ids)
+    observed = observe(context.supervisor)
+    placed = {each.id: each for each in observed.placed.values() if each.id in ids}
+    observed = dataclasses.replace(observed, placed=placed)
+    todo = plan((), observed)
+    start = context.supervisor.start_later  # of nothing
+    failures = execute.carry_out(todo, (), observed, context, start=start)
+    for each in placed.values():
+        if each.definition.directory in todo.foreign:
+            failures[each.id] = AgentError(
+                Problem.DIRECTORY_IN_USE,
+                f"something else is mounted on {each.definition.directory}, over the agent's mount",
+            )
+    held.save(before | ids.difference(failures))
+    for each in placed.values():
+        outcome = "in use" if each.id in failures else "unmounted"
+        journal.say(f"{each.definition.directory}: {outcome}")
+    return failures
+
+
+def _configuration() -> Configuration:
+    """The configuration as far as it can be read: a broken one must not keep the agent here."""
+    try:
+        return desired.in_force()
+    except AgentError:
+        return Configuration()
+
+
+def _ids(directories: Collection[str] | None, context: Context) -> frozenset[str]:
+    ids = {mount.directory: mount.id for mount in context.mounts}
+    if directories is None:
+        return frozenset(ids.values())
+    unknown = [directory for directory in directories if directory not in ids]
+    if unknown:
+        raise AgentError(
+            Problem.MOUNT_UNKNOWN, f"{unknown[0]} is not the directory of a mount of this node"
+        )
+    return frozenset(ids[directory] for directory in directories)
+
+
+def _remove_own_files() -> None:
+    """The last step: this program's own code goes too, so that nothing is imported after it.
+
+    /etc/s3mount-agent/environment stays: the agent reads it, but did not make it.
+    """
+    files.remove(config_file.PATH)
+    with contextlib.suppress(OSError):
+        config_file.PATH.parent.rmdir()
+    if paths.LINK.is_symlink():
+        files.remove(paths.LINK)
+    for path in (paths.RUN, paths.STATE, paths.ROOT):
+        shutil.rmtree(path, ignore_errors=True)

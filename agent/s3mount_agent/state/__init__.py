@@ -1,0 +1,1 @@
+"""What is remembered on disk: the status file, the inventory, where the configuration is from."""

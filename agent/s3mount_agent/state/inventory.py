@@ -1,0 +1,65 @@
+"""/var/lib/s3mount-agent/made.json: what the agent made, so that it can be taken back.
+
+Everything is written down before it is made: after a power cut the record may name something that
+is not there, but nothing is there that the record does not name.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from s3mount_agent.system import files, paths
+
+PATH = paths.STATE / "made.json"
+
+
+@dataclass(frozen=True)
+class Belongings:
+    """``packages`` were installed by the agent; ``packages_before`` is what was installed when an
+    installation began that has not ended yet (None: none has). ``fuse_conf_before`` is the text of
+    /etc/fuse.conf before the agent changed it (None: it did not), ``fuse_conf_made`` that there was
+    none."""
+
+    directories: tuple[str, ...] = ()
+    packages: tuple[str, ...] = ()
+    packages_before: tuple[str, ...] | None = None
+    fuse_conf_before: str | None = None
+    fuse_conf_made: bool = False
+
+    def with_directory(self, directory: str) -> Belongings:
+        """The same with one more directory, once."""
+        if directory in self.directories:
+            return self
+        return dataclasses.replace(self, directories=(*self.directories, directory))
+
+    def without_directory(self, directory: str) -> Belongings:
+        """The same with one directory less."""
+        kept = tuple(other for other in self.directories if other != directory)
+        return dataclasses.replace(self, directories=kept)
+
+
+def load(path: Path = PATH) -> Belongings:
+    """What is written down; nothing if nothing is, or if it cannot be read."""
+    try:
+        fields = json.loads(files.read(path) or "{}")
+        before = fields.get("packages_before")
+        return Belongings(
+            directories=tuple(fields.get("directories", ())),
+            packages=tuple(fields.get("packages", ())),
+            packages_before=None if before is None else tuple(before),
+            fuse_conf_before=fields.get("fuse_conf_before"),
+            fuse_conf_made=bool(fields.get("fuse_conf_made")),
+        )
+    except (ValueError, AttributeError, TypeError):
+        return Belongings()
+
+
+def save(belongings: Belongings, path: Path = PATH) -> None:
+    """Writes them down."""
+    fields = {
+        key: value for key, value in vars(belongings).items() if value not in (None, (), False)
+    }
+    files.write(path, json.dumps(fields, indent=1) + "\n", mode=0o600)

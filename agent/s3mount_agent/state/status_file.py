@@ -1,0 +1,136 @@
+"""/run/s3mount-agent/status.json: what was last known of each mount, for who only wants to look."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from s3mount_agent.core.errors import AgentError, Problem
+from s3mount_agent.core.states import Failure, State
+from s3mount_agent.system import files, paths
+
+if TYPE_CHECKING:
+    from s3mount_agent.core.mounts import Mount
+    from s3mount_agent.core.plan import Placed
+
+PATH = paths.RUN / "status.json"
+_SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Row:
+    """What is remembered of one mount; ``since`` is when it came into ``state`` (UTC)."""
+
+    id: str
+    path: str
+    bucket: str
+    read_only: bool
+    state: State
+    since: str
+    held: bool = False
+    pending: str | None = None
+    """What waits until the mount is no longer in use."""
+    failure: Failure | None = None
+    hung: bool = False
+    s3: Failure | None = None
+    pid: int | None = None
+    """The process of which ``hung`` and ``s3`` tell."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What the agent knew at a moment: ``node`` holds the node's own facts, ``at`` is UTC."""
+
+    at: str
+    node: dict[str, str]
+    rows: tuple[Row, ...]
+
+    def row(self, mount_id: str) -> Row | None:
+        """What is remembered of a mount."""
+        return next((row for row in self.rows if row.id == mount_id), None)
+
+
+def now() -> str:
+    """The time as it stands in the snapshot and in status."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+
+def fresh_row(mount: Mount, *, held: bool = False) -> Row:
+    """A mount of which nothing is known yet."""
+    return Row(
+        mount.id, mount.directory, str(mount.bucket), mount.read_only, State.MISSING, now(), held
+    )
+
+
+def leaving_row(placed: Placed) -> Row:
+    """A mount that is no longer wanted, but still there."""
+    definition = placed.definition
+    return Row(
+        placed.id,
+        definition.directory,
+        definition.bucket,
+        definition.read_only,
+        State.OK,
+        now(),
+        pending="it is to be removed when it is no longer in use",
+    )
+
+
+def pending_of(busy: AgentError) -> str:
+    """What status says of a change that waits for its mount to be free, or has waited enough."""
+    if busy.patience > 0:
+        return f"its new options wait: {busy.message}"
+    return f"its new options wait for the next `s3mount-agent apply`: {busy.message}"
+
+
+def failure_of(error: AgentError) -> Failure:
+    """An error as it is remembered."""
+    return Failure(error.problem.code, error.message, error.hint, permanent=error.patience == 0)
+
+
+def error_of(failure: Failure) -> AgentError:
+    """The inverse of :func:`failure_of`, without its cause."""
+    known = {problem.code: problem for problem in Problem}
+    problem = known.get(failure.code, Problem.MOUNT_FAILED)
+    patience = 0 if failure.permanent else math.inf
+    return AgentError(problem, failure.reason, hint=failure.hint, patience=patience)
+
+
+def load(path: Path = PATH) -> Snapshot | None:
+    """The last snapshot since the node booted, or None if there is none that can be read."""
+    try:
+        fields = json.loads(files.read(path) or "null")
+        if fields is None or fields["schema"] != _SCHEMA:
+            return None
+        return Snapshot(fields["at"], fields["node"], tuple(map(_row, fields["mounts"])))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def save(node: dict[str, str], rows: Iterable[Row], path: Path = PATH) -> None:
+    """Writes a snapshot; where there is no space for two, the old one makes room.
+
+    Without one, status is slower. With an old one it would be wrong.
+    """
+    document = {"schema": _SCHEMA, "at": now(), "node": node, "mounts": [asdict(r) for r in rows]}
+    text = json.dumps(document) + "\n"
+    try:
+        files.write(path, text)
+    except AgentError as error:
+        if error.problem is not Problem.NO_SPACE:
+            raise
+        files.remove(path)
+        files.write(path, text)
+
+
+def _row(fields: dict[str, object]) -> Row:
+    kept = {
+        name: Failure(**value) if isinstance(value, dict) else value
+        for name, value in fields.items()
+    }
+    return Row(**{**kept, "state": State(fields["state"])})  # type: ignore[arg-type]

@@ -1,0 +1,168 @@
+"""mount-s3 without systemd: processes of their own session, remembered in /run by pid and start.
+
+For containers and images where something else is PID 1.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from s3mount_agent.core.definition import Definition
+from s3mount_agent.core.errors import AgentError, Problem
+from s3mount_agent.core.plan import Placed, Wanted
+from s3mount_agent.core.states import Presence
+from s3mount_agent.mountpoint import messages
+from s3mount_agent.supervisor import hooks
+from s3mount_agent.system import files, holders, mountinfo, paths, process
+
+_HOME = paths.RUN / "mounts"
+_GONE_SECONDS = 80.0
+_KILL_SECONDS = 10.0
+
+
+class Processes:
+    """The supervisor of nodes without systemd. A definition is a file ``<id>.json``, its process a
+    file ``<id>.pid`` ("pid starttime"), and what mount-s3 said a file ``<id>.log``."""
+
+    def text(self, definition: Definition) -> str:
+        """The definition as JSON."""
+        return definition.to_json() + "\n"
+
+    def placed(self) -> dict[str, Placed]:
+        """Reads the definitions, and whether their processes live and are mounted."""
+        found = {}
+        for path in sorted(_HOME.glob("*.json")):
+            text = files.read(path) or ""
+            with contextlib.suppress(ValueError, KeyError, TypeError):
+                definition = Definition.from_json(text)
+                pid = _living(path.stem)
+                mounted = mountinfo.presence(definition.directory) is Presence.MOUNTPOINT_S3
+                found[path.stem] = Placed(
+                    id=path.stem,
+                    definition=definition,
+                    text=text,
+                    active=pid is not None and mounted,
+                    starting=pid is not None and not mounted,
+                    pid=pid,
+                )
+        return found
+
+    def foreign(self) -> dict[str, str]:
+        """Nobody else writes there."""
+        return {}
+
+    def write(self, wanted: Sequence[Wanted]) -> dict[str, AgentError]:
+        """Writes the definitions."""
+        failures: dict[str, AgentError] = {}
+        for want in wanted:
+            try:
+                files.write(_HOME / f"{want.mount.id}.json", want.text)
+            except AgentError as error:
+                failures[want.mount.id] = error
+        return failures
+
+    def start(self, want: Wanted) -> None:
+        """Runs mount-s3 and returns when it has mounted."""
+        self.start_later(want)
+        if not hooks.ready(want.mount.directory, _living(want.mount.id) or 0):
+            raise _explain(want.mount.id, want.definition)
+
+    def start_later(self, want: Wanted) -> None:
+        """Runs mount-s3 in a session of its own, with nothing of ours open."""
+        mount_id = want.mount.id
+        _end(mount_id)
+        hooks.clean(want.mount.directory, 0)
+        with files.told_plainly(f"write {_log(mount_id)}"):
+            log = _log(mount_id).open("wb")
+        with log:
+            child = subprocess.Popen(
+                want.definition.command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=log,
+                env=process.environment(
+                    {k: v for k, v in want.definition.environment if k not in os.environ}
+                ),
+                start_new_session=True,
+                cwd="/",
+            )
+        files.write(_HOME / f"{mount_id}.pid", f"{child.pid} {process.started(child.pid)}\n")
+
+    def failure(self, placed: Placed) -> AgentError | None:
+        """What a process that has ended said."""
+        if placed.active or placed.starting or not _log(placed.id).exists():
+            return None
+        return _explain(placed.id, placed.definition)
+
+    def end(self, placed: Placed) -> None:
+        """Aborts the connection and kills the process."""
+        hooks.detach(placed.definition.directory, 0)
+        _end(placed.id, at_once=True)
+
+    def stop(self, placed: Placed, *, force: bool = False) -> None:
+        """Unmounts and waits for the process to end; while files are open neither happens."""
+        directory = placed.definition.directory
+        presence = mountinfo.presence(directory)
+        force = force or presence is Presence.ABSENT
+        if presence is Presence.MOUNTPOINT_S3:
+            if force or placed.pid is None:
+                hooks.detach(directory, 0)
+            else:
+                _unmount(directory)
+                hooks.stop(directory, placed.pid)
+        _end(placed.id, at_once=force)
+
+    def remove(self, placed: Sequence[Placed]) -> None:
+        """Removes the files."""
+        for each in placed:
+            for suffix in (".json", ".pid", ".log"):
+                files.remove(_HOME / f"{each.id}{suffix}")
+
+
+def _unmount(directory: str) -> None:
+    try:
+        mountinfo.unmount(directory)
+    except AgentError as error:
+        if error.problem is Problem.MOUNT_BUSY:
+            error.cause = holders.of(directory) or None
+        raise
+
+
+def _log(mount_id: str) -> Path:
+    return _HOME / f"{mount_id}.log"
+
+
+def _explain(mount_id: str, definition: Definition) -> AgentError:
+    words = files.read(_log(mount_id)) or ""
+    return messages.explain(words, bucket=definition.bucket, directory=definition.directory)
+
+
+def _living(mount_id: str) -> int | None:
+    """The pid of a mount's process, or None if it has ended."""
+    pid, _, start = (files.read(_HOME / f"{mount_id}.pid") or "").strip().partition(" ")
+    return int(pid) if pid and str(process.started(int(pid))) == start else None
+
+
+def _end(mount_id: str, *, at_once: bool = False) -> None:
+    """Sees to it that a mount's process is gone: asked first, then killed."""
+    steps = [(signal.SIGTERM, _GONE_SECONDS), (signal.SIGKILL, _KILL_SECONDS)]
+    for number, patience in steps[1:] if at_once else steps:
+        pid = _living(mount_id)
+        if pid is None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+        deadline = time.monotonic() + patience
+        while _living(mount_id) and time.monotonic() < deadline:
+            time.sleep(0.05)
+    if _living(mount_id):
+        raise AgentError(
+            Problem.MOUNT_BUSY,
+            f"the mount-s3 of {mount_id} cannot be ended: it hangs in the kernel",
+        )

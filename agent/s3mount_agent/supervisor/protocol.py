@@ -1,0 +1,61 @@
+"""Who runs mount-s3: what every way of running it can do, and which way a node takes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from s3mount_agent.core.definition import Definition
+from s3mount_agent.core.errors import AgentError
+from s3mount_agent.core.plan import Placed, Wanted
+from s3mount_agent.core.roles import Mode
+from s3mount_agent.system import systemd
+
+
+class Supervisor(Protocol):
+    """Runs the mounts of a node, each on its own, so that the agent's end is not theirs."""
+
+    def text(self, definition: Definition) -> str:
+        """A definition as this supervisor keeps it on the node."""
+
+    def placed(self) -> dict[str, Placed]:
+        """The agent's mounts as they stand, by id."""
+
+    def foreign(self) -> dict[str, str]:
+        """Files that stand where mounts of ours would, by the mount's id."""
+
+    def write(self, wanted: Sequence[Wanted]) -> dict[str, AgentError]:
+        """Puts definitions on the node and disturbs nothing that runs; returns why some could not
+        be put there, by the mount's id."""
+
+    def start(self, want: Wanted) -> None:
+        """Starts a written mount and returns when it is mounted; raises what mount-s3 said."""
+
+    def start_later(self, want: Wanted) -> None:
+        """Has a written mount started and does not wait."""
+
+    def failure(self, placed: Placed) -> AgentError | None:
+        """Why a mount that is down failed, or None if it did not."""
+
+    def stop(self, placed: Placed, *, force: bool = False) -> None:
+        """Takes a mount down and waits until its process is gone.
+
+        A mount in use raises ``mount-busy``, unless it is torn away by ``force``.
+        """
+
+    def end(self, placed: Placed) -> None:
+        """Kills a process that hangs, and sets free who waits for it; it may be started again."""
+
+    def remove(self, placed: Sequence[Placed]) -> None:
+        """Forgets mounts that have been stopped."""
+
+
+def supervisor(mode: Mode) -> Supervisor:
+    """The way of running mount-s3 on this node."""
+    if systemd.runs():
+        from s3mount_agent.supervisor.units import Units
+
+        return Units(mode)
+    from s3mount_agent.supervisor.processes import Processes
+
+    return Processes()

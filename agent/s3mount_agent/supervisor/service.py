@@ -1,0 +1,101 @@
+"""The agent's own service: in place, enabled and running the code that is installed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+
+from s3mount_agent.system import files, lock, paths, process, systemd
+
+_UNIT = paths.AGENT_UNIT
+_UP = ("active", "activating", "reloading")
+# Held by the daemon as long as it lives: there is never more than one.
+LOCK = paths.RUN / "daemon.lock"
+_END_SECONDS = 30.0
+
+
+def is_up() -> bool:
+    """Whether the service runs, or is about to."""
+    if systemd.runs():
+        return systemd.show([_UNIT])[_UNIT].active_state in _UP
+    return not LOCK.exists() or not os.access(LOCK, os.R_OK) or lock.holder(LOCK) is not None
+
+
+def ensure_running() -> bool:
+    """Has the daemon run now and after every boot; returns whether it did not already.
+
+    A daemon of an older installation is replaced; the mounts do not notice.
+    """
+    if not systemd.runs():
+        return _spawn()
+    text = paths.template(_UNIT).replace("@BUILD@", paths.build())
+    changed = files.write(systemd.ETC / _UNIT, text)
+    facts = systemd.show([_UNIT])[_UNIT]
+    if changed or facts.needs_reload:
+        systemd.reload()
+    if facts.file_state != "enabled":
+        systemd.enable([_UNIT])
+    if facts.active_state in _UP and not changed:
+        return False
+    # Not waited for: it tells systemd that it is up once its mounts are.
+    systemd.restart_later(_UNIT)
+    return True
+
+
+def apply_later() -> None:
+    """Has `s3mount-agent apply` run outside of the daemon's sandbox, which installs nothing."""
+    command = [paths.COMMAND, "apply"]
+    if systemd.runs():
+        systemd.outside_later("s3mount-agent-apply.service", command)
+    else:
+        _detached(command)
+
+
+def wake() -> None:
+    """Has the daemon look at once."""
+    if systemd.runs():
+        systemd.reload_later(_UNIT)
+    elif pid := lock.holder(LOCK):
+        os.kill(pid, signal.SIGHUP)
+
+
+def take_down() -> None:
+    """Stops the daemon and removes its unit."""
+    if not systemd.runs():
+        _end_spawned()
+        return
+    systemd.stop(_UNIT)
+    if (systemd.ETC / _UNIT).exists():
+        systemd.disable([_UNIT])
+    if files.remove(systemd.ETC / _UNIT):
+        systemd.reload()
+    systemd.reset_failed(_UNIT)
+
+
+def _spawn() -> bool:
+    """Without systemd: a process of its own session that keeps nothing of ours open."""
+    if lock.holder(LOCK) is not None:
+        return False
+    _detached([paths.COMMAND, "daemon"])
+    return True
+
+
+def _detached(command: list[str]) -> None:
+    subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=process.environment(),
+        start_new_session=True,
+        cwd="/",
+    )
+
+
+def _end_spawned() -> None:
+    pid = lock.holder(LOCK)
+    if pid:
+        os.kill(pid, signal.SIGTERM)
+        with lock.hold("uninstall", timeout=_END_SECONDS, path=LOCK):
+            pass

@@ -1,0 +1,112 @@
+"""Files: each is written whole or not at all, also when the power goes."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+from s3mount_agent.core.errors import AgentError, Problem
+
+# What a file is called until it is whole: .NAME.PID.THREAD and this.
+_SUFFIX = ".s3mount-new"
+
+
+@contextlib.contextmanager
+def told_plainly(what: str) -> Iterator[None]:
+    """Turns an OSError into ``no-space`` or ``file-failed``; ``what`` completes "could not …"."""
+    try:
+        yield
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        problem = Problem.NO_SPACE if full else Problem.FILE_FAILED
+        raise AgentError(problem, f"could not {what}", cause=str(error)) from error
+
+
+def read(path: Path) -> str | None:
+    """The text of a file, or None where there is no file. Raises ``file-failed``."""
+    with told_plainly(f"read {path}"):
+        try:
+            return path.read_bytes().decode("utf-8", errors="surrogateescape")
+        except FileNotFoundError:
+            return None
+
+
+def modified(path: Path) -> int:
+    """When a file was changed (nanoseconds), or 0 where there is none."""
+    try:
+        return path.stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0
+
+
+def write(path: Path, text: str, *, mode: int = 0o644) -> bool:
+    """Makes a file hold ``text``; returns whether anything had to change.
+
+    Readers see the old text or the new one, never a part; an existing file keeps its mode and
+    owner. Raises ``no-space`` or ``file-failed``.
+    """
+    if read(path) == text:
+        return False
+    with told_plainly(f"write {path}"):
+        target = path.resolve()  # /etc/fuse.conf may be a link: the link must stay
+        target.parent.mkdir(parents=True, exist_ok=True)
+        writer = f"{os.getpid()}.{threading.get_ident()}"
+        name = target.with_name(f".{target.name}.{writer}{_SUFFIX}")
+        name.unlink(missing_ok=True)  # whatever that is: it must not be written through
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        descriptor = os.open(name, flags, 0o600)
+        try:
+            with os.fdopen(descriptor, "wb") as stream:
+                fcntl.flock(descriptor, fcntl.LOCK_EX)  # somebody is at work on it
+                stream.write(text.encode("utf-8", errors="surrogateescape"))
+                stream.flush()
+                _copy_ownership(target, descriptor, mode)
+                os.fsync(descriptor)
+            name.replace(target)
+        except BaseException:
+            name.unlink(missing_ok=True)
+            raise
+        _sync_directory(target.parent)
+    return True
+
+
+def sweep(directory: Path) -> None:
+    """Removes what is left of files that were being written when the power went."""
+    for path in directory.glob(f".*{_SUFFIX}"):
+        with contextlib.suppress(OSError), path.open("rb") as stream:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink()
+
+
+def remove(path: Path) -> bool:
+    """Removes a file; returns whether there was one. Raises ``file-failed``."""
+    with told_plainly(f"remove {path}"):
+        try:
+            path.unlink()
+        except FileNotFoundError:
+            return False
+        _sync_directory(path.parent)
+        return True
+
+
+def _copy_ownership(target: Path, descriptor: int, mode: int) -> None:
+    try:
+        before = target.stat()
+    except FileNotFoundError:
+        os.fchmod(descriptor, mode)
+        return
+    os.fchmod(descriptor, before.st_mode & 0o7777)
+    os.fchown(descriptor, before.st_uid, before.st_gid)
+
+
+def _sync_directory(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

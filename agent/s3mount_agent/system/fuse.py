@@ -1,0 +1,54 @@
+"""FUSE: the device, and /etc/fuse.conf."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+from s3mount_agent.core.errors import AgentError, Problem
+from s3mount_agent.system import process
+
+DEVICE = Path("/dev/fuse")
+CONF = Path("/etc/fuse.conf")
+_SETTING = "user_allow_other"
+
+
+def require_device() -> None:
+    """Makes sure that /dev/fuse is there; raises ``fuse-missing``."""
+    if DEVICE.is_char_device():
+        return
+    try:
+        words = process.run(["modprobe", "fuse"], timeout=30, check=False).last_words()
+    except AgentError as error:  # a container has no modprobe
+        words = error.cause or error.message
+    if not DEVICE.is_char_device():
+        raise AgentError(
+            Problem.FUSE_MISSING,
+            "this node has no /dev/fuse, so that nothing can be mounted",
+            cause=words or None,
+        )
+
+
+def abort(minor: int) -> None:
+    """Ends a FUSE connection by force: every call that waits for it fails. One that is gone already
+    is no error."""
+    with contextlib.suppress(OSError):
+        Path(f"/sys/fs/fuse/connections/{minor}/abort").write_text("1")
+
+
+def allow_other(text: str | None) -> str:
+    """fuse.conf with ``user_allow_other`` in force, all else as it was (None: no such file)."""
+    lines = (text or "").splitlines()
+    # fusermount takes the word alone on its line: mount.fuse(8).
+    if any(line.strip() == _SETTING for line in lines):
+        return text or ""
+    commented = [
+        number
+        for number, line in enumerate(lines)
+        if line.lstrip().startswith("#") and line.strip("# \t") == _SETTING
+    ]
+    if commented:
+        lines[commented[0]] = _SETTING
+    else:
+        lines.append(_SETTING)
+    return "\n".join(lines) + "\n"

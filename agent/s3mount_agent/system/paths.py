@@ -1,0 +1,28 @@
+"""The agent's own installation, as s3mount-bootstrap unpacks it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from s3mount_agent.system import files
+
+ROOT = Path("/opt/s3mount-agent")
+COMMAND = str(ROOT / "current/bin/s3mount-agent")
+LINK = Path("/usr/local/bin/s3mount-agent")
+STATE = Path("/var/lib/s3mount-agent")
+RUN = Path("/run/s3mount-agent")
+CONFIGURATION = Path("/etc/s3mount-agent")
+AGENT_UNIT = "s3mount-agent.service"
+_TEMPLATES = Path(__file__).parent.parent / "systemd"
+
+
+def build() -> str:
+    """What tells this installation from any other: the digest of what was unpacked."""
+    return (files.read(Path(__file__).parents[3] / "payload.sha256") or "none").strip()
+
+
+def template(name: str) -> str:
+    """The text of a file in ``systemd/``."""
+    path = _TEMPLATES / name
+    with files.told_plainly(f"read {path}"):
+        return path.read_text(encoding="utf-8")

@@ -1,0 +1,146 @@
+"""Other programs: argument lists only, a deadline for each, and all output kept."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from s3mount_agent.core.errors import AgentError, Problem
+from s3mount_agent.core.text import last_lines
+
+# systemd, cfn-init and SSM start us with little or nothing in the environment.
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_KILL_GRACE_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class Completed:
+    """A program that has ended, and what it printed (decoded, with what is no UTF-8 replaced)."""
+
+    arguments: tuple[str, ...]
+    code: int
+    stdout: str
+    stderr: str
+
+    @property
+    def command(self) -> str:
+        """The command as it can be pasted into a shell."""
+        return shlex.join(self.arguments)
+
+    def last_words(self) -> str:
+        """What it said last, on stderr if it said anything there."""
+        return last_lines(self.stderr) or last_lines(self.stdout)
+
+
+def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The environment for a program: ours, with a usable PATH, in English, plus ``extra``."""
+    merged = {**os.environ, "LC_ALL": "C.UTF-8", **(extra or {})}
+    merged["PATH"] = ":".join(filter(None, [os.environ.get("PATH"), _PATH]))
+    merged.setdefault("HOME", "/root")
+    # A program that finds it could speak to systemd in our name.
+    merged.pop("NOTIFY_SOCKET", None)
+    return merged
+
+
+def run(
+    arguments: Sequence[str],
+    *,
+    timeout: float,
+    extra_environment: Mapping[str, str] | None = None,
+    check: bool = True,
+) -> Completed:
+    """Runs a program to its end, at most ``timeout`` seconds long.
+
+    Raises ``program-timeout``, or ``program-failed`` if it cannot be started or, with ``check``,
+    if it does not end with 0.
+    """
+    # Not pipes: a daemon that the program leaves behind would hold a pipe open for ever. Not files
+    # on a disk, which may be full.
+    with _memory("stdout") as stdout, _memory("stderr") as stderr:
+        try:
+            process = subprocess.Popen(
+                arguments,
+                stdin=subprocess.DEVNULL,
+                stdout=stdout,
+                stderr=stderr,
+                env=environment(extra_environment),
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise AgentError(
+                Problem.PROGRAM_FAILED,
+                f"{arguments[0]} could not be started",
+                cause=str(error),
+            ) from None
+        timed_out = not _wait(process, timeout)
+        completed = Completed(
+            tuple(arguments), process.returncode or 0, _text(stdout), _text(stderr)
+        )
+    if timed_out:
+        raise AgentError(
+            Problem.PROGRAM_TIMEOUT,
+            f"`{completed.command}` did not end within {timeout:.0f} seconds",
+            cause=completed.last_words() or None,
+        )
+    if check and completed.code != 0:
+        raise AgentError(
+            Problem.PROGRAM_FAILED,
+            f"`{completed.command}` ended with {completed.code}",
+            cause=completed.last_words() or None,
+        )
+    return completed
+
+
+def started(pid: int) -> int | None:
+    """When a process started, in clock ticks since boot, or None if it has ended.
+
+    It tells a process from a later one with the same pid. One that only waits to be reaped has
+    ended. Field 22 of /proc/PID/stat: proc_pid_stat(5).
+    """
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return None if fields[0] == "Z" else int(fields[19])
+
+
+def processor_seconds(pid: int) -> float:
+    """The processor time that a process's living threads have used, 0 if it has ended.
+
+    To the nanosecond, where /proc/PID/stat counts in ticks: one that only waits for its network
+    uses less than a tick, but one that is stopped uses nothing at all.
+    https://docs.kernel.org/scheduler/sched-stats.html
+    """
+    spent = 0
+    for thread in Path(f"/proc/{pid}/task").glob("*/schedstat"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            spent += int(thread.read_text().split()[0])
+    return spent / 1e9
+
+
+def _wait(process: subprocess.Popen[bytes], timeout: float) -> bool:
+    """Waits for the end of a process; past ``timeout`` it is killed, and abandoned if it still
+    does not end: subprocess.run() would wait for ever for one that hangs in the kernel."""
+    try:
+        process.wait(timeout)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(_KILL_GRACE_SECONDS)
+        return False
+    return True
+
+
+def _memory(name: str) -> IO[bytes]:
+    return os.fdopen(os.memfd_create(name), "w+b")
+
+
+def _text(stream: IO[bytes]) -> str:
+    stream.seek(0)
+    return stream.read().decode(errors="replace")

@@ -1,0 +1,43 @@
+"""Trying again: with growing, jittered pauses, and only as long as it makes sense."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from s3mount_agent.core.errors import AgentError
+
+_Result = TypeVar("_Result")
+
+
+def patiently(
+    attempt: Callable[[], _Result],
+    *,
+    budget: float,
+    on_retry: Callable[[AgentError], None] = lambda error: None,
+) -> _Result:
+    """Calls ``attempt`` until it succeeds, for at most ``budget`` seconds of trying.
+
+    Whether to try again is the error's own ``patience``; the last error is raised.
+    """
+    import tenacity  # 30 ms, which only those pay who change something
+
+    began = time.monotonic()
+
+    def may_heal(error: BaseException) -> bool:
+        return isinstance(error, AgentError) and time.monotonic() - began < error.patience
+
+    def report(state: tenacity.RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome else None
+        if isinstance(error, AgentError):
+            on_retry(error)
+
+    retrying = tenacity.Retrying(
+        retry=tenacity.retry_if_exception(may_heal),
+        stop=tenacity.stop_before_delay(budget),
+        wait=tenacity.wait_random_exponential(multiplier=1, max=15),
+        before_sleep=report,
+        reraise=True,
+    )
+    return retrying(attempt)

@@ -1,0 +1,178 @@
+"""Systemd: systemctl by argument list, and its notification socket."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from s3mount_agent.system import process
+
+ETC = Path("/etc/systemd/system")
+RUN = Path("/run/systemd/system")
+_PROPERTIES = (
+    "Id,ActiveState,MainPID,UnitFileState,NeedDaemonReload,InvocationID,Job,Result,"
+    "ExecMainCode,ExecMainStatus"
+)
+# Of waitid(2): CLD_KILLED and CLD_DUMPED, with which the status is a signal's number.
+_KILLED = ("2", "3")
+_QUICK_SECONDS = 30.0
+
+
+@dataclass(frozen=True)
+class UnitFacts:
+    """What systemd knows of a unit; ``result`` is that of systemd.exec(5)'s $SERVICE_RESULT, and
+    ``killed_by`` the signal that ended the main process, 0 if none did: the result may be that of
+    a hook."""
+
+    active_state: str = "inactive"
+    main_pid: int = 0
+    file_state: str = ""
+    needs_reload: bool = False
+    invocation: str = ""
+    has_job: bool = False
+    result: str = "success"
+    killed_by: int = 0
+
+
+def runs() -> bool:
+    """Whether systemd is PID 1 here: sd_booted(3)."""
+    return RUN.is_dir()
+
+
+def show(units: Sequence[str]) -> dict[str, UnitFacts]:
+    """The facts of some units in one call; a unit that systemd does not know is inactive."""
+    if not units:
+        return {}
+    answer = process.run(
+        ["systemctl", "show", f"--property={_PROPERTIES}", "--", *units], timeout=_QUICK_SECONDS
+    )
+    facts: dict[str, UnitFacts] = {}
+    for block in answer.stdout.split("\n\n"):
+        fields = dict(line.partition("=")[::2] for line in block.splitlines())
+        if "Id" in fields:
+            facts[fields["Id"]] = UnitFacts(
+                active_state=fields["ActiveState"],
+                main_pid=int(fields["MainPID"] or 0),
+                file_state=fields["UnitFileState"],
+                needs_reload=fields["NeedDaemonReload"] == "yes",
+                invocation=fields["InvocationID"],
+                has_job=bool(int(fields.get("Job") or 0)),
+                result=fields.get("Result", "success"),
+                killed_by=_signal(fields),
+            )
+    return {unit: facts.get(unit, UnitFacts()) for unit in units}
+
+
+def _signal(fields: dict[str, str]) -> int:
+    killed = fields.get("ExecMainCode") in _KILLED
+    return int(fields.get("ExecMainStatus") or 0) if killed else 0
+
+
+def reload() -> None:
+    """Makes systemd read its unit files again."""
+    process.run(["systemctl", "daemon-reload"], timeout=90)
+
+
+def enable(units: Iterable[str]) -> None:
+    """Has units started at every boot."""
+    process.run(["systemctl", "enable", "--quiet", "--", *units], timeout=90)
+
+
+def disable(units: Iterable[str]) -> None:
+    """Has units no longer started at boot."""
+    process.run(["systemctl", "disable", "--quiet", "--", *units], timeout=90)
+
+
+def start(unit: str, *, timeout: float) -> process.Completed:
+    """Starts a unit and waits until it is up; the caller looks at the exit code."""
+    # A unit that failed too often is refused even to who asks for it by name.
+    process.run(["systemctl", "reset-failed", "--", unit], timeout=_QUICK_SECONDS, check=False)
+    return process.run(["systemctl", "start", "--", unit], timeout=timeout, check=False)
+
+
+def start_later(unit: str) -> None:
+    """Has a unit started, without waiting for it."""
+    process.run(["systemctl", "start", "--no-block", "--", unit], timeout=_QUICK_SECONDS)
+
+
+def restart_later(unit: str) -> None:
+    """Has a unit started anew, without waiting for it."""
+    process.run(["systemctl", "restart", "--no-block", "--", unit], timeout=_QUICK_SECONDS)
+
+
+def reload_later(unit: str) -> None:
+    """Has a running unit read its configuration again, without waiting for it."""
+    process.run(
+        ["systemctl", "reload", "--no-block", "--", unit], timeout=_QUICK_SECONDS, check=False
+    )
+
+
+def stop(unit: str, *, timeout: float = 120.0) -> None:
+    """Stops a unit and waits until it is down; a unit that is down, or unknown, stays so."""
+    process.run(["systemctl", "stop", "--", unit], timeout=timeout, check=False)
+
+
+def kill(unit: str) -> None:
+    """Kills the main process of a unit; a hook that cleans up behind it lives on."""
+    process.run(
+        ["systemctl", "kill", "--signal=KILL", "--kill-who=main", "--", unit],
+        timeout=_QUICK_SECONDS,
+        check=False,
+    )
+
+
+def reset_failed(unit: str) -> None:
+    """Lets systemd forget that a unit failed."""
+    process.run(["systemctl", "reset-failed", "--", unit], timeout=_QUICK_SECONDS, check=False)
+
+
+def outside(arguments: Sequence[str], *, timeout: float) -> process.Completed:
+    """Runs a program as a unit of its own, where the whole node sees what it mounts and unmounts.
+
+    The daemon's unit has a mount namespace, in which an unmount would be seen by nobody else.
+    """
+    runner = ["systemd-run", "--quiet", "--collect", "--wait", "--pipe", "--service-type=exec"]
+    return process.run([*runner, "--", *arguments], timeout=timeout, check=False)
+
+
+def outside_later(unit: str, arguments: Sequence[str]) -> None:
+    """Has a program run as a unit of a name, without waiting; one that runs already is enough."""
+    runner = ["systemd-run", "--quiet", "--collect", "--no-block", f"--unit={unit}"]
+    process.run([*runner, "--", *arguments], timeout=_QUICK_SECONDS, check=False)
+
+
+def errors_of(unit: str, invocation: str) -> str:
+    """What a unit's processes wrote to stderr in one of its runs, or else in this boot: the end."""
+    # The journal reads a unit's output when it comes to it; --sync waits until it has.
+    process.run(["journalctl", "--sync"], timeout=_QUICK_SECONDS, check=False)
+    matches = [f"_SYSTEMD_UNIT={unit}", "_TRANSPORT=stdout"]
+    # By the time we ask, systemd may have begun the next run, which has said nothing yet.
+    for match in (f"_SYSTEMD_INVOCATION_ID={invocation}", "--boot"):
+        answer = process.run(
+            ["journalctl", "--no-pager", "--quiet", "--output=cat", "--lines=20", *matches, match],
+            timeout=_QUICK_SECONDS,
+            check=False,
+        )
+        if answer.stdout.strip():
+            return answer.stdout
+    return ""
+
+
+def notify(*assignments: str) -> None:
+    """Tells the service manager how we are, if there is one that listens: sd_notify(3)."""
+    address = os.environ.get("NOTIFY_SOCKET")
+    if not address:
+        return
+    import socket
+
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
+        channel.connect("\0" + address[1:] if address.startswith("@") else address)
+        channel.sendall("\n".join(assignments).encode())
+
+
+def watchdog() -> float:
+    """Within how many seconds the service manager wants to hear of us: sd_watchdog_enabled(3)."""
+    return int(os.environ.get("WATCHDOG_USEC") or 0) / 1e6 or math.inf

@@ -1,0 +1,106 @@
+"""Web servers: one GET, taken in pieces, with an end to how long and how large."""
+
+from __future__ import annotations
+
+import http.client
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping
+from typing import IO, Any
+
+_SILENCE_SECONDS = 20.0
+_PIECE_BYTES = 1 << 20
+_BUSY = (408, 429)
+
+
+class WebError(Exception):
+    """What a server refused, or why it could not be asked.
+
+    ``status`` is HTTP's, None where there was no answer or only a part of one; ``final``: asked
+    again it would refuse again.
+    """
+
+    def __init__(self, message: str, status: int | None = None, *, final: bool = False) -> None:
+        super().__init__(message)
+        self.status = status
+        self.final = final
+
+
+class TooLargeError(WebError):
+    """There is more than the limit."""
+
+
+def get(
+    url: str,
+    take: Callable[[bytes], object],
+    *,
+    limit: int,
+    seconds: float,
+    headers: Mapping[str, str] | None = None,
+) -> Mapping[str, str]:
+    """Hands the content behind ``url`` on in pieces, and returns the answer's headers.
+
+    Raises WebError when it is not whole after ``seconds``, and TooLargeError beyond ``limit``
+    bytes; what ``take`` raises passes.
+    """
+    deadline = time.monotonic() + seconds
+    try:
+        request = urllib.request.Request(url, headers=dict(headers or {}))  # noqa: S310
+        with _OPENER.open(request, timeout=min(seconds, _SILENCE_SECONDS)) as answer:
+            expected = int(answer.headers.get("Content-Length") or 0)
+            if expected > limit:
+                raise TooLargeError(f"{url} is too large")
+            received = _take_all(url, answer, take, limit, deadline)
+            if received < expected:
+                # urllib does not mind an answer that breaks off.
+                raise WebError(f"it broke off after {received} of {expected} bytes")
+            return answer.headers  # type: ignore[no-any-return]
+    except urllib.error.HTTPError as error:
+        final = 400 <= error.code < 500 and error.code not in _BUSY
+        raise WebError(str(error), error.code, final=final) from None
+    except http.client.InvalidURL as error:
+        raise WebError(str(error), final=True) from None
+    except (urllib.error.URLError, http.client.HTTPException, ConnectionError) as error:
+        raise WebError(str(error)) from None
+    except (TimeoutError, ValueError) as error:
+        raise WebError(str(error)) from None
+
+
+def _take_all(
+    url: str,
+    answer: http.client.HTTPResponse,
+    take: Callable[[bytes], object],
+    limit: int,
+    deadline: float,
+) -> int:
+    received = 0
+    # read() would wait for a whole piece, however slowly it comes.
+    while piece := answer.read1(_PIECE_BYTES):
+        received += len(piece)
+        if received > limit:
+            raise TooLargeError(f"{url} is too large")
+        if time.monotonic() > deadline:
+            raise WebError("it takes too long")
+        take(piece)
+    return received
+
+
+class _Careful(urllib.request.HTTPRedirectHandler):
+    """Follows no redirect from a line that nobody can write on to one that others can."""
+
+    def redirect_request(
+        self,
+        req: urllib.request.Request,
+        fp: IO[bytes],
+        code: int,
+        msg: str,
+        headers: http.client.HTTPMessage,
+        newurl: str,
+    ) -> urllib.request.Request | None:
+        if req.full_url.startswith("https://") and not newurl.startswith("https://"):
+            raise http.client.InvalidURL(f"{req.full_url} leads to {newurl}")
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+_OPENER: Any = urllib.request.build_opener(_Careful)

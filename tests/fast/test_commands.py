@@ -1,0 +1,403 @@
+"""plan, apply and validate: what they say, and what they end with."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fast.in_memory import Supervisor, context
+from s3mount_agent import cli
+from s3mount_agent.commands import bootstrap as bootstrap_face
+from s3mount_agent.config import config_file, desired, environment
+from s3mount_agent.config.configuration import Configuration
+from s3mount_agent.core.errors import AgentError, Exit, Problem
+from s3mount_agent.core.plan import Observed, Placed
+from s3mount_agent.core.resources import Machine
+from s3mount_agent.core.roles import OnFailure, Role
+from s3mount_agent.core.states import Presence
+from s3mount_agent.mountpoint import program
+from s3mount_agent.mountpoint.program import Installed
+from s3mount_agent.reconcile import bootstrap, execute, preview, refresh
+from s3mount_agent.state import origin
+from s3mount_agent.system import machine
+
+EXAMPLE = Path(__file__).parents[2] / "docs/s3mount.example.yaml"
+OLD = """\
+mounts:
+- {bucket: bucket-one, directory: /mnt/one, read_only: true}
+- {bucket: bucket-two, directory: /mnt/two, read_only: true}
+- {bucket: bucket-three, directory: /mnt/three}
+"""
+NEW = """\
+mounts:
+- {bucket: bucket-one, directory: /mnt/one, read_only: true}
+- {bucket: bucket-two, directory: /mnt/two, allow_delete: true}
+- {bucket: bucket-four, directory: /mnt/four}
+"""
+Run = Callable[..., "tuple[int, str, str]"]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    """Runs a command as a user would; returns its exit code, stdout and stderr."""
+
+    def told(*words: str) -> tuple[int, str, str]:
+        try:
+            code = cli.main(words)
+        except SystemExit as exit_:
+            code = int(exit_.code or 0)
+        out, err = capsys.readouterr()
+        assert "Traceback" not in out + err
+        return code, out, err
+
+    return told
+
+
+class Node:
+    """A node that has the mounts of ``OLD``, and a configuration."""
+
+    def __init__(self, directory: Path) -> None:
+        self.path = directory / "config.yaml"
+        self.version = (1, 23, 0)
+        self.presence: dict[str, Presence] = {}
+        self.placed: dict[str, Placed] = {}
+        self.memory = 65_536
+
+    def gather(self, configuration: Configuration) -> object:
+        return context(configuration, Supervisor())
+
+    def put(self, text: str) -> None:
+        """Makes the node have what a configuration says."""
+        around = context(config_file.parse(text, "x"), Supervisor())
+        bare = Observed({}, {})
+        wanted, _ = execute.want(around, Installed("/usr/bin/mount-s3", self.version), bare)
+        self.placed = {
+            w.mount.id: Placed(w.mount.id, w.definition, w.text, active=True) for w in wanted
+        }
+        self.presence = {w.mount.directory: Presence.MOUNTPOINT_S3 for w in wanted}
+
+
+@pytest.fixture
+def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Node:
+    found = Node(tmp_path)
+    monkeypatch.setattr(environment.load, "__defaults__", (tmp_path / "environment",))
+    monkeypatch.setattr(config_file, "PATH", found.path)
+    monkeypatch.setattr(config_file.load, "__defaults__", (found.path,))
+    monkeypatch.setattr(origin.load, "__defaults__", (tmp_path / "origin.json",))
+    monkeypatch.setattr(machine, "read", lambda: Machine(found.memory))
+    monkeypatch.setattr(preview, "gather", found.gather)
+    monkeypatch.setattr(preview, "observe", lambda sup: Observed(found.placed, found.presence))
+    monkeypatch.setattr(program, "find", lambda: Installed("/usr/bin/mount-s3", found.version))
+    found.put(OLD)
+    found.path.write_text(OLD)
+    return found
+
+
+@pytest.mark.usefixtures("node")
+def test_a_plan_without_changes_ends_with_0(run: Run) -> None:
+    assert run("plan") == (
+        Exit.OK,
+        "Nothing to change: this node is as its configuration says.\n",
+        "",
+    )
+
+
+def test_a_plan_shows_what_changes_and_ends_with_4(run: Run, node: Node) -> None:
+    node.path.write_text(NEW)
+    code, out, err = run("plan")
+    assert (code, err) == (Exit.PENDING, "")
+    assert out.splitlines() == [
+        "  - /mnt/three  s3://bucket-three  (it is no longer wanted)",
+        "  ~ /mnt/two    s3://bucket-two  (it changed: -[--read-only] +[--allow-delete])",
+        "  + /mnt/four   s3://bucket-four  (it is new)",
+        "Plan: 1 to add, 1 to change, 1 to remove.",
+    ]
+    assert node.path.read_text() == NEW
+
+
+def test_a_plan_for_another_file_changes_nothing(run: Run, node: Node, tmp_path: Path) -> None:
+    other = tmp_path / "other.yaml"
+    other.write_text(NEW)
+    assert run("plan", "--config", str(other))[0] == Exit.PENDING
+    assert run("plan")[0] == Exit.OK
+    assert {path.name for path in tmp_path.iterdir()} == {"other.yaml", "config.yaml"}
+
+
+def test_a_plan_as_json_is_one_line(run: Run, node: Node) -> None:
+    node.path.write_text(NEW)
+    node.presence["/mnt/four"] = Presence.OTHER
+    code, out, _ = run("plan", "--json")
+    assert (code, out.count("\n")) == (Exit.PENDING, 1)
+    document = json.loads(out)
+    assert document["schema"] == 1
+    assert document["foreign"] == ["/mnt/four"]
+    assert [(c["kind"], c["directory"], c["bucket"]) for c in document["changes"]] == [
+        ("remove", "/mnt/three", "bucket-three"),
+        ("change", "/mnt/two", "bucket-two"),
+    ]
+    assert all(change["because"] and change["id"] for change in document["changes"])
+
+
+@pytest.mark.usefixtures("node")
+def test_an_empty_plan_as_json(run: Run) -> None:
+    code, out, _ = run("plan", "--json")
+    assert (code, json.loads(out)) == (0, {"schema": 1, "changes": [], "foreign": []})
+
+
+def test_a_plan_shows_what_is_in_the_way(run: Run, node: Node) -> None:
+    node.presence["/mnt/one"] = Presence.OTHER
+    code, out, _ = run("plan")
+    assert code == Exit.OK
+    assert "  ! /mnt/one  (something else is mounted there: not touched)\n" in out
+
+
+def test_a_changed_share_is_a_change_without_a_new_mount(run: Run, node: Node) -> None:
+    node.path.write_text(OLD + "memory_percent: 80\n")
+    code, out, _ = run("plan")
+    assert code == Exit.PENDING
+    assert out.count("  ~ ") == 3
+    assert out.count("(its share of the node changes, without a new mount)") == 3
+    assert "Plan: 0 to add, 3 to change, 0 to remove." in out
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("mounts: [", Problem.CONFIG_INVALID),
+        (OLD + "memory_percent: 1\n", Problem.SHARES_IMPOSSIBLE),
+        (OLD.replace("read_only: true", "memory_target: 600", 1), Problem.OPTION_UNKNOWN),
+        (OLD.replace("read_only: true", "owner: nobody-knows-me", 1), Problem.OWNER_UNKNOWN),
+        (OLD.replace("/mnt/two", "/mnt/one"), Problem.DIRECTORY_TWICE),
+    ],
+)
+def test_what_is_wrong_is_told_instead_of_a_plan(
+    run: Run, node: Node, text: str, problem: Problem
+) -> None:
+    node.path.write_text(text)
+    code, out, err = run("plan")
+    assert (code, out) == (problem.exit_code, "")
+    assert err.startswith(f"s3mount-agent: error [{problem.code}]: ")
+
+
+def test_a_node_without_configuration_has_no_plan(run: Run, node: Node) -> None:
+    node.path.unlink()
+    code, _, err = run("plan")
+    assert code == Exit.FAILED
+    assert "[not-configured]" in err
+
+
+@pytest.mark.usefixtures("node")
+@pytest.mark.parametrize("url", ["s3mount.yaml", "ftp://x/y"])
+def test_a_plan_for_what_is_no_place_is_wrong_usage(run: Run, url: str) -> None:
+    code, _, err = run("plan", "--config", url)
+    assert code == Exit.USAGE
+    assert "[usage]" in err
+
+
+def test_a_node_without_mount_s3_plans_for_what_it_will_have(
+    run: Run, node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(program, "find", lambda: None)
+    node.placed, node.presence = {}, {}
+    code, out, _ = run("plan")
+    assert code == Exit.PENDING
+    assert "Plan: 3 to add, 0 to change, 0 to remove." in out
+
+
+WAITING = AgentError(Problem.MOUNT_BUSY, "/mnt/s3 is in use", patience=3600)
+REFUSED = AgentError(Problem.MOUNT_BUSY, "/mnt/s3 is in use")
+BROKEN = AgentError(Problem.BUCKET_MISSING, "the bucket does not exist")
+
+
+@pytest.mark.parametrize(
+    ("failures", "code"),
+    [
+        ([], Exit.OK),
+        ([WAITING], Exit.PENDING),
+        ([WAITING, WAITING], Exit.PENDING),
+        ([REFUSED], Exit.FAILED),
+        ([BROKEN], Exit.FAILED),
+        ([WAITING, BROKEN], Exit.FAILED),
+        ([WAITING, REFUSED], Exit.FAILED),
+    ],
+)
+@pytest.mark.parametrize("now", [True, False])
+def test_apply_ends_with_what_became_of_it(
+    run: Run,
+    node: Node,
+    monkeypatch: pytest.MonkeyPatch,
+    failures: list[AgentError],
+    code: Exit,
+    now: bool,
+) -> None:
+    asked = []
+    seen = []
+
+    def applied(wanted: desired.Desired) -> dict[str, AgentError]:
+        seen.append(wanted)
+        return {str(number): error for number, error in enumerate(failures)}
+
+    monkeypatch.setattr(refresh, "refresh", lambda: asked.append(True))
+    monkeypatch.setattr(bootstrap, "check", lambda configuration: None)
+    monkeypatch.setattr(bootstrap, "bootstrap", applied)
+    found, out, err = run("apply", *(["--now"] if now else []))
+    assert (found, out) == (code, "")
+    assert bool(asked) is now
+    assert err.count("error [") == len(failures)
+    assert (err == "") is (not failures)
+    (wanted,) = seen
+    assert (wanted.text, wanted.origin) == (OLD, None)
+    assert wanted.configuration == config_file.parse(OLD, "x")
+    assert node.path.read_text() == OLD
+
+
+def test_apply_of_a_node_without_configuration_fails(run: Run, node: Node) -> None:
+    node.path.unlink()
+    code, _, err = run("apply")
+    assert code == Exit.FAILED
+    assert "[not-configured]" in err
+
+
+@pytest.mark.parametrize(
+    ("role", "own", "failure", "code"),
+    [
+        (Role.COMPUTE, "", BROKEN, Exit.FAILED),
+        (Role.COMPUTE, "", WAITING, Exit.OK),
+        (Role.COMPUTE, "", REFUSED, Exit.FAILED),
+        (Role.COMPUTE, "on_failure: continue", BROKEN, Exit.OK),
+        (Role.HEAD, "", BROKEN, Exit.OK),
+        (Role.HEAD, "on_failure: fail", BROKEN, Exit.FAILED),
+        (Role.HEAD, "", None, Exit.OK),
+    ],
+)
+def test_a_bootstrap_fails_where_failing_helps(
+    capsys: pytest.CaptureFixture[str],
+    role: Role,
+    own: str,
+    failure: AgentError | None,
+    code: Exit,
+) -> None:
+    text = f"mounts: [{{bucket: my-bucket, directory: /mnt/s3, {own}}}]"
+    default = OnFailure.FAIL if role is Role.COMPUTE else OnFailure.CONTINUE
+    around = context(config_file.parse(text, "x"), role=role, on_failure=default)
+    (mount,) = around.mounts
+    found = bootstrap_face.outcome({mount.id: failure} if failure else {}, around)
+    assert found == code
+    out, err = capsys.readouterr()
+    assert (("error [" in err), ("error [" in out)) == (
+        bool(failure and code),
+        bool(failure and not code),
+    )
+
+
+def test_each_role_fails_by_its_own_mount(capsys: pytest.CaptureFixture[str]) -> None:
+    text = """\
+mounts:
+- {bucket: my-bucket, directory: /mnt/s3, on: compute, on_failure: continue}
+- {bucket: my-bucket, directory: /mnt/s3, on: head, on_failure: fail}
+"""
+    for role, code in [(Role.COMPUTE, Exit.OK), (Role.HEAD, Exit.FAILED)]:
+        around = context(config_file.parse(text, "x"), role=role)
+        (mount,) = around.mounts
+        assert bootstrap_face.outcome({mount.id: BROKEN}, around) == code
+    capsys.readouterr()
+
+
+def test_validate_says_who_mounts_what(run: Run) -> None:
+    code, out, err = run("validate", str(EXAMPLE))
+    assert (code, err) == (Exit.OK, "")
+    assert out.splitlines() == [
+        f"{EXAMPLE} is good.",
+        "  head: /mnt/s3-readonly <- s3://hpc-dev-mountpoint-sample-1  rw",
+        "  head: /mnt/s3 <- s3://hpc-dev-mountpoint-sample-2  rw",
+        "  compute p1: /mnt/s3-readonly <- s3://hpc-dev-mountpoint-sample-1  ro",
+        "  compute p1: /mnt/s3 <- s3://hpc-dev-mountpoint-sample-2  rw",
+        "  compute p1: /mnt/genomes <- s3://hpc-dev-reference-data/genomes/  ro",
+        "  login p1: /mnt/s3-readonly <- s3://hpc-dev-mountpoint-sample-1  rw",
+        "  login p1: /mnt/s3 <- s3://hpc-dev-mountpoint-sample-2  rw",
+    ]
+
+
+def test_validate_tells_what_is_wrong_as_the_documents_show(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "s3mount.yaml"
+    path.write_text("mounts:\n  - bucket: my-bucket\n    directory: /mnt/s3\n    quues: [p1]\n")
+    assert run("validate", str(path)) == (
+        Exit.USAGE,
+        "",
+        f"s3mount-agent: error [config-invalid]: {path}:4:5: there is no key 'quues' here\n"
+        "  cause:     quues: [p1]\n"
+        "  cause:     ^\n"
+        "  hint: did you mean queues?\n",
+    )
+
+
+@pytest.mark.parametrize("words", [[], ["none.yaml"], ["a", "b"], ["--json", "x"]])
+def test_validate_needs_one_file(run: Run, words: list[str]) -> None:
+    code, _, err = run("validate", *words)
+    assert code == Exit.USAGE
+    assert "[usage]" in err
+
+
+@pytest.mark.parametrize("data", [b"", b"\xff", b"\x00", b"mounts: {", b"#" * 300_000])
+def test_validate_of_what_is_no_configuration_ends_with_2(
+    run: Run, tmp_path: Path, data: bytes
+) -> None:
+    path = tmp_path / "s3mount.yaml"
+    path.write_bytes(data)
+    code, out, err = run("validate", str(path))
+    assert (code, out) == (Exit.USAGE, "")
+    assert "[config-invalid]" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (["plan", "extra"], Exit.USAGE),
+        (["plan", "--config"], Exit.USAGE),
+        (["apply", "--soon"], Exit.USAGE),
+        (["bootstrap", "--config"], Exit.USAGE),
+        (["bootstrap", "--config", "s3://b/k", "my-bucket", "/mnt/s3", ""], Exit.USAGE),
+        (["bootstrap", "--config", "relative.yaml"], Exit.USAGE),
+        (["bootstrap", "--config", "/none/s3mount.yaml"], Exit.FAILED),
+    ],
+)
+@pytest.mark.usefixtures("node")
+def test_wrong_usage_is_told(run: Run, words: list[str], code: Exit) -> None:
+    found, out, err = run(*words)
+    assert (found, out) == (code, "")
+    assert err.startswith("s3mount-agent: error [")
+
+
+def test_validate_brings_nothing_that_it_does_not_need(tmp_path: Path) -> None:
+    """It is to answer in less than 0.3 s, on a computer without AWS."""
+    code = (
+        "import sys, json\n"
+        "from s3mount_agent.cli import main\n"
+        "code = main(sys.argv[1:])\n"
+        "print(json.dumps(sorted(sys.modules)))\n"
+        "sys.exit(code)\n"
+    )
+    began = time.monotonic()
+    answer = subprocess.run(
+        [sys.executable, "-c", code, "validate", str(EXAMPLE)],
+        env={**os.environ, "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert time.monotonic() - began < 20
+    assert answer.returncode == 0, answer.stderr
+    loaded = set(json.loads(answer.stdout.splitlines()[-1]))
+    assert "yaml" in loaded
+    heavy = "boto3 botocore psutil tenacity urllib.request requests asyncio ssl socket"
+    assert loaded.isdisjoint(heavy.split())
+    not_needed = "daemon reconcile supervisor state".split()
+    assert not any(name.split(".")[1:2] in [[room] for room in not_needed] for name in loaded)

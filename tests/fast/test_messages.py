@@ -1,0 +1,217 @@
+"""What mount-s3's words mean, and which mount-s3 there is."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+
+import pytest
+
+from s3mount_agent.core.errors import Problem
+from s3mount_agent.mountpoint import messages, program
+from s3mount_agent.mountpoint.program import Installed
+
+BUCKET, DIRECTORY = "my-bucket", "/mnt/s3"
+CHAIN = """\
+Error: Failed to create S3 client
+
+Caused by:
+    0: initial ListObjectsV2 failed for bucket {bucket} in region us-east-1
+    1: {cause}
+"""
+FOREVER = math.inf
+
+
+@pytest.mark.parametrize(
+    ("cause", "problem", "patience"),
+    [
+        (
+            "No signing credentials available, see CRT debug logs",
+            Problem.CREDENTIALS_MISSING,
+            FOREVER,
+        ),
+        ("No signing credentials found", Problem.CREDENTIALS_MISSING, FOREVER),
+        ("invalid AWS credentials", Problem.CREDENTIALS_MISSING, 0),
+        ("Forbidden: Access Denied", Problem.ACCESS_DENIED, 20),
+        (
+            "Forbidden: User: arn:aws:sts::1:assumed-role/x is not authorized to perform: "
+            "s3:ListBucket on resource: arn:aws:s3:::my-bucket because no identity-based policy "
+            "allows the s3:ListBucket action",
+            Problem.ACCESS_DENIED,
+            20,
+        ),
+        ("Forbidden: The provided token has expired.", Problem.CREDENTIALS_MISSING, FOREVER),
+        (
+            "Forbidden: The request signature does not match",
+            Problem.ACCESS_DENIED,
+            20,
+        ),
+        ("The bucket does not exist", Problem.BUCKET_MISSING, 0),
+        ("Wrong region (expecting eu-west-1)", Problem.REGION_WRONG, 0),
+        ("Request throttled", Problem.S3_THROTTLED, FOREVER),
+        (
+            "Client error: Internal S3 client error: XML parsing error: unexpected connection",
+            Problem.S3_ERRORS,
+            FOREVER,
+        ),
+        (
+            "Client error: Unknown CRT error: CRT error 1059: aws-c-io: AWS_IO_DNS_INVALID_NAME, "
+            "Host name was invalid for dns resolution.",
+            Problem.S3_UNREACHABLE,
+            FOREVER,
+        ),
+        (
+            "Client error: Unknown CRT error: CRT error 1049: aws-c-io: AWS_IO_SOCKET_TIMEOUT, "
+            "socket operation timed out.",
+            Problem.S3_UNREACHABLE,
+            FOREVER,
+        ),
+        (
+            "Client error: CRT error 1048: aws-c-io: AWS_IO_SOCKET_NO_ROUTE_TO_HOST",
+            Problem.S3_UNREACHABLE,
+            FOREVER,
+        ),
+    ],
+)
+@pytest.mark.parametrize(
+    ("bucket", "directory"),
+    [
+        (BUCKET, DIRECTORY),
+        # Names are no reasons.
+        ("forbidden-fruit", "/mnt/throttled"),
+        ("slowdown.connection-data", "/mnt/The bucket does not exist"),
+        ("nosuchbucket", "/mnt/AccessDenied"),
+    ],
+)
+def test_what_s3_says_is_understood(
+    cause: str, problem: Problem, patience: float, bucket: str, directory: str
+) -> None:
+    words = CHAIN.format(bucket=bucket, cause=cause)
+    error = messages.explain(words, bucket=bucket, directory=directory)
+    assert (error.problem, error.patience) == (problem, patience)
+    assert str(error.cause).splitlines()[-1].strip() == f"1: {cause}"
+
+
+@pytest.mark.parametrize(
+    ("words", "problem", "patience"),
+    [
+        (
+            "fuse: mountpoint is not empty\nfuse: if you are sure this is safe, use the 'nonempty'",
+            Problem.DIRECTORY_NOT_EMPTY,
+            0,
+        ),
+        ("Error: mount point /mnt/s3 is already mounted", Problem.MOUNT_FAILED, FOREVER),
+        ("Error: mount point /mnt/s3 does not exist", Problem.MOUNT_FAILED, FOREVER),
+        ("Error: mount point /mnt/s3 is not a directory", Problem.MOUNT_FAILED, FOREVER),
+        (
+            "fuse: device not found, try 'modprobe fuse' first",
+            Problem.FUSE_MISSING,
+            0,
+        ),
+        (
+            "/usr/bin/mount-s3: error while loading shared libraries: libfuse.so.2: cannot open "
+            "shared object file: No such file or directory",
+            Problem.MOUNT_FAILED,
+            0,
+        ),
+        (
+            "error: unexpected argument '--nope' found\n\nUsage: mount-s3 [OPTIONS] <BUCKET> "
+            "<DIRECTORY>\n\nFor more information, try '--help'.",
+            Problem.MOUNT_REFUSED,
+            0,
+        ),
+        (
+            "Error: Failed to create S3 client\nCaused by:\n    part size must be at least 5MiB",
+            Problem.MOUNT_REFUSED,
+            0,
+        ),
+        (
+            "Error: Timeout after 30 seconds while waiting for mount process to be ready",
+            Problem.S3_UNREACHABLE,
+            FOREVER,
+        ),
+        ("something new", Problem.MOUNT_FAILED, FOREVER),
+        ("", Problem.MOUNT_FAILED, FOREVER),
+    ],
+)
+def test_what_mount_s3_itself_says_is_understood(
+    words: str, problem: Problem, patience: float
+) -> None:
+    error = messages.explain(words, bucket=BUCKET, directory=DIRECTORY)
+    assert (error.problem, error.patience) == (problem, patience)
+    assert error.cause is None if not words else str(error.cause) in words.replace("\n\n", "\n")
+
+
+def test_the_bucket_and_its_region_are_named() -> None:
+    words = CHAIN.format(bucket=BUCKET, cause="Wrong region (expecting eu-west-1)")
+    error = messages.explain(words, bucket=BUCKET, directory=DIRECTORY)
+    assert error.message == "the bucket my-bucket is in the region eu-west-1"
+
+
+def test_the_missing_library_is_named() -> None:
+    words = "error while loading shared libraries: libfuse.so.2: cannot open"
+    assert "libfuse.so.2" in messages.explain(words, bucket=BUCKET, directory=DIRECTORY).message
+
+
+def test_braces_in_names_are_only_braces() -> None:
+    words = CHAIN.format(bucket="x", cause="The bucket does not exist")
+    error = messages.explain(words, bucket="s3://b/{detail}/{0}/", directory="/mnt/{x}")
+    assert "{detail}/{0}" in error.message
+
+
+def test_endless_words_are_cut_to_their_end() -> None:
+    words = "\n".join(f"line {number} " + "x" * 300 for number in range(1000))
+    error = messages.explain(words, bucket=BUCKET, directory=DIRECTORY)
+    assert len(str(error.cause)) <= 1500
+    assert str(error.cause).endswith("line 999 " + "x" * 300)
+
+
+def script(path: Path, text: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("said", "version"),
+    [
+        ("mount-s3 1.23.0", (1, 23, 0)),
+        ("mount-s3 1.21.0+1.amzn2023", (1, 21, 0)),
+        ("mount-s3 1.4.1-unofficial+a1b2c3d", (1, 4, 1)),
+    ],
+)
+def test_the_installed_version_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str, version: tuple[int, ...]
+) -> None:
+    path = script(tmp_path / "bin/mount-s3", f'[ "$1" = --version ] && echo "{said}"')
+    monkeypatch.setattr(program, "_PLACES", str(path.parent))
+    assert program.find() == Installed(str(path), version)
+    assert str(program.find()) == ".".join(map(str, version))
+
+
+@pytest.mark.parametrize(
+    "text", ["exit 127", "echo mount-s3 1.23.0; exit 1", "echo something else", "true"]
+)
+def test_a_mount_s3_that_does_not_run_counts_as_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    path = script(tmp_path / "bin/mount-s3", text)
+    monkeypatch.setattr(program, "_PLACES", str(path.parent))
+    assert program.find() is None
+
+
+def test_the_same_program_is_found_whatever_the_path_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = script(tmp_path / "bin/mount-s3", "echo mount-s3 1.23.0")
+    other = script(tmp_path / "mine/mount-s3", "echo mount-s3 1.0.0")
+    monkeypatch.setattr(program, "_PLACES", str(here.parent))
+    monkeypatch.setenv("PATH", f"{other.parent}:{os.environ['PATH']}")
+    assert program.find() == Installed(str(here), (1, 23, 0))
+
+
+def test_without_a_mount_s3_there_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(program, "_PLACES", str(tmp_path))
+    assert program.find() is None

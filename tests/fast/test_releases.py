@@ -1,0 +1,302 @@
+"""Downloads of mount-s3: from a real server, with real signatures."""
+
+from __future__ import annotations
+
+import math
+import re
+import shutil
+import socket
+import struct
+import subprocess
+import tempfile
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from s3mount_agent.core.errors import AgentError, Problem
+from s3mount_agent.mountpoint import releases
+from s3mount_agent.mountpoint.releases import (
+    DEFAULT_FINGERPRINTS,
+    DEFAULT_URL,
+    DEFAULT_VERSION,
+    Install,
+    Release,
+)
+from s3mount_agent.system.retry import patiently
+
+pytestmark = pytest.mark.skipif(
+    not (shutil.which("gpg") and shutil.which("gpgv")), reason="GnuPG is not installed"
+)
+PACKAGE = b"!<arch>\n" + bytes(range(256)) * 500
+NAME = "mount-s3-9.9.9-x86_64.deb"
+PATH = f"/9.9.9/x86_64/{NAME}"
+
+
+@dataclass(frozen=True)
+class Key:
+    home: Path
+    fingerprint: str
+
+    def gpg(self, *arguments: str, data: bytes = b"") -> bytes:
+        return subprocess.run(
+            ["gpg", "--homedir", str(self.home), "--batch", "--yes", *arguments],
+            input=data,
+            capture_output=True,
+            check=True,
+        ).stdout
+
+    def sign(self, data: bytes) -> bytes:
+        return self.gpg("--armor", "--local-user", self.fingerprint, "--detach-sign", data=data)
+
+    def public(self) -> bytes:
+        return self.gpg("--armor", "--export", self.fingerprint)
+
+
+@pytest.fixture(scope="module")
+def keys() -> Iterator[tuple[Key, Key]]:
+    """Two keys; the home is not in tmp_path, whose name is too long for gpg-agent's socket."""
+    home = Path(tempfile.mkdtemp(prefix="gpg-"))
+    maker = Key(home, "")
+    made = []
+    for owner in ("signer@example.org", "other@example.org"):
+        maker.gpg("--passphrase", "", "--quick-generate-key", owner, "ed25519", "sign", "never")
+        listing = maker.gpg("--list-keys", "--with-colons", owner).decode()
+        found = re.search(r"^fpr:+([0-9A-F]{40}):", listing, re.MULTILINE)
+        assert found
+        made.append(Key(home, found[1]))
+    yield made[0], made[1]
+    subprocess.run(["gpgconf", "--homedir", str(home), "--kill", "all"], check=False)
+    shutil.rmtree(home)
+
+
+@dataclass
+class Mirror:
+    """A server of release files; ``refusals`` are codes it gives first, by path, one a request."""
+
+    url: str = ""
+    files: dict[str, bytes] = field(default_factory=dict)
+    refusals: dict[str, list[int]] = field(default_factory=dict)
+    broken: dict[str, str] = field(default_factory=dict)
+
+    def release(self, *trusted: Key) -> Release:
+        return Release(self.url, "9.9.9", tuple(key.fingerprint for key in trusted))
+
+
+@pytest.fixture
+def mirror() -> Iterator[Mirror]:
+    content = Mirror()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            codes = content.refusals.get(self.path, [])
+            code = codes.pop(0) if codes else 200 if self.path in content.files else 404
+            body = content.files.get(self.path, b"") if code == 200 else b"refused"
+            self.send_response(code)
+            if content.broken.get(self.path) != "no length":
+                self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            how = content.broken.get(self.path)
+            self.wfile.write(body[: len(body) // 2] if how in ("cut", "reset") else body)
+            if how == "reset":
+                self.wfile.flush()
+                linger = struct.pack("ii", 1, 0)
+                self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+                self.connection.close()
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    class Quiet(ThreadingHTTPServer):
+        def handle_error(self, *arguments: object) -> None:
+            pass
+
+    server = Quiet(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    content.url = f"http://127.0.0.1:{server.server_address[1]}"
+    yield content
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.fixture
+def signed(mirror: Mirror, keys: tuple[Key, Key]) -> Mirror:
+    signer, other = keys
+    mirror.files = {
+        PATH: PACKAGE,
+        f"{PATH}.asc": signer.sign(PACKAGE),
+        "/public_keys/KEYS": b"AWS keys\n\n" + other.public() + b"\n" + signer.public(),
+    }
+    return mirror
+
+
+def refusal(from_: Release, directory: Path) -> AgentError:
+    with pytest.raises(AgentError) as caught:
+        releases.fetch(from_, "x86_64", "deb", directory)
+    assert not (directory / NAME).exists()
+    return caught.value
+
+
+def test_a_signed_package_is_fetched(signed: Mirror, keys: tuple[Key, Key], tmp_path: Path) -> None:
+    package = releases.fetch(signed.release(keys[0]), "x86_64", "deb", tmp_path)
+    assert package == tmp_path / NAME
+    assert package.read_bytes() == PACKAGE
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+@pytest.mark.parametrize("glue", [b"", b"\n", b"text between\n"])
+def test_a_file_of_two_armored_keys_serves_both(
+    signed: Mirror, keys: tuple[Key, Key], tmp_path: Path, order: tuple[int, int], glue: bytes
+) -> None:
+    signed.files["/public_keys/KEYS"] = glue.join(keys[n].public() for n in order)
+    for key in keys:
+        signed.files[f"{PATH}.asc"] = key.sign(PACKAGE)
+        releases.fetch(signed.release(*keys), "x86_64", "deb", tmp_path)
+
+
+def test_armor_may_have_headers_and_windows_line_ends(
+    signed: Mirror, keys: tuple[Key, Key], tmp_path: Path
+) -> None:
+    headed = keys[0].public().replace(b"BLOCK-----\n", b"BLOCK-----\nVersion: GnuPG v2\n", 1)
+    signed.files["/public_keys/KEYS"] = headed.replace(b"\n", b"\r\n")
+    releases.fetch(signed.release(keys[0]), "x86_64", "deb", tmp_path)
+
+
+def test_a_good_signature_by_a_key_that_is_not_pinned_is_refused(
+    signed: Mirror, keys: tuple[Key, Key], tmp_path: Path
+) -> None:
+    error = refusal(signed.release(keys[1]), tmp_path)
+    assert error.problem is Problem.SIGNING_KEY_UNKNOWN
+    assert keys[0].fingerprint in error.message
+    assert error.patience == 0
+
+
+def test_a_signature_by_a_key_that_is_not_there_is_refused(
+    signed: Mirror, keys: tuple[Key, Key], tmp_path: Path
+) -> None:
+    signed.files["/public_keys/KEYS"] = keys[1].public()
+    error = refusal(signed.release(*keys), tmp_path)
+    assert error.problem is Problem.SIGNING_KEY_UNKNOWN
+
+
+@pytest.mark.parametrize(
+    "package", [PACKAGE[:-1], PACKAGE + b"\n", b"", b"X" + PACKAGE[1:], b"<Error>NoSuchKey</Error>"]
+)
+def test_another_file_than_the_signed_one_is_refused(
+    signed: Mirror, keys: tuple[Key, Key], tmp_path: Path, package: bytes
+) -> None:
+    signed.files[PATH] = package
+    error = refusal(signed.release(keys[0]), tmp_path)
+    assert error.problem is Problem.SIGNATURE_BAD
+    assert error.patience == 0
+
+
+@pytest.mark.parametrize("name", [f"{PATH}.asc", "/public_keys/KEYS"])
+@pytest.mark.parametrize("content", [b"", b"\xff\x00garbage", b"<html>captive portal</html>"])
+def test_garbage_for_signature_or_keys_is_refused(
+    signed: Mirror, keys: tuple[Key, Key], tmp_path: Path, name: str, content: bytes
+) -> None:
+    signed.files[name] = content
+    error = refusal(signed.release(keys[0]), tmp_path)
+    assert error.problem in (Problem.SIGNATURE_BAD, Problem.SIGNING_KEY_UNKNOWN)
+
+
+@pytest.mark.parametrize("name", [PATH, f"{PATH}.asc", "/public_keys/KEYS"])
+@pytest.mark.parametrize(
+    ("code", "patience"),
+    [(403, 0), (404, 0), (408, math.inf), (429, math.inf), (500, math.inf), (503, math.inf)],
+)
+def test_a_refusing_server_is_asked_again_only_where_that_can_help(
+    signed: Mirror,
+    keys: tuple[Key, Key],
+    tmp_path: Path,
+    name: str,
+    code: int,
+    patience: float,
+) -> None:
+    signed.refusals[name] = [code]
+    error = refusal(signed.release(keys[0]), tmp_path)
+    assert error.problem is Problem.DOWNLOAD_FAILED
+    assert (error.patience, str(code) in str(error.cause)) == (patience, True)
+    assert f"{signed.url}{name}" in error.message
+
+
+@pytest.mark.parametrize("how", ["cut", "reset"])
+def test_a_download_that_breaks_off_is_worth_another_try(
+    signed: Mirror, keys: tuple[Key, Key], tmp_path: Path, how: str
+) -> None:
+    signed.broken[PATH] = how
+    error = refusal(signed.release(keys[0]), tmp_path)
+    assert (error.problem, error.patience) == (Problem.DOWNLOAD_FAILED, math.inf)
+
+
+def test_a_server_that_is_busy_at_first_is_waited_for(
+    signed: Mirror, keys: tuple[Key, Key], tmp_path: Path
+) -> None:
+    signed.refusals[PATH] = [503]
+    package = patiently(
+        lambda: releases.fetch(signed.release(keys[0]), "x86_64", "deb", tmp_path), budget=30
+    )
+    assert package.read_bytes() == PACKAGE
+
+
+def test_a_server_that_is_not_there_is_worth_another_try(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    error = refusal(Release(f"http://127.0.0.1:{port}", "9.9.9", ()), tmp_path)
+    assert (error.problem, error.patience) == (Problem.DOWNLOAD_FAILED, math.inf)
+
+
+@pytest.mark.parametrize("url", ["file:///etc", "ftp://x", "", "s3://bucket"])
+def test_only_http_is_spoken(tmp_path: Path, url: str) -> None:
+    error = refusal(Release(url, "9.9.9", ()), tmp_path)
+    assert (error.problem, error.patience) == (Problem.DOWNLOAD_FAILED, 0)
+
+
+@pytest.mark.parametrize(
+    ("version", "url"),
+    [
+        ("1.23.0", f"{DEFAULT_URL}/1.23.0/arm64/mount-s3-1.23.0-arm64.deb"),
+        ("latest", f"{DEFAULT_URL}/latest/arm64/mount-s3.deb"),
+    ],
+)
+def test_packages_lie_where_aws_puts_them(version: str, url: str) -> None:
+    assert Release(version=version).package_url("arm64", "deb") == url
+
+
+def test_aws_and_its_keys_are_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("URL", "VERSION", "FINGERPRINTS"):
+        monkeypatch.delenv(f"S3MOUNT_RELEASE_{name}", raising=False)
+    assert Release.chosen(Install()) == Release(DEFAULT_URL, DEFAULT_VERSION, DEFAULT_FINGERPRINTS)
+    assert set(DEFAULT_FINGERPRINTS) == {
+        "8AEFE705EBE329C0948C75A66F1C3B3AEF4B030B",
+        "673FE4061506BB469A0EF857BE397A52B086DA5A",
+    }
+
+
+def test_a_mirror_with_keys_of_its_own_may_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("S3MOUNT_RELEASE_URL", "https://mirror.example.org/s3/")
+    monkeypatch.setenv("S3MOUNT_RELEASE_VERSION", "1.24.0")
+    monkeypatch.setenv("S3MOUNT_RELEASE_FINGERPRINTS", "8aef e705, AB:CD")
+    theirs = Release("https://mirror.example.org/s3", "1.24.0", ("8AEFE705", "ABCD"))
+    assert Release.chosen(Install()) == theirs
+    # The node's own file wins over the cluster's.
+    assert Release.chosen(Install("https://other.example.org", "1.22.0", ("F" * 40,))) == theirs
+
+
+def test_the_configuration_may_name_a_mirror_as_a_whole_or_in_part(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("URL", "VERSION", "FINGERPRINTS"):
+        monkeypatch.delenv(f"S3MOUNT_RELEASE_{name}", raising=False)
+    assert Release.chosen(Install("http://m.example.org/", "1.22.0", ("F" * 40,))) == Release(
+        "http://m.example.org", "1.22.0", ("F" * 40,)
+    )
+    assert Release.chosen(Install(version="latest")) == Release(
+        DEFAULT_URL, "latest", DEFAULT_FINGERPRINTS
+    )

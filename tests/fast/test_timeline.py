@@ -1,0 +1,221 @@
+"""The lines of a bootstrap, the record of where its time went, and what status shows."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from s3mount_agent import cli
+from s3mount_agent.config.arguments import parse_mount
+from s3mount_agent.core.definition import Definition
+from s3mount_agent.core.errors import AgentError, Exit, Problem
+from s3mount_agent.core.plan import Observed, Placed
+from s3mount_agent.core.roles import Mode
+from s3mount_agent.core.states import NodeState, Presence, State
+from s3mount_agent.mountpoint import messages
+from s3mount_agent.reconcile import look
+from s3mount_agent.state import status_file, timeline
+from s3mount_agent.state.origin import Origin
+from s3mount_agent.state.status_file import Row
+from s3mount_agent.state.timeline import Timeline
+
+NODE = {
+    "role": "compute",
+    "mode": "direct",
+    "cluster": "hpc-production-cluster",
+    "queue": "gpu-spot-queue",
+    "agent": "0.1.0",
+    "mount_s3": "1.23.0",
+}
+
+
+@pytest.fixture(autouse=True)
+def timeline_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    path = tmp_path / "timeline.json"
+    monkeypatch.setattr(timeline, "TIMELINE", path)
+    return path
+
+
+def test_each_step_is_one_line_with_its_duration(capsys: pytest.CaptureFixture[str]) -> None:
+    timeline = Timeline()
+    with timeline.step("facts") as step:
+        step.result = "role head"
+    with pytest.raises(AgentError), timeline.step("install"):
+        raise AgentError(Problem.INTERNAL, "no")
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.startswith("[  ok  ] facts")
+    assert first.endswith(" s  role head")
+    assert second.startswith("[failed] install")
+
+
+@pytest.mark.parametrize("before", [None, "the record of an earlier run"])
+@pytest.mark.parametrize("changed", [True, False])
+def test_a_run_that_changed_something_or_is_the_first_leaves_a_record(
+    timeline_file: Path, changed: bool, before: str | None
+) -> None:
+    if before:
+        timeline_file.write_text(before)
+    timeline = Timeline()
+    with timeline.step("one"):
+        pass
+    with pytest.raises(ZeroDivisionError), timeline.step("two"):
+        raise ZeroDivisionError
+    timeline.changed = changed
+    timeline.save()
+    if before and not changed:
+        assert timeline_file.read_text() == before
+    else:
+        record = json.loads(timeline_file.read_text())
+        assert record["schema"] == 1
+        assert [(row["step"], row["result"]) for row in record["steps"]] == [
+            ("one", "ok"),
+            ("two", "failed"),
+        ]
+        assert 0 <= record["steps"][0]["start"] <= record["steps"][1]["start"] < 60
+
+
+def row(number: int, error: AgentError | None = None) -> Row:
+    return Row(
+        f"0000000{number}",
+        f"/mnt/s3-readonly-{number}",
+        f"hpc-dev-mountpoint-sample-{number}",
+        False,
+        State.MISSING,
+        "2026-11-23T17:00:00Z",
+        failure=status_file.failure_of(error) if error else None,
+    )
+
+
+def placed(of: Row, *, active: bool) -> Placed:
+    definition = Definition(of.bucket, of.path, ("/usr/bin/mount-s3",), Mode.DIRECT, False)
+    return Placed(of.id, definition, "", active=active, pid=4194303 if active else None)
+
+
+def test_what_is_remembered_is_held_against_what_is_seen() -> None:
+    rows = [row(1), row(2), row(3, AgentError(Problem.BUCKET_MISSING, "gone"))]
+    observed = Observed(
+        {rows[0].id: placed(rows[0], active=True), rows[1].id: placed(rows[1], active=False)},
+        {each.path: Presence.MOUNTPOINT_S3 for each in rows[:2]},
+    )
+    sights = look.look(rows, observed)
+    assert [s.judgement.state for s in sights] == [State.OK, State.STALE, State.FAILED]
+    assert [s.pid for s in sights] == [4194303, None, None]
+    assert look.sum_up(sights) is NodeState.FAILED
+
+
+def test_a_state_that_lasts_keeps_its_beginning() -> None:
+    old = row(1)
+    same = look.look([old], Observed({}, {}))[0].row
+    assert same == old
+    new = look.look([old], Observed({}, {old.path: Presence.OTHER}))[0].row
+    assert (new.state, new.since > old.since) == (State.FOREIGN, True)
+
+
+SAID = (
+    "No signing credentials available, see CRT debug logs",
+    "Forbidden: Access Denied",
+    "The bucket does not exist",
+    "Wrong region (expecting ap-southeast-2)",
+    "Request throttled",
+    "CRT error 1059: DNS",
+    "something new",
+)
+
+
+KEYS = {"path", "bucket", "state", "reason", "hint", "since", "pid", "read_only"}
+
+
+@pytest.mark.parametrize("said", SAID)
+def test_status_json_of_eight_mounts_fits_what_ssm_keeps(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    said: str,
+) -> None:
+    """SSM Run Command cuts what it shows at 2,500 characters."""
+    path = tmp_path / "status.json"
+    monkeypatch.setattr(status_file.load, "__defaults__", (path,))
+    rows = []
+    for number in range(8):
+        bucket, directory = f"hpc-dev-mountpoint-sample-{number}", f"/mnt/s3-readonly-{number}"
+        rows.append(row(number, messages.explain(said, bucket=bucket, directory=directory)))
+    status_file.save(NODE, rows, path)
+    permanent = rows[0].failure is not None and rows[0].failure.permanent
+    assert cli.main(["status", "--json"]) == (Exit.FAILED if permanent else Exit.DEGRADED)
+    text = capsys.readouterr().out
+    assert len(text) < 2500, f"{len(text)} characters"
+    assert text.count("\n") == 1
+    mounts = json.loads(text)["mounts"]
+    assert [mount.keys() >= KEYS for mount in mounts] == [True] * 8
+    assert {mount["reason"] is None for mount in mounts} == {False}
+
+
+def test_status_json_has_what_was_promised() -> None:
+    error = AgentError(Problem.S3_THROTTLED, "too much", patience=math.inf)
+    sights = look.look([row(1, error)], Observed({}, {}))
+    document = json.loads(json.dumps(look.document(NODE, sights, None)))
+    assert "config" not in document
+    assert document["schema"] == 1
+    assert document["state"] == "degraded"
+    assert document["node"] == NODE
+    assert document["mounts"] == [
+        {
+            "path": "/mnt/s3-readonly-1",
+            "bucket": "hpc-dev-mountpoint-sample-1",
+            "state": "retrying",
+            "reason": "too much",
+            "hint": Problem.S3_THROTTLED.hint,
+            "since": sights[0].row.since,
+            "pid": None,
+            "read_only": False,
+        }
+    ]
+
+
+@pytest.mark.parametrize(
+    ("origin", "shown"),
+    [
+        (
+            Origin("s3://b/k", '"abc"', '"abc"'),
+            {"source": "s3://b/k", "version": "abc"},
+        ),
+        (
+            Origin("s3://b/k", '"abc"', '"def"', "s3://b/k:1:1: no"),
+            {"source": "s3://b/k", "version": "abc", "problem": "s3://b/k:1:1: no"},
+        ),
+    ],
+)
+def test_status_json_tells_what_is_in_force_and_what_is_wrong_with_the_newer(
+    origin: Origin, shown: dict[str, str]
+) -> None:
+    assert look.document(NODE, (), origin)["config"] == shown
+
+
+@pytest.mark.parametrize("pending", [None, "its new options wait: /mnt/s3 is in use by vi"])
+def test_what_is_pending_is_shown_where_there_is_something(pending: str | None) -> None:
+    waiting = dataclasses.replace(row(1), pending=pending)
+    shown = look.look([waiting], Observed({}, {}))[0].to_json()
+    assert shown.get("pending") == pending
+    assert ("pending" in shown) is (pending is not None)
+
+
+@pytest.mark.parametrize(("patience", "gave_up"), [(600, False), (0, True)])
+def test_a_change_that_has_waited_enough_says_so(patience: float, gave_up: bool) -> None:
+    busy = AgentError(Problem.MOUNT_BUSY, "/mnt/s3 is in use by vi", patience=patience)
+    told = status_file.pending_of(busy)
+    assert told.endswith(": /mnt/s3 is in use by vi")
+    assert ("apply" in told) is gave_up
+
+
+def test_a_fresh_mount_is_shown_with_its_bucket_and_prefix() -> None:
+    mount = parse_mount("s3://my-bucket/a/", "/mnt/s3", "--read-only")
+    shown = look.look([status_file.fresh_row(mount)], Observed({}, {}))[0].to_json()
+    assert (shown["path"], shown["bucket"], shown["read_only"]) == (
+        "/mnt/s3",
+        "my-bucket/a/",
+        True,
+    )
