@@ -23,7 +23,6 @@ from s3mount_agent.mountpoint.releases import (
     DEFAULT_FINGERPRINTS,
     DEFAULT_URL,
     DEFAULT_VERSION,
-    Install,
     Release,
 )
 from s3mount_agent.system.retry import patiently
