@@ -25,6 +25,7 @@ from s3mount_agent.mountpoint.releases import (
     DEFAULT_VERSION,
     Release,
 )
+from s3mount_agent.mountpoint.wanted import Install
 from s3mount_agent.system.retry import patiently
 
 pytestmark = pytest.mark.skipif(
