@@ -8,12 +8,14 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.system import probe
-from s3mount_agent.system.probe import Answer, Finding, Probe
+from s3mount_agent.system.probe import Answer, Finding, Probe, SilenceError
 
 MAY_MOUNT = os.geteuid() == 0 and Path("/dev/fuse").exists()
 
@@ -145,6 +147,75 @@ def test_a_child_that_has_said_all_does_not_look_any_more(
     assert found.findings[str(tmp_path)].answer is Answer.ANSWERS
     # Else its answer, which took long, would be followed by a silence that never ends.
     assert found.at is None
+
+
+def test_a_question_is_answered_with_what_json_can_say() -> None:
+    assert probe.ask(lambda a, b: {"sum": a + b, "name": "\udc80"}, 1, 2, timeout=20) == {
+        "sum": 3,
+        "name": "\udc80",
+    }
+    assert len(probe.ask(lambda: "x" * 1_000_000, timeout=20)) == 1_000_000
+    assert probe.ask(lambda: None, timeout=20) is None
+
+
+def test_errors_come_back_as_they_were(tmp_path: Path) -> None:
+    def list_a_file() -> list[str]:
+        return [path.name for path in Path(__file__).iterdir()]
+
+    with pytest.raises(NotADirectoryError) as caught:
+        probe.ask(list_a_file, timeout=20)
+    assert caught.value.filename == __file__
+
+    def refuse() -> None:
+        raise AgentError(Problem.USAGE, "no", cause="because", hint="do not", patience=3.5)
+
+    with pytest.raises(AgentError) as refused:
+        probe.ask(refuse, timeout=20)
+    error = refused.value
+    told = (error.problem, error.message, error.cause, error.hint, error.patience)
+    assert told == (Problem.USAGE, "no", "because", "do not", 3.5)
+
+
+def test_a_child_that_is_killed_has_not_answered() -> None:
+    with pytest.raises(SilenceError, match="killed"):
+        probe.ask(lambda: os.kill(os.getpid(), signal.SIGKILL), timeout=20)
+
+
+def test_who_may_never_answer_is_left_behind_and_asked_by_one_child_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probe, "_ASKED", tmp_path / "asked")
+    monkeypatch.setattr(os, "kill", lambda pid, number: left.append(pid))  # it waits for a disk
+    left: list[int] = []
+    began = time.monotonic()
+    for _ in range(20):
+        with pytest.raises(SilenceError):
+            probe.ask(time.sleep, 60, timeout=0.3, place="/hung")
+    # Who comes later waits for nothing: the first still does.
+    assert time.monotonic() - began < 5
+    assert len(left) == 1
+    # What else is asked meanwhile is answered; this place again, once the child has gone.
+    assert probe.ask(lambda: 1, timeout=20, place="/other") == 1
+    monkeypatch.undo()
+    monkeypatch.setattr(probe, "_ASKED", tmp_path / "asked")
+    os.kill(left[0], signal.SIGKILL)
+    os.waitpid(left[0], 0)
+    assert probe.ask(lambda: 2, timeout=20, place="/hung") == 2
+    assert (tmp_path / "asked").stat().st_mode & 0o777 == 0o700
+
+
+def test_whoever_asks_at_the_same_time_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probe, "_ASKED", tmp_path / "asked")
+
+    def slowly() -> int:
+        time.sleep(0.02)
+        return 7
+
+    with ThreadPoolExecutor(8) as pool:
+        answers = pool.map(lambda _: probe.ask(slowly, timeout=20, place="/slow"), range(8))
+        assert list(answers) == [7] * 8
 
 
 WAIT = """

@@ -1,7 +1,9 @@
-"""A mounted directory: every look at one is made by a child that can be left behind.
+"""What may never answer is asked by a child that can be left behind: a mounted directory, a path
+that a user or a configuration chose, a directory service.
 
-A program that touches a hung FUSE file system cannot be killed before the file system answers, so
-whoever looks must not be anybody we need.
+A program that touches a hung file system cannot be killed before the file system answers, so
+whoever looks must not be anybody we need. ask() is for one question, Probe for many that are
+followed.
 """
 
 from __future__ import annotations
@@ -9,13 +11,21 @@ from __future__ import annotations
 import contextlib
 import enum
 import errno
+import fcntl
+import hashlib
+import json
 import mmap
 import os
 import select
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Callable
+
+from s3mount_agent.core.errors import AgentError, Problem
+from s3mount_agent.system import mountinfo
 
 
 class Answer(enum.Enum):
@@ -28,6 +38,13 @@ class Answer(enum.Enum):
 
 
 _MORE_THAN_WE_OPEN = 1024
+# Who asks at each place; only where the agent is at home, and for nobody but root to hold.
+_ASKED = Path("/run/s3mount-agent/asked")
+_POLL_SECONDS = 0.02
+
+
+class SilenceError(TimeoutError):
+    """Nothing was said in time, or the child ended without a word."""
 
 
 @dataclass(frozen=True)
@@ -129,23 +146,148 @@ def _reap(pid: int) -> None:
         _left_behind.discard(each)
 
 
+def ask(
+    function: Callable[..., Any], *arguments: object, timeout: float, place: str | None = None
+) -> Any:
+    """What ``function`` returns, as far as JSON can say it (a tuple comes back as a list).
+
+    Raises its OSError and AgentError as they are, and ``SilenceError`` past ``timeout`` seconds. On
+    the whole node one child at most asks at a ``place`` (by default: this function with these
+    arguments): while one of an earlier question hangs there, it is SilenceError at once.
+    """
+    deadline = time.monotonic() + timeout
+    name = place or f"{function.__module__}.{function.__qualname__}{arguments!r}"
+    with _turn(name, timeout) as turn:
+        reader, writer = os.pipe2(os.O_CLOEXEC)
+        pid = os.fork()
+        if pid == 0:
+            _answer(function, arguments, writer, turn)
+        os.close(writer)
+        said = _hear(reader, pid, deadline)
+    if said is None:
+        raise SilenceError(errno.ETIMEDOUT, f"no answer within {timeout:.0f} seconds")
+    if not said:
+        raise SilenceError(errno.ETIMEDOUT, "whoever asked was killed")
+    return _result(json.loads(said))
+
+
 def look(directory: str, *, timeout: float, deep: bool = False) -> Finding:
     """What one look at one directory finds within ``timeout`` seconds."""
-    probe = Probe([directory], deep=deep)
-    probe.wait(timeout)
-    probe.abandon()
-    return probe.findings.get(directory, Finding(Answer.SILENT, seconds=timeout))
+    began = time.monotonic()
+    # A child that hangs in what was mounted there before says nothing of what is there now.
+    place = f"look {deep} {directory} {mountinfo.read().get(directory)}"
+    try:
+        code = ask(lambda: _errno_of(directory, deep=deep), timeout=timeout, place=place)
+    except SilenceError:
+        return Finding(Answer.SILENT, seconds=timeout)
+    return _finding(code, time.monotonic() - began)
+
+
+@contextlib.contextmanager
+def _turn(name: str, timeout: float) -> Iterator[int | None]:
+    """The right to ask at a place: an open file with a lock, which the child keeps for as long as
+    it lives. None where there is no place for such files."""
+    digest = hashlib.sha256(name.encode(errors="surrogateescape")).hexdigest()
+    try:
+        with contextlib.suppress(FileExistsError):
+            _ASKED.mkdir(mode=0o700)
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        turn = os.open(_ASKED / digest[:32], flags, 0o600)
+    except OSError:
+        yield None
+        return
+    try:
+        _take(turn, timeout)
+        with contextlib.suppress(OSError):  # no space: who comes next waits a little longer
+            os.pwrite(turn, b"%020.3f" % time.monotonic(), 0)
+        yield turn
+    finally:
+        os.close(turn)
+
+
+def _take(turn: int, timeout: float) -> None:
+    deadline = time.monotonic() + timeout
+    before = None
+    while True:
+        try:
+            fcntl.flock(turn, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            now = time.monotonic()
+            since = float(os.pread(turn, 20, 0) or now)
+            # Seen twice: who has just taken the turn may not have written yet since when.
+            if now >= deadline or (now >= since + timeout and since == before):
+                told = f"whoever asked {now - since:.0f} seconds ago still waits"
+                raise SilenceError(errno.ETIMEDOUT, told) from None
+            before = since
+            time.sleep(_POLL_SECONDS)
+        else:
+            return
+
+
+def _hear(reader: int, pid: int, deadline: float) -> bytes | None:
+    """All that a child says before it ends; None if that takes too long."""
+    heard = b""
+    try:
+        while select.select([reader], [], [], max(0.0, deadline - time.monotonic()))[0]:
+            said = os.read(reader, 65536)
+            if not said:
+                return heard
+            heard += said
+        os.kill(pid, signal.SIGKILL)
+        return None
+    finally:
+        os.close(reader)
+        _reap(pid)
+
+
+def _answer(
+    function: Callable[..., Any], arguments: Sequence[object], writer: int, turn: int | None
+) -> None:
+    """The life of a child that asks."""
+    try:
+        _let_go(writer, turn)
+        try:
+            said: dict[str, Any] = {"result": function(*arguments)}
+        except AgentError as error:
+            words = [error.message, error.cause, error.hint, error.patience]
+            said = {"problem": error.problem.name, "words": words}
+        except OSError as error:
+            said = {"errno": error.errno, "words": [error.strerror, error.filename]}
+        left = json.dumps(said).encode()
+        while left:
+            left = left[os.write(0, left) :]
+    finally:
+        os._exit(0)
+
+
+def _result(said: dict[str, Any]) -> Any:
+    if "problem" in said:
+        message, cause, hint, patience = said["words"]
+        problem = Problem[said["problem"]]
+        raise AgentError(problem, message, cause=cause, hint=hint, patience=patience)
+    if "errno" in said:
+        raise OSError(said["errno"], *said["words"])
+    return said["result"]
+
+
+def _let_go(writer: int, turn: int | None = None) -> None:
+    """Keeps nothing of the parent's but who is told (0) and the right to ask (1): a lock that is
+    open here would be held for as long as this child hangs."""
+    signal.set_wakeup_fd(-1)
+    for each in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(each, signal.SIG_DFL)
+    if turn is not None:
+        turn = fcntl.fcntl(turn, fcntl.F_DUPFD, 3)
+    os.dup2(writer, 0)
+    if turn is not None:
+        os.dup2(turn, 1)
+    os.closerange(1 if turn is None else 2, _MORE_THAN_WE_OPEN)
 
 
 def _look(directories: Sequence[str], writer: int, enough: mmap.mmap, *, deep: bool) -> None:
-    """The child's life. It keeps nothing of its parent's: a lock that is open here would be held
-    for as long as this child hangs."""
+    """The life of a Probe's child."""
     try:
-        signal.set_wakeup_fd(-1)
-        for each in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(each, signal.SIG_DFL)
-        os.dup2(writer, 0)
-        os.closerange(1, _MORE_THAN_WE_OPEN)
+        _let_go(writer)
         for number, directory in enumerate(directories):
             began = time.monotonic()
             code = _errno_of(directory, deep=deep)
