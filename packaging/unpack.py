@@ -45,7 +45,8 @@ def _install_and_run(arguments: list[str], debug: list[str]) -> int:
         return cli.main(arguments)
     # boto3 does not run out of an archive: with a configuration from elsewhere, all of it is
     # unpacked for the check, and away again.
-    check = [*debug, "bootstrap", "--check", *arguments]
+    quietly = [] if "--check" in arguments else ["--precheck"]
+    check = [*debug, "bootstrap", *quietly, *arguments]
     followed = any(word.partition("=")[0] == "--config" for word in arguments)
     refused = cli.guarded(lambda: _check_unpacked(check)) if followed else cli.main(check)
     if refused or "--check" in arguments:

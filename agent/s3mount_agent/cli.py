@@ -11,18 +11,8 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 
 from s3mount_agent import __version__
-
-_COMMANDS = {
-    "bootstrap": "bring this node to the given mounts (the OnNodeConfigured action)",
-    "status": "show the mounts of this node and how they are",
-    "plan": "show what apply would change",
-    "apply": "bring the mounts to what the configuration says, also those unmounted by hand",
-    "unmount": "take mounts down until the next boot, apply or bootstrap",
-    "uninstall": "take down all mounts and leave the node as it was found",
-    "validate": "check a configuration file, on any computer",
-    "daemon": "the service that keeps the mounts (run by systemd)",
-}
-_HIDDEN = ("unit-hook", "refresh")  # run by the mounts' units and by the daemon
+from s3mount_agent.commands import parser
+from s3mount_agent.commands.table import COMMANDS
 
 _HELP = """\
 s3mount-agent {version}: keeps S3 buckets mounted as directories on a ParallelCluster node.
@@ -32,26 +22,35 @@ usage: s3mount-agent COMMAND [ARGUMENTS]
 commands:
 {commands}
 
-`s3mount-agent COMMAND --help` tells more of a command.
+`s3mount-agent help COMMAND` tells more of a command.
 options: --version, --help, and with every command --debug (shows tracebacks)
 
-exit codes: 0 ok, 1 failed, 2 wrong usage or configuration, 3 degraded, 4 not ready in time
+exit codes: 0 ok, 1 failed, 2 wrong usage or configuration, 3 degraded,
+            4 changes pending, or not ready in time
 files:      /etc/s3mount-agent/config.yaml    what is mounted
             /etc/s3mount-agent/environment    AWS_* settings and proxies, NAME=value
-logs:       journalctl -u s3mount-agent, journalctl S3MOUNT_MOUNT=/mnt/s3
+logs:       journalctl -t s3mount-agent          what the agent did, bootstrap too
+            journalctl S3MOUNT_MOUNT=/mnt/s3     what happened to one mount
+            journalctl -t mount-s3               what mount-s3 itself says
 """
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    debug = "--debug" in words[:2]
-    if debug:
-        words.remove("--debug")
-    return guarded(lambda: _run(words), debug=debug)
+    debug = bool(words) and words[0] == "--debug"
+    words = words[debug:]
+    if not words or words[0] in ("-h", "--help", "help", "-V", "--version"):
+        return guarded(lambda: _tell_about(words), debug=debug)
+    try:
+        command = parser.find(words[0])
+        given = parser.parse(command, words[1:])
+    except Exception as error:
+        return _tell(error)
+    return guarded(lambda: _run(given), debug=debug or given.debug, interrupted=command.interrupted)
 
 
-def guarded(work: Callable[[], int], *, debug: bool = False) -> int:
+def guarded(work: Callable[[], int], *, debug: bool = False, interrupted: str = "") -> int:
     """Does some work and tells its errors; the one place where errors become exit codes."""
     try:
         code = work()
@@ -67,28 +66,29 @@ def guarded(work: Callable[[], int], *, debug: bool = False) -> int:
             raise
         return _tell(error)
     except KeyboardInterrupt:
+        if interrupted and sys.stderr is not None:
+            sys.stderr.write(f"\ns3mount-agent: {interrupted}\n")
         return 1
 
 
-def _run(words: list[str]) -> int:
-    if not words or words[0] in ("-h", "--help", "help"):
-        print(_help())
-        return 0 if words else 2
-    if words[0] in ("-V", "--version"):
-        print(f"s3mount-agent {__version__}")
+def _run(given: parser.Given) -> int:
+    if given.wants_help:
+        print(parser.help_of(given.command))
         return 0
-    name, arguments = words[0], words[1:]
-    if name not in _COMMANDS and name not in _HIDDEN:
-        from difflib import get_close_matches
-
-        from s3mount_agent.core.errors import AgentError, Problem
-
-        close = get_close_matches(name, _COMMANDS, n=1)
-        hint = f"did you mean `s3mount-agent {close[0]}`?" if close else None
-        raise AgentError(Problem.USAGE, f"there is no command {name!r}", hint=hint)
-    command = import_module(f"s3mount_agent.commands.{name.replace('-', '_')}")
-    code: int = command.main(arguments)
+    command = import_module(f"s3mount_agent.commands.{given.command.name.replace('-', '_')}")
+    code: int = command.main(given)
     return code
+
+
+def _tell_about(words: list[str]) -> int:
+    """The version, the help of all or of one command; none at all is wrong usage."""
+    if words[:1] in (["-V"], ["--version"]):
+        print(f"s3mount-agent {__version__}")
+    elif len(words) > 1 and words[0] == "help":
+        print(parser.help_of(parser.find(words[1])))
+    else:
+        print(_help())
+    return 0 if words else 2
 
 
 def _tell(error: Exception) -> int:
@@ -103,5 +103,5 @@ def _tell(error: Exception) -> int:
 
 
 def _help() -> str:
-    rows = (f"  {name:<10} {what}" for name, what in _COMMANDS.items())
+    rows = (f"  {c.name:<10} {c.about}" for c in COMMANDS if not c.hidden)
     return _HELP.format(version=__version__, commands="\n".join(rows)).rstrip()

@@ -75,7 +75,7 @@ def test_a_mistyped_command_gets_the_right_one_as_a_hint(
     [
         (["xyzzy"], "usage"),
         (["--no-such-option"], "usage"),
-        (["status", "extra"], "usage"),
+        (["plan", "extra"], "usage"),
         (["status", "--no-such-option"], "usage"),
         (["status", "--wait"], "usage"),
         (["status", "--wait", "soon"], "usage"),

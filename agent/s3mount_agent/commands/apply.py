@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from s3mount_agent.commands.output import tell
-from s3mount_agent.commands.parser import Parser
+from s3mount_agent.commands.parser import Given
 from s3mount_agent.config import config_file as config
 from s3mount_agent.config import environment
 from s3mount_agent.core.errors import Exit, Problem
@@ -12,18 +12,8 @@ from s3mount_agent.system import files, lock, node
 _LOCK_SECONDS = 300.0
 
 
-def main(arguments: list[str]) -> int:
+def main(given: Given) -> int:
     """0 if every mount is as it should be, 4 if a change waits for a mount in use, 1 if not."""
-    parser = Parser(
-        prog="s3mount-agent apply",
-        description="Brings this node to what /etc/s3mount-agent/config.yaml says, and mounts "
-        "again what was taken down by `s3mount-agent unmount`.",
-        epilog="exit codes: 0 done, 1 a mount failed, 4 a change waits until a mount is free",
-    )
-    parser.add_argument(
-        "--now", action="store_true", help="ask the configuration's source for news first"
-    )
-    options = parser.parse_args(arguments)
     node.require_root()
     environment.load()
 
@@ -32,7 +22,7 @@ def main(arguments: list[str]) -> int:
     from s3mount_agent.reconcile.refresh import refresh
     from s3mount_agent.state import origin
 
-    if options.now:
+    if given.has("--now"):
         # The daemon's own look at the source must not come in between.
         with lock.hold("apply --now", timeout=_LOCK_SECONDS):
             refresh()

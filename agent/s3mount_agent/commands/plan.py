@@ -4,28 +4,20 @@ from __future__ import annotations
 
 import json
 
-from s3mount_agent.commands.parser import Parser
+from s3mount_agent.commands.parser import Given
 from s3mount_agent.config import environment
 from s3mount_agent.core.errors import Exit
 from s3mount_agent.core.plan import Action, Kind, Plan
 
 
-def main(arguments: list[str]) -> int:
+def main(given: Given) -> int:
     """0 with nothing to do, 4 with changes."""
-    parser = Parser(
-        prog="s3mount-agent plan",
-        description="Shows what `s3mount-agent apply` would change on this node; changes nothing.",
-        epilog="exit codes: 0 nothing to change, 4 changes",
-    )
-    parser.add_argument("--json", action="store_true", help="one line of JSON")
-    parser.add_argument("--config", metavar="URL", help="plan for this configuration instead")
-    options = parser.parse_args(arguments)
     environment.load()
 
     from s3mount_agent.reconcile import preview
 
-    todo = preview.preview(options.config)
-    print(_json(todo) if options.json else "\n".join(_lines(todo)))
+    todo = preview.preview(given.value("--config"))
+    print(_json(todo) if given.has("--json") else "\n".join(_lines(todo)))
     return Exit.PENDING if todo else Exit.OK
 
 

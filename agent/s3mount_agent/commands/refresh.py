@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from s3mount_agent.commands.parser import Given
 from s3mount_agent.config import environment
 from s3mount_agent.core.errors import Exit
-from s3mount_agent.system import lock
+from s3mount_agent.system import lock, node
 
 _LOCK_SECONDS = 60.0
 
 
-def main(arguments: list[str]) -> int:
+def main(given: Given) -> int:
     """0, whether there was news or not: what is wrong with it is in status and the journal."""
+    node.require_root()
     environment.load()
 
     from s3mount_agent.reconcile.refresh import refresh

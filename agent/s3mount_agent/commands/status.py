@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import time
 
-from s3mount_agent.commands.parser import Parser
-from s3mount_agent.core.errors import Exit
+from s3mount_agent.commands.parser import Given
+from s3mount_agent.core.errors import AgentError, Exit, Problem
 from s3mount_agent.core.states import NodeState, State
 from s3mount_agent.reconcile import look, overview
 from s3mount_agent.reconcile.look import Sight
@@ -18,39 +19,38 @@ _POLL_SECONDS = 0.2
 _SSM_CHARACTERS = 2499
 
 
-def main(arguments: list[str]) -> int:
+def main(given: Given) -> int:
     """0 ok, 3 degraded, 1 failed; with --wait, 4 if not ok in time."""
-    parser = Parser(
-        prog="s3mount-agent status",
-        description="Shows the mounts of this node. Never touches a mount, so that it answers "
-        "while one hangs.",
-        epilog="exit codes: 0 all is well, 3 degraded, 1 a mount failed for good, "
-        "4 not well within --wait",
-    )
-    parser.add_argument("--json", action="store_true", help="one line of JSON")
-    parser.add_argument(
-        "--wait", type=_seconds, metavar="SECONDS", help="wait until all is well, or one has failed"
-    )
-    options = parser.parse_args(arguments)
-    deadline = time.monotonic() + (options.wait or 0)
-    seen = overview.take()
-    while options.wait is not None and look.sum_up(seen.sights) is NodeState.DEGRADED:
+    wait = given.value("--wait")
+    deadline = time.monotonic() + (wait or 0)
+    seen = _take(given.words)
+    while wait is not None and look.sum_up(seen.sights) is NodeState.DEGRADED:
         if time.monotonic() >= deadline:
             break
         time.sleep(_POLL_SECONDS)
-        seen = overview.take()
+        seen = _take(given.words)
     state = look.sum_up(seen.sights)
-    print(_json(seen) if options.json else _table(seen))
-    if options.wait is not None and state is NodeState.DEGRADED:
+    print(_json(seen) if given.has("--json") else _table(seen))
+    if wait is not None and state is NodeState.DEGRADED:
         return Exit.PENDING
     return state.exit_code
 
 
-def _seconds(text: str) -> float:
-    seconds = float(text)
-    if not 0 <= seconds < float("inf"):
-        raise ValueError(text)
-    return seconds
+def _take(words: tuple[str, ...]) -> overview.Overview:
+    """What there is to show, of some directories only if any are named."""
+    seen = overview.take()
+    if not words:
+        return seen
+    from s3mount_agent.core.directory import parse_directory
+
+    chosen = {parse_directory(word) for word in words}
+    unknown = chosen.difference(sight.row.path for sight in seen.sights)
+    if unknown:
+        raise AgentError(
+            Problem.MOUNT_UNKNOWN, f"{min(unknown)} is not the directory of a mount of this node"
+        )
+    kept = tuple(sight for sight in seen.sights if sight.row.path in chosen)
+    return dataclasses.replace(seen, sights=kept)
 
 
 def _json(seen: overview.Overview) -> str:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 
+from s3mount_agent.commands.parser import Given
 from s3mount_agent.core.errors import AgentError, Exit, Problem
 from s3mount_agent.supervisor.hooks import HOOKS
 
 
-def main(arguments: list[str]) -> int:
+def main(given: Given) -> int:
     """``unit-hook NAME DIRECTORY``, with $MAINPID from systemd."""
-    if len(arguments) != 2 or arguments[0] not in HOOKS:
+    name, directory = given.words
+    if name not in HOOKS:
         raise AgentError(
-            Problem.USAGE, f"usage: s3mount-agent unit-hook {'|'.join(HOOKS)} DIRECTORY"
+            Problem.USAGE, f"there is no hook {name!r}", hint=f"one of {', '.join(HOOKS)}"
         )
-    done = HOOKS[arguments[0]](arguments[1], int(os.environ.get("MAINPID") or 0))
+    done = HOOKS[name](directory, int(os.environ.get("MAINPID") or 0))
     return Exit.OK if done else Exit.FAILED

@@ -2,34 +2,33 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
-from s3mount_agent.commands.parser import Parser
+from s3mount_agent.commands.parser import Given
 from s3mount_agent.config import config_file
 from s3mount_agent.core.errors import AgentError, Exit, Problem
 from s3mount_agent.core.roles import Role
 from s3mount_agent.system import files
 
 
-def main(arguments: list[str]) -> int:
-    """0 if the file is good, 2 if not."""
-    parser = Parser(
-        prog="s3mount-agent validate",
-        description="Checks a configuration file and says what each kind of node will mount. "
-        "Needs no AWS and no network.",
-    )
-    parser.add_argument("file", help="the configuration file")
-    options = parser.parse_args(arguments)
-    text = files.read(Path(options.file))
+def main(given: Given) -> int:
+    """0 if all files are good, 2 if not."""
+    for name in given.words:
+        _validate(name)
+    return Exit.OK
+
+
+def _validate(name: str) -> None:
+    text = sys.stdin.read() if name == "-" else files.read(Path(name))
     if text is None:
-        raise AgentError(Problem.USAGE, f"there is no file {options.file}")
-    configuration = config_file.parse(text, options.file)
+        raise AgentError(Problem.USAGE, f"there is no file {name}")
+    configuration = config_file.parse(text, name)
     queues = {queue for entry in configuration.entries for queue in entry.queues}
-    print(f"{options.file} is good.")
+    print(f"{name} is good.")
     for role in (Role.HEAD, Role.COMPUTE, Role.LOGIN):
         for queue in sorted(queues) if queues and role is not Role.HEAD else [""]:
             where = f"{role.value} {queue}".strip()
             for mount in configuration.mounts(role, queue):
                 access = "ro" if mount.read_only else "rw"
                 print(f"  {where}: {mount.directory} <- s3://{mount.bucket}  {access}")
-    return Exit.OK
