@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -24,14 +26,16 @@ PartitionName=p1 Nodes=p1_nodes MaxTime=INFINITE State=UP
 
 
 def found(tmp_path: Path, name: str | None, conf: str = CONF) -> int | None:
-    name_file = tmp_path / "slurm_nodename"
+    """What is remembered after Slurm was asked."""
+    name_file, path = tmp_path / "slurm_nodename", tmp_path / "slurm.json"
     if name is not None:
         name_file.write_text(name)
     directory = tmp_path / "etc/pcluster"
     directory.mkdir(parents=True)
     (directory / "slurm_parallelcluster_p1_partition.conf").write_text(conf)
     (directory / "slurm_parallelcluster_p0_partition.conf").write_text("NodeName=q-[1-2] CPUs=1\n")
-    return machine.slurm_memory(name_file, tmp_path / "etc")
+    assert machine.ask_slurm(name_file, tmp_path / "etc", path) is None
+    return machine.remembered(name_file, path)
 
 
 @pytest.mark.parametrize(
@@ -84,14 +88,57 @@ def test_what_cannot_be_read_is_unknown_and_no_error(tmp_path: Path, conf: str) 
 
 
 def test_a_file_that_is_no_text_is_unknown_and_no_error(tmp_path: Path) -> None:
-    name_file = tmp_path / "slurm_nodename"
+    name_file, path = tmp_path / "slurm_nodename", tmp_path / "slurm.json"
     name_file.write_bytes(b"\xff")
-    assert machine.slurm_memory(name_file, tmp_path) is None
+    assert machine.ask_slurm(name_file, tmp_path, path) is None
+    assert machine.remembered(name_file, path) is None
 
 
 def test_a_node_without_slurm_has_all_its_memory(tmp_path: Path) -> None:
-    assert machine.slurm_memory(tmp_path / "none", tmp_path) is None
     assert found(tmp_path, None) is None
+    assert not (tmp_path / "slurm.json").exists()
+
+
+def test_slurm_is_asked_once_and_its_answer_outlives_its_file_system(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name_file, path, slurm = (tmp_path / name for name in ("slurm_nodename", "slurm.json", "etc"))
+    assert found(tmp_path, "p1-dy-one") == 1111
+    # It is gone, and then it hangs: what was said still holds.
+    shutil.rmtree(slurm)
+    assert machine.ask_slurm(name_file, slurm, path) is None
+    assert machine.remembered(name_file, path) == 1111
+    monkeypatch.setattr(machine, "slurm_memory", lambda name, slurm: time.sleep(60))
+    monkeypatch.setattr(machine, "_SLURM_SECONDS", 0.2)
+    told = machine.ask_slurm(name_file, slurm, path)
+    assert told is not None
+    assert told.startswith(f"{slurm} does not answer")
+    assert machine.remembered(name_file, path) == 1111
+    # An image is booted as another node.
+    name_file.write_text("p1-dy-two")
+    assert machine.remembered(name_file, path) is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "[]", "5", '{"node": "n"}', '{"node": "n", "real_memory": "5"}', "\udcff"]
+    + [f'{{"node": "n", "real_memory": {value}}}' for value in ("-5", "0", "true", "1.5", "[]")],
+)
+def test_a_memory_that_is_damaged_is_none(tmp_path: Path, text: str) -> None:
+    name_file, path = tmp_path / "slurm_nodename", tmp_path / "slurm.json"
+    name_file.write_text("n")
+    path.write_text(text, errors="surrogateescape")
+    assert machine.remembered(name_file, path) is None
+
+
+def test_looking_at_the_machine_never_reads_slurms_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The daemon does so in each cycle."""
+
+    def hang(name: str, slurm: Path) -> None:
+        raise AssertionError(slurm)
+
+    monkeypatch.setattr(machine, "slurm_memory", hang)
+    machine.read()
 
 
 def test_this_machine_has_memory() -> None:

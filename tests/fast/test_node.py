@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import pwd
+import time
 from pathlib import Path
 
 import pytest
@@ -106,6 +108,43 @@ def test_the_owner_is_looked_up_on_this_node() -> None:
     me = pwd.getpwuid(os.getuid())
     assert node.owner(me.pw_name) == Owner(me.pw_uid, me.pw_gid)
     assert node.owner("no-such-user-here") is None
+
+
+def test_a_local_user_is_known_though_the_directory_service_hangs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(pwd, "getpwnam", lambda user: time.sleep(60))
+    assert node.owner("root") == Owner(0, 0)
+
+
+def test_a_directory_service_is_asked_with_a_deadline_and_its_silence_is_remembered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(node, "_remembered", {})
+    monkeypatch.setattr(node, "_SERVICE_SECONDS", 0.2)
+    entry = pwd.struct_passwd(("alice", "x", 70001, 70002, "", "/", ""))
+    monkeypatch.setattr(pwd, "getpwnam", lambda user: entry)
+    assert node.owner("alice") == Owner(70001, 70002)
+    monkeypatch.setattr(pwd, "getpwnam", lambda user: time.sleep(60))
+    assert node.owner("alice") == Owner(70001, 70002)  # it need not be asked again
+    began = time.monotonic()
+    for _ in range(50):
+        with pytest.raises(AgentError) as caught:
+            node.owner("bob")
+        error = caught.value
+        assert (error.problem, error.patience) == (Problem.OWNER_UNKNOWN, math.inf)
+    assert time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize(
+    "line", ["", "alice", "alice:x:1", "alice:x:one:2::/:", "alice:x:-1:2::/:", "bob:x:1:2::/:"]
+)
+def test_a_line_of_passwd_that_is_none_is_nobody(tmp_path: Path, line: str) -> None:
+    path = tmp_path / "passwd"
+    path.write_text(f"root:x:0:0::/root:/bin/sh\n{line}\n+::::::\n")
+    assert node._in_passwd("alice", path) is None
+    path.write_text(f"{line}\nalice:x:5:6:Alice,,,:/home/alice:/bin/sh\n")
+    assert node._in_passwd("alice", path) == Owner(5, 6)
 
 
 @pytest.mark.parametrize(

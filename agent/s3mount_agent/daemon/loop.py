@@ -24,7 +24,7 @@ from s3mount_agent.daemon.reports import Changes
 from s3mount_agent.daemon.retries import Troubles
 from s3mount_agent.mountpoint import program
 from s3mount_agent.reconcile import directories, execute
-from s3mount_agent.reconcile.context import Context, gather
+from s3mount_agent.reconcile.context import Context, ask_ahead, gather
 from s3mount_agent.reconcile.execute import Failures
 from s3mount_agent.reconcile.look import Sight
 from s3mount_agent.reconcile.observe import observe
@@ -128,6 +128,7 @@ class Daemon:
         """Starts what is down and may be tried, ends what hangs, and saves what is seen."""
         # As it was before: what changes from now on is news.
         self._table = mountinfo.read()
+        ask_ahead(self.configuration)
         try:
             # Not waited for: while another command works, SIGTERM must still be heard.
             with lock.hold("daemon", timeout=0):

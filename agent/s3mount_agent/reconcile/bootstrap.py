@@ -21,7 +21,7 @@ from s3mount_agent.reconcile.remember import remember
 from s3mount_agent.state import held, leftovers
 from s3mount_agent.state.timeline import Timeline
 from s3mount_agent.supervisor import service
-from s3mount_agent.system import fuse, journal, lock, node, probe
+from s3mount_agent.system import fuse, journal, lock, machine, node, probe
 from s3mount_agent.system.probe import Answer, Finding
 
 _LOCK_SECONDS = 300.0
@@ -51,7 +51,8 @@ def bootstrap(desired: Desired) -> Failures:
     timeline = Timeline()
     with timeline.step("facts") as step:
         context = check(desired.configuration)
-        step.result = _facts(context)
+        slurm = machine.ask_slurm()  # outside of the lock: it may be silent
+        step.result = "; ".join(filter(None, [_facts(context), slurm]))
     try:
         failures = _converge(desired, context, timeline)
     finally:

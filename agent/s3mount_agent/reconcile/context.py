@@ -19,13 +19,14 @@ from s3mount_agent.system import node, systemd
 class Context:
     """A node's facts, and what follows from them and the configuration.
 
-    ``owner`` is None where files belong to root; ``mounts`` are those meant for this node.
+    ``owner`` is None where files belong to root, and an error where nobody can tell whose they are;
+    ``mounts`` are those meant for this node.
     """
 
     facts: node.NodeFacts
     configuration: Configuration
     conduct: Conduct
-    owner: Owner | None
+    owner: Owner | AgentError | None
     mounts: tuple[Mount, ...]
     supervisor: Supervisor
 
@@ -41,6 +42,8 @@ class Context:
     def owner_of(self, mount: Mount) -> Owner | None:
         """Whose files those of a mount seem to be; raises ``owner-unknown``."""
         if mount.owner is None:
+            if isinstance(self.owner, AgentError):
+                raise self.owner
             return self.owner
         named = node.owner(mount.owner)
         if named is None:
@@ -78,7 +81,20 @@ def gather(configuration: Configuration) -> Context:
         facts,
         configuration,
         decided,
-        owner=node.owner(facts.user) if facts.user else None,
+        owner=_owner(facts.user),
         mounts=configuration.mounts(decided.role, facts.queue),
         supervisor=supervisor(decided.mode),
     )
+
+
+def ask_ahead(configuration: Configuration) -> None:
+    """Asks outside of the lock what may take its time; within it, gather() then finds it known."""
+    for user in {entry.owner for entry in configuration.entries if entry.owner}:
+        _owner(user)
+
+
+def _owner(user: str) -> Owner | AgentError | None:
+    try:
+        return node.owner(user) if user else None
+    except AgentError as error:
+        return error

@@ -1,35 +1,76 @@
-"""What there is to divide on a node: its memory, and what Slurm promises to jobs."""
+"""What there is to divide on a node: its memory, and what Slurm promises to jobs.
+
+Slurm's configuration lies on a file system of the head node, which may be away: it is asked at a
+bootstrap and by `apply` only, and remembered.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import re
 from pathlib import Path
 
 from s3mount_agent.core.resources import Machine
+from s3mount_agent.system import files, paths, probe
 
 _NODE_NAME = Path("/etc/parallelcluster/slurm_plugin/slurm_nodename")
 _SLURM = Path("/opt/slurm/etc")
+_REMEMBERED = paths.STATE / "slurm.json"
+_SLURM_SECONDS = 5.0
 
 
 def read() -> Machine:
-    """The machine's memory (MiB), and Slurm's RealMemory for this node where it can be found."""
+    """The machine's memory (MiB), and what is remembered of Slurm's RealMemory for this node."""
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return Machine(memory >> 20, slurm_memory())
+    return Machine(memory >> 20, remembered())
 
 
-def slurm_memory(name_file: Path = _NODE_NAME, slurm: Path = _SLURM) -> int | None:
-    """RealMemory of this node in MiB; ParallelCluster writes it for each compute resource."""
+def remembered(name_file: Path = _NODE_NAME, path: Path = _REMEMBERED) -> int | None:
+    """RealMemory of this node in MiB; an image's or another node's is not ours."""
+    try:
+        fields = json.loads(files.read(path) or "{}")
+        memory = fields.get("real_memory")
+        same = fields.get("node") == name_file.read_text().strip()
+    except (OSError, ValueError, AttributeError):
+        return None
+    return memory if same and type(memory) is int and memory > 0 else None
+
+
+def ask_slurm(
+    name_file: Path = _NODE_NAME, slurm: Path = _SLURM, path: Path = _REMEMBERED
+) -> str | None:
+    """Asks Slurm's configuration for this node's RealMemory, and remembers it.
+
+    What cannot be found keeps what was found before. Returns a sentence if nothing answers.
+    """
     try:
         name = name_file.read_text().strip()
+    except (OSError, ValueError):
+        return None  # no node of Slurm's
+    try:
+        found = probe.ask(slurm_memory, name, slurm, timeout=_SLURM_SECONDS, place=f"slurm {slurm}")
+    except probe.SilenceError as error:
+        return f"{slurm} does not answer: {error.strerror}"
+    if found is not None:
+        fields = {"node": name, "real_memory": found}
+        files.write(path, json.dumps(fields) + "\n")
+    return None
+
+
+def slurm_memory(name: str, slurm: Path = _SLURM) -> int | None:
+    """RealMemory of a node in MiB; ParallelCluster writes it for each compute resource.
+
+    Reads where a file system may hang.
+    """
+    with contextlib.suppress(OSError, ValueError):  # a host list that ParallelCluster writes not
         confs = sorted(slurm.glob("pcluster/slurm_parallelcluster_*.conf"))
         lines = [line for conf in confs for line in conf.read_text().splitlines()]
         for line in lines:
             match = re.match(r"NodeName=(\S+) .*\bRealMemory=(\d+)", line)
             if match and _covers(match[1], name):
                 return int(match[2])
-    except (OSError, ValueError):  # a host list that ParallelCluster does not write
-        return None
     return None
 
 

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import pwd
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.core.mounts import Owner
 from s3mount_agent.core.roles import NodeType
-from s3mount_agent.system import files
+from s3mount_agent.system import files, probe
 
 # ParallelCluster writes both before any custom action runs; the second is not a promise of theirs.
 DNA = Path("/etc/chef/dna.json")
 CFNCONFIG = Path("/etc/parallelcluster/cfnconfig")
+_PASSWD = Path("/etc/passwd")
+# A directory service (LDAP, sssd) may take its time, or never answer.
+_SERVICE_SECONDS = 5.0
+# For how long it is not asked again about who is unknown, and by whom nothing is said.
+_UNKNOWN_SECONDS = 5.0
+_SILENT_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -47,12 +55,58 @@ def read(dna: Path = DNA, cfnconfig: Path = CFNCONFIG) -> NodeFacts:
 
 
 def owner(user: str) -> Owner | None:
-    """The ids of a user of this node, or None if there is no such user."""
+    """The ids of a user of this node, or None if there is no such user.
+
+    Raises ``owner-unknown`` where nobody can tell now: neither /etc/passwd nor, within seconds, a
+    directory service. What one has said of a user is remembered for as long as this process lives.
+    """
+    local = _in_passwd(user)
+    if local is not None:
+        return local
+    until, known = _remembered.get(user, (-math.inf, None))
+    if time.monotonic() >= until:
+        until, known = _remembered[user] = _ask_service(user)
+    if isinstance(known, AgentError):
+        # Errors are told with a traceback of their own.
+        raise AgentError(known.problem, known.message, cause=known.cause, patience=math.inf)
+    return known
+
+
+# What the directory service said of a user, and until when that holds (monotonic seconds).
+_remembered: dict[str, tuple[float, Owner | AgentError | None]] = {}
+
+
+def _ask_service(user: str) -> tuple[float, Owner | AgentError | None]:
+    try:
+        ids = probe.ask(_look_up, user, timeout=_SERVICE_SECONDS, place="users")
+    except OSError as error:
+        silence = AgentError(
+            Problem.OWNER_UNKNOWN,
+            f"nobody tells who {user!r} is: /etc/passwd has no such user, and a directory service "
+            "does not answer",
+            cause=error.strerror,
+        )
+        return time.monotonic() + _SILENT_SECONDS, silence
+    if ids is None:
+        return time.monotonic() + _UNKNOWN_SECONDS, None
+    return math.inf, Owner(*ids)
+
+
+def _look_up(user: str) -> tuple[int, int] | None:
     try:
         entry = pwd.getpwnam(user)
     except KeyError:
         return None
-    return Owner(entry.pw_uid, entry.pw_gid)
+    return entry.pw_uid, entry.pw_gid
+
+
+def _in_passwd(user: str, path: Path = _PASSWD) -> Owner | None:
+    """What passwd(5) itself says, which waits for nobody."""
+    for line in (files.read(path) or "").splitlines():
+        fields = line.split(":")
+        if fields[0] == user and len(fields) == 7 and fields[2].isdigit() and fields[3].isdigit():
+            return Owner(int(fields[2]), int(fields[3]))
+    return None
 
 
 def architecture() -> str:
