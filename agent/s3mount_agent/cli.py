@@ -29,9 +29,9 @@ exit codes: 0 ok, 1 failed, 2 wrong usage or configuration, 3 degraded,
             4 changes pending, or not ready in time
 files:      /etc/s3mount-agent/config.yaml    what is mounted
             /etc/s3mount-agent/environment    AWS_* settings and proxies, NAME=value
-logs:       journalctl -t s3mount-agent          what the agent did, bootstrap too
-            journalctl S3MOUNT_MOUNT=/mnt/s3     what happened to one mount
-            journalctl -t mount-s3               what mount-s3 itself says
+logs:       journalctl _UID=0 -t s3mount-agent         what the agent did, bootstrap too
+            journalctl _UID=0 S3MOUNT_MOUNT=/mnt/s3    what happened to one mount
+            journalctl _UID=0 -t mount-s3              what mount-s3 itself says
 """
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
+import fcntl
+import os
 import re
 import socket
 import struct
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ from typing import Any
 import pytest
 
 from s3mount_agent.core.events import Event
-from s3mount_agent.system import journal
+from s3mount_agent.system import journal, process
 
 # Never change a row: somebody's alert has it. New kinds of events get new rows.
 GOLDEN = {
@@ -32,6 +34,7 @@ GOLDEN = {
     "REFRESHED": ("refresh", "done", "8e69b8a7df5306efb3ecf5bcb2cb999b"),
     "REFUSED": ("refresh", "refused", "bfadaed27ab11b3f93a9193cffcf8138"),
     "UNREACHABLE": ("refresh", "failed", "b0dcfbfd9313f17d373becfae454c3a9"),
+    "ENTRIES_LOST": ("journal", "lost", "5a38df30788e418f992e5828af6cc154"),
 }
 WELL = {"STARTED", "RECOVERED", "HEALED", "STOPPED", "REFRESHED"}
 DOCUMENT = Path(__file__).parents[2] / "docs/operations.md"
@@ -65,21 +68,26 @@ Journald = Callable[[], "dict[str, str]"]
 
 @pytest.fixture
 def journald(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A socket that is listened to as journald does, for who has no systemd-python."""
+    """A socket that is listened to as journald does."""
     address = tmp_path / "socket"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
         listener.bind(str(address))
         listener.settimeout(10)
         monkeypatch.setattr(journal, "_SOCKET", address)
-        without(monkeypatch)
-        yield lambda: parsed(listener.recv(1 << 16))
+        monkeypatch.setattr(journal, "_LOST", tmp_path / "lost")
+        yield lambda: parsed(received(listener))
 
 
-def without(monkeypatch: pytest.MonkeyPatch) -> None:
-    def import_module(name: str) -> None:
-        raise ImportError(name)
-
-    monkeypatch.setattr(importlib, "import_module", import_module)
+def received(listener: socket.socket) -> bytes:
+    """One entry, which may come as a file in memory."""
+    packet, descriptors, _, _ = socket.recv_fds(listener, 1 << 20, 1)
+    if not descriptors:
+        return packet
+    with os.fdopen(descriptors[0], "rb") as file:
+        seals = fcntl.fcntl(file, fcntl.F_GET_SEALS)
+        assert seals & fcntl.F_SEAL_WRITE  # journald refuses what could still change
+        file.seek(0)
+        return file.read()
 
 
 def parsed(packet: bytes) -> dict[str, str]:
@@ -110,7 +118,7 @@ def test_an_event_is_one_entry_with_fields(journald: Journald) -> None:
     assert journald() == {
         "MESSAGE": "it failed:\nüber",
         "MESSAGE_ID": GOLDEN["START_FAILED"][2],
-        "PRIORITY": "4",
+        "PRIORITY": "3",
         "SYSLOG_IDENTIFIER": "s3mount-agent",
         "S3MOUNT_ACTION": "start",
         "S3MOUNT_RESULT": "failed",
@@ -140,36 +148,53 @@ def test_a_line_of_metrics_has_an_identifier_of_its_own(journald: Journald) -> N
     }
 
 
-def test_systemd_python_gets_the_same_fields(monkeypatch: pytest.MonkeyPatch) -> None:
-    sent: list[tuple[str, dict[str, str]]] = []
+def test_an_entry_of_any_size_arrives(journald: Journald) -> None:
+    cause = "x" * 1_000_000
+    journal.event(Event.HUNG, "it hangs", cause=cause)
+    assert journald()["S3MOUNT_CAUSE"] == cause
 
-    class Module:
-        @staticmethod
-        def send(message: str, **fields: str) -> None:
-            sent.append((message, fields))
 
-    monkeypatch.setattr(importlib, "import_module", lambda name: Module)
-    journal.event(Event.HUNG, "it hangs", mount="/mnt/s3", bucket="my-bucket")
-    assert sent == [
-        (
-            "it hangs",
-            {
-                "MESSAGE_ID": GOLDEN["HUNG"][2],
-                "PRIORITY": "4",
-                "SYSLOG_IDENTIFIER": "s3mount-agent",
-                "S3MOUNT_ACTION": "health",
-                "S3MOUNT_RESULT": "hung",
-                "S3MOUNT_MOUNT": "/mnt/s3",
-                "S3MOUNT_BUCKET": "my-bucket",
-            },
-        )
-    ]
+def test_a_journal_that_takes_nothing_is_not_waited_for_and_told_later_what_it_missed(
+    journald: Journald, tmp_path: Path
+) -> None:
+    sent = 300
+    began = time.monotonic()
+    for number in range(sent):
+        journal.event(Event.HUNG, f"entry {number}")
+    journal.record("a line of figures, of which the next one comes soon")
+    assert time.monotonic() - began < 5
+    kept = 0
+    lost = (tmp_path / "lost").stat().st_size
+    while kept + lost < sent:
+        assert journald()["MESSAGE"] == f"entry {kept}"
+        kept += 1
+    assert 0 < kept < sent
+    journal.event(Event.HUNG, "the next")
+    told = journald()
+    assert told["MESSAGE"] == f"{lost} entries were lost while the journal took none"
+    assert (told["MESSAGE_ID"], told["PRIORITY"]) == (GOLDEN["ENTRIES_LOST"][2], "3")
+    assert journald()["MESSAGE"] == "the next"
+    journal.event(Event.HUNG, "one more")
+    assert journald()["MESSAGE"] == "one more"
+    assert not (tmp_path / "lost").exists()
+
+
+def test_what_is_lost_is_counted_also_where_nothing_can_be_written(
+    journald: Journald, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal, "_LOST", tmp_path / "none" / "lost")
+    with monkeypatch.context() as patch:
+        patch.setattr(journal, "_SOCKET", tmp_path)  # refuses all
+        journal.event(Event.HUNG, "lost")
+    journal.event(Event.HUNG, "the next")
+    assert journald()["MESSAGE"] == "one entry was lost while the journal took none"
+    assert journald()["MESSAGE"] == "the next"
 
 
 def test_where_nobody_listens_nothing_is_said_and_nothing_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    without(monkeypatch)
+    monkeypatch.setattr(journal, "_LOST", tmp_path / "lost")
     monkeypatch.setattr(journal, "_SOCKET", tmp_path / "none")
     journal.event(Event.HUNG, "it hangs")
     gone = tmp_path / "gone"
@@ -178,3 +203,73 @@ def test_where_nobody_listens_nothing_is_said_and_nothing_fails(
     monkeypatch.setattr(journal, "_SOCKET", gone)
     journal.event(Event.HUNG, "it hangs")
     journal.record("line")
+
+
+def journalctl(directory: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
+    """Puts a program in the place of journalctl."""
+    program = directory / "journalctl"
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{directory}:/usr/bin:/bin")
+    monkeypatch.setattr(process, "_PATH", "")
+    monkeypatch.setattr(journal, "_silent_until", {})
+
+
+def test_only_entries_of_root_are_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Any user can send entries with our identifier and fields; not with root's _UID=."""
+    journalctl(tmp_path, monkeypatch, f'echo "$@" >> {tmp_path}/asked; test "$1" = --sync')
+    journal.last_words("mount-s3", 77)
+    journal.errors_of("mountpoint-s3-91ef1212.service", "abc")
+    asked = (tmp_path / "asked").read_text().splitlines()
+    assert [line for line in asked if " _UID=0 " not in line] == ["--sync"]
+    assert len(asked) == 4
+    assert all("_SYSTEMD_UNIT=mountpoint-s3-91ef1212.service" in line for line in asked[2:])
+
+
+def test_a_journald_that_does_not_answer_is_asked_once_for_all_mounts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = f'echo "$1" >> {tmp_path}/asked; test "$1" != --sync || exec sleep 60; echo words'
+    journalctl(tmp_path, monkeypatch, script)
+    monkeypatch.setattr(journal, "_SYNC_SECONDS", 0.5)
+    began = time.monotonic()
+    for _ in range(32):
+        # Its files can still be read.
+        assert journal.errors_of("mountpoint-s3-91ef1212.service", "abc") == "words\n"
+    assert time.monotonic() - began < 20
+    assert (tmp_path / "asked").read_text().splitlines().count("--sync") == 1
+
+
+def test_files_of_the_journal_that_hang_are_asked_once_for_all_mounts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journalctl(tmp_path, monkeypatch, f'echo "$1" >> {tmp_path}/asked; exec sleep 60')
+    monkeypatch.setattr(journal, "_READ_SECONDS", 0.5)
+    began = time.monotonic()
+    for _ in range(32):
+        assert journal.last_words("mount-s3", 77) == ""
+    assert time.monotonic() - began < 20
+    assert len((tmp_path / "asked").read_text().splitlines()) == 1
+
+
+SHOWN_COMMAND = re.compile(r"journalctl [^`#|\n]*")
+
+
+def shown_commands() -> list[tuple[str, str]]:
+    """Every journalctl command that a page, a hint or a help text shows."""
+    home = Path(__file__).parents[2]
+    pages = [home / "README.md", *(home / "docs").glob("*.md"), *(home / "agent").rglob("*.py")]
+    return [
+        (page.name, command.strip())
+        for page in pages
+        if page.name not in ("journal.py", "CHANGELOG.md")
+        for line in page.read_text(encoding="utf-8").splitlines()
+        for command in SHOWN_COMMAND.findall(line)
+    ]
+
+
+def test_no_command_that_we_show_believes_entries_that_anybody_could_have_sent() -> None:
+    """`-u` by itself asks only for what journald knows of the sender."""
+    shown = shown_commands()
+    assert len(shown) > 10
+    assert [s for s in shown if not re.search(r"_UID=0|-u |--unit", s[1])] == []

@@ -103,7 +103,7 @@ def test_the_end_of_a_mount_and_its_recovery_are_entries_with_fields(scene: Scen
     scene.kill()
     recovered = scene.await_event(Event.RECOVERED, mark)
     ended = scene.await_event(Event.ENDED, mark)
-    for entry, event, priority in ((ended, Event.ENDED, "4"), (recovered, Event.RECOVERED, "6")):
+    for entry, event, priority in ((ended, Event.ENDED, "3"), (recovered, Event.RECOVERED, "6")):
         fields = {
             "MESSAGE_ID": event.message_id,
             "S3MOUNT_MOUNT": TOLD,
@@ -138,7 +138,7 @@ def test_a_failure_has_mount_s3s_own_last_words_and_is_told_once(
     break_s3(scene.broken, code="ExpiredToken", message="The provided token has expired.")
     scene.kill()
     failed = scene.await_event(Event.START_FAILED, mark)
-    assert (failed["S3MOUNT_ERROR_CODE"], failed["PRIORITY"]) == ("credentials-missing", "4")
+    assert (failed["S3MOUNT_ERROR_CODE"], failed["PRIORITY"]) == ("credentials-missing", "3")
     scene.await_state("retrying")
     assert scene.mount(TOLD)["reason"] == failed["MESSAGE"]
     # In its own words, and not all of them.
@@ -162,7 +162,7 @@ def test_a_degraded_mount_is_told_once_and_so_is_its_healing(
     mark, pids = scene.mark(), scene.pids()
     break_s3(scene.broken)
     degraded = scene.await_event(Event.DEGRADED, mark)
-    assert (degraded["S3MOUNT_ERROR_CODE"], degraded["PRIORITY"]) == ("access-denied", "4")
+    assert (degraded["S3MOUNT_ERROR_CODE"], degraded["PRIORITY"]) == ("access-denied", "3")
     mount = scene.mount(TOLD)
     assert mount["state"] == "degraded"
     assert mount["reason"] in degraded["MESSAGE"]
@@ -181,11 +181,11 @@ def test_a_degraded_mount_is_told_once_and_so_is_its_healing(
 
 # The command on the administrator's page, and what it is there to show.
 SHOWN = {
-    f"journalctl S3MOUNT_MOUNT={TOLD}": f"{TOLD} is mounted again",
-    "journalctl -t s3mount-agent --since today": f"{TOLD} is mounted again",
+    f"journalctl _UID=0 S3MOUNT_MOUNT={TOLD}": f"{TOLD} is mounted again",
+    "journalctl _UID=0 -t s3mount-agent --since today": f"{TOLD} is mounted again",
     "journalctl -u 'mountpoint-s3-*' -b": rf"systemd\[1\]: Started .* at {TOLD}[\s\S]* Error: ",
-    "journalctl SYSLOG_IDENTIFIER=mount-s3": "(?i)error|denied|forbidden",
-    "journalctl S3MOUNT_ACTION=refresh": r"is in force\n[\s\S]*stays in force",
+    "journalctl _UID=0 -t mount-s3": "(?i)error|denied|forbidden",
+    "journalctl _UID=0 S3MOUNT_ACTION=refresh": r"is in force\n[\s\S]*stays in force",
 }
 
 

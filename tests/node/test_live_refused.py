@@ -124,7 +124,7 @@ def test_a_broken_edit_changes_nothing_is_told_once_and_can_be_healed(site: Site
     (refresh,) = (e for e in site.told(mark) if e.get("S3MOUNT_ACTION") == "refresh")
     assert refresh["S3MOUNT_RESULT"] == "refused"
     assert refresh["S3MOUNT_ERROR_CODE"] == "config-invalid"
-    assert refresh["PRIORITY"] == "4"
+    assert refresh["PRIORITY"] == "3"
     assert problem in refresh["MESSAGE"]
     assert refresh["MESSAGE"].endswith(f"; version {version} stays in force")
     found = site.node.run(["journalctl", "--no-pager", "-o", "cat", "S3MOUNT_ACTION=refresh"])

@@ -192,7 +192,7 @@ class Problem(Enum):
     S3_ERRORS = (
         "s3-errors",
         Exit.FAILED,
-        "`journalctl SYSLOG_IDENTIFIER=mount-s3` has more; mount-s3 recovers when S3 does",
+        "`journalctl _UID=0 -t mount-s3` has more; mount-s3 recovers when S3 does",
     )
     S3_THROTTLED = (
         "s3-throttled",
@@ -207,22 +207,22 @@ class Problem(Enum):
     MOUNT_FAILED = (
         "mount-failed",
         Exit.FAILED,
-        "`journalctl SYSLOG_IDENTIFIER=mount-s3` has more",
+        "`journalctl _UID=0 -t mount-s3` has more",
     )
     MOUNT_ENDED = (
         "mount-ended",
         Exit.FAILED,
-        "it is started again; if it ends often, `journalctl SYSLOG_IDENTIFIER=mount-s3` has more",
+        "it is started again; if it ends often, `journalctl _UID=0 -t mount-s3` has more",
     )
     MOUNT_NOT_READY = (
         "mount-not-ready",
         Exit.FAILED,
-        "`journalctl SYSLOG_IDENTIFIER=mount-s3` tells how far it came",
+        "`journalctl _UID=0 -t mount-s3` tells how far it came",
     )
     MOUNT_SILENT = (
         "mount-silent",
         Exit.FAILED,
-        "it is mounted but does not answer: `journalctl SYSLOG_IDENTIFIER=mount-s3` may say why",
+        "it is mounted but does not answer: `journalctl _UID=0 -t mount-s3` may say why",
     )
     MOUNT_BUSY = (
         "mount-busy",

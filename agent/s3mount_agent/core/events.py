@@ -94,6 +94,13 @@ class Event(Enum):
         "the configuration's source is out of reach",
     )
 
+    ENTRIES_LOST = (
+        "journal",
+        "lost",
+        "5a38df30788e418f992e5828af6cc154",
+        "journald did not take some entries: it was stopped, or had too much to do",
+    )
+
     def __init__(self, action: str, result: str, message_id: str, about: str) -> None:
         self.action = action
         self.result = result

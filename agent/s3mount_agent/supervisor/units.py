@@ -18,7 +18,7 @@ from s3mount_agent.core.plan import Placed, Wanted
 from s3mount_agent.core.roles import Mode
 from s3mount_agent.core.states import Presence
 from s3mount_agent.supervisor.unit_text import read_definition, render
-from s3mount_agent.system import files, holders, mountinfo, paths, systemd
+from s3mount_agent.system import files, holders, journal, mountinfo, paths, systemd
 
 # A little more than the unit's own TimeoutStartSec=, which is to speak first.
 _START_SECONDS = 170.0
@@ -180,7 +180,7 @@ class Units:
     def _explain(self, unit: str, definition: Definition) -> AgentError:
         from s3mount_agent.mountpoint import messages
 
-        words = systemd.errors_of(unit, systemd.show([unit])[unit].invocation)
+        words = journal.errors_of(unit, systemd.show([unit])[unit].invocation)
         return messages.explain(words, bucket=definition.bucket, directory=definition.directory)
 
 

@@ -144,23 +144,6 @@ def outside_later(unit: str, arguments: Sequence[str]) -> None:
     process.run([*runner, "--", *arguments], timeout=_QUICK_SECONDS, check=False)
 
 
-def errors_of(unit: str, invocation: str) -> str:
-    """What a unit's processes wrote to stderr in one of its runs, or else in this boot: the end."""
-    # The journal reads a unit's output when it comes to it; --sync waits until it has.
-    process.run(["journalctl", "--sync"], timeout=_QUICK_SECONDS, check=False)
-    matches = [f"_SYSTEMD_UNIT={unit}", "_TRANSPORT=stdout"]
-    # By the time we ask, systemd may have begun the next run, which has said nothing yet.
-    for match in (f"_SYSTEMD_INVOCATION_ID={invocation}", "--boot"):
-        answer = process.run(
-            ["journalctl", "--no-pager", "--quiet", "--output=cat", "--lines=20", *matches, match],
-            timeout=_QUICK_SECONDS,
-            check=False,
-        )
-        if answer.stdout.strip():
-            return answer.stdout
-    return ""
-
-
 def notify(*assignments: str) -> None:
     """Tells the service manager how we are, if there is one that listens: sd_notify(3)."""
     address = os.environ.get("NOTIFY_SOCKET")
