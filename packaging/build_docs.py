@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 
 from s3mount_agent.config import keys
-from s3mount_agent.config.schema import Key, json_schema
+from s3mount_agent.config.schema import Section, json_schema
 from s3mount_agent.core.errors import Exit, Problem
 from s3mount_agent.core.events import Event
 
@@ -55,11 +54,11 @@ def errors() -> str:
 def configuration() -> str:
     """The tables of docs/configuration.md."""
     return (
-        f"## The file\n\n{_table(keys.TOP.keys)}\n"
-        f"## A mount\n\n{_table(keys.MOUNT.keys)}\n"
-        f"## `health`\n\n{_table(keys.HEALTH.keys)}\n"
-        f"## `install`\n\n{_table(keys.INSTALL.keys)}\n"
-        f"## `metrics`\n\n{_table(keys.METRICS.keys)}\n"
+        f"## The file\n\n{_table(keys.TOP)}\n"
+        f"## A mount\n\n{_table(keys.MOUNT)}\n"
+        f"## `health`\n\n{_table(keys.HEALTH)}\n"
+        f"## `install`\n\n{_table(keys.INSTALL)}\n"
+        f"## `metrics`\n\n{_table(keys.METRICS)}\n"
         f"## `environment`\n\nAllowed names: {', '.join(keys.ENVIRONMENT.words)}.\n"
     )
 
@@ -76,7 +75,10 @@ def events() -> str:
 
 def schema() -> str:
     """docs/s3mount.schema.json."""
-    return json.dumps(json_schema(keys.TOP, "s3mount-agent configuration"), indent=1) + "\n"
+    return (
+        json.dumps(json_schema(keys.TOP, "s3mount-agent configuration", keys.SCHEMA_ID), indent=1)
+        + "\n"
+    )
 
 
 def pages() -> dict[Path, str]:
@@ -96,11 +98,13 @@ def _renewed(page: Path, tables: str) -> str:
     return f"{head}{_BEGIN}\n{tables}\n{_END}{tail}"
 
 
-def _table(rows: Iterable[Key]) -> str:
+def _table(section: Section) -> str:
     lines = [
-        f"| `{key.name}`{' (required)' if key.required else ''} | {key.about} |" for key in rows
+        f"| `{key.name}`{' (required)' if key.required else ''} | {key.kind.type()} "
+        f"| {section.default(key)} | {key.about} |"
+        for key in section.keys
     ]
-    return "\n".join(["| key | |", "|---|---|", *lines]) + "\n"
+    return "\n".join(["| key | type | default | |", "|---|---|---|---|", *lines]) + "\n"
 
 
 if __name__ == "__main__":

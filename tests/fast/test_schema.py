@@ -7,7 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
+import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -18,10 +20,8 @@ from s3mount_agent.core.errors import AgentError
 from s3mount_agent.core.roles import Mode, OnFailure, Role
 from s3mount_agent.mountpoint.flags import FLAGS, Flag
 
-# It comes with moto.
-jsonschema = pytest.importorskip("jsonschema")
 DOCS = Path(__file__).parents[2] / "docs"
-SCHEMA = json_schema(keys.TOP, "a configuration")
+SCHEMA = json_schema(keys.TOP, "a configuration", keys.SCHEMA_ID)
 VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
 
 
@@ -62,6 +62,56 @@ def test_the_schema_that_is_shipped_is_this_one() -> None:
 
 def test_the_example_of_the_documents_agrees_with_the_schema() -> None:
     assert complaints((DOCS / "s3mount.example.yaml").read_text(encoding="utf-8")) == []
+
+
+def test_the_example_passes_where_yaml_is_version_1_1() -> None:
+    """PyYAML and most of what is built on it take a bare ``on`` for a boolean."""
+    text = (DOCS / "s3mount.example.yaml").read_text(encoding="utf-8")
+    assert list(VALIDATOR.iter_errors(yaml.safe_load(text))) == []
+    # Read, changed and written by such a program it is still good, for us and for the schema.
+    again = yaml.safe_dump(yaml.safe_load(text.replace('"on":', "on:")))
+    assert "true: compute" in again
+    assert config_file.parse(again, "x").entries == config_file.parse(text, "x").entries
+    assert list(VALIDATOR.iter_errors(json.loads(json.dumps(yaml.safe_load(again))))) == []
+
+
+def test_on_stands_once_however_it_is_written() -> None:
+    row = "bucket: my-bucket, directory: /x/y, on: head"
+    with pytest.raises(AgentError, match="'on' is given twice, once as 'true'"):
+        config_file.parse(f"mounts: [{{{row}, true: head}}]", "x")
+
+
+def test_the_schema_has_a_name_of_its_own() -> None:
+    assert SCHEMA["$id"] == "urn:s3mount-agent:configuration:1"
+
+
+ROW = "bucket: my-bucket, directory: /x/y"
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        (f"mounts: [{{{ROW}}}, {{{ROW}, wieght: 5}}]", "$.mounts[1]"),
+        (f"mounts: [{{{ROW}, weight: 0}}]", "$.mounts[0].weight"),
+        (f"mounts: {{{ROW}, weight: 0}}", "$.mounts.weight"),
+        (f"mounts: [{{{ROW}, on: [head, haed]}}]", "$.mounts[0].on[1]"),
+        (f"mounts: [{{{ROW}, on: haed}}]", "$.mounts[0].on"),
+        (f"mounts: [{{{ROW}, uid: true}}]", "$.mounts[0].uid"),
+        (f"mounts: [{{{ROW}, roles: {{head: {{cache: [x]}}}}}}]", "$.mounts[0].roles.head.cache"),
+        ("mounts: [{bucket: a b, directory: /x/y}]", "$.mounts[0].bucket"),
+        ("mounts: [{bucket: ab, directory: /x/y}]", "$.mounts[0].bucket"),
+        ("mounts: [{bucket: my-bucket, directory: x/y}]", "$.mounts[0].directory"),
+        ("mounts: [{bucket: my-bucket, directory: /}]", "$.mounts[0].directory"),
+        ("mounts: [{bucket: my-bucket, directory: /x/../y}]", "$.mounts[0].directory"),
+        ("mounts: []\nhealth: {look_every: 5w}", "$.health.look_every"),
+    ],
+)
+def test_an_editor_points_at_the_key(text: str, place: str) -> None:
+    with pytest.raises(AgentError):
+        config_file.parse(text, "x")
+    (complaint,) = complaints(text)
+    assert complaint.startswith(f"{place}: ")
+    assert "under any of the given" not in complaint
 
 
 def test_every_key_is_explained_in_the_schema() -> None:

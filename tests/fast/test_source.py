@@ -278,7 +278,7 @@ def test_what_is_not_utf8_is_refused(web: Web) -> None:
     error = refusal(web.url)
     assert (error.problem, error.message) == (
         Problem.CONFIG_INVALID,
-        f"{web.url} is not UTF-8 text",
+        f"{web.url}:2:2: the byte 0xE9 is not UTF-8 text (in Latin-1 it is 'é')",
     )
 
 

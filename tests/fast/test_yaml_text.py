@@ -61,7 +61,11 @@ def plain(node: Node) -> object:
         ("? [a]\n: 1", "1:3", "a key must be a single word"),
         ("{a: 1}: 2", "1:1", "a key must be a single word"),
         ("a: 1\nb: [", "2:5", "not YAML"),
-        ("a: 'b", "1:6", "not YAML"),
+        ("a: 'b", "1:4", "the quote ' that is opened here is never closed"),
+        ('a:\n  b: "c\n  d: e\n', "2:6", 'the quote " that is opened here is never closed'),
+        ('a: "b\nc: "d"\n', "1:4", 'the quote " that is opened here is not closed before'),
+        ("a: 'b\nc: 'd e'\nf: 1", "1:4", "the quote ' that is opened here is not closed before"),
+        ('a: "b c"\nd: "e" f', "2:8", "not YAML"),
         ("a:\n\t- 1", "2:1", "not YAML"),
         ("a: b: c", "1:5", "not YAML"),
         ("a: @x", "1:4", "not YAML"),
@@ -178,10 +182,10 @@ SLOW = {
 @pytest.mark.parametrize("text", SLOW.values(), ids=SLOW.keys())
 def test_no_text_takes_long(text: str) -> None:
     assert len(text) <= yaml_text.LARGEST_BYTES
-    began = time.monotonic()
+    began = time.process_time()
     with contextlib.suppress(AgentError):
         yaml_text.parse(text, NAME)
-    assert time.monotonic() - began < LONGEST_SECONDS
+    assert time.process_time() - began < LONGEST_SECONDS
 
 
 @pytest.mark.parametrize(

@@ -119,6 +119,10 @@ class Configuration:
         chosen = (entry.mount(role) for entry in self.entries if entry.is_for(role, queue))
         return require_consistent(tuple(chosen))
 
+    def queues(self) -> set[str]:
+        """The queues and login pools that it names."""
+        return {queue for entry in self.entries for queue in entry.queues}
+
     def busy_policy(self, directory: str, role: Role, queue: str) -> WhenBusy:
         """What to do about a mount of a node that must change while it is used."""
         entry = self._entry(directory, role, queue)

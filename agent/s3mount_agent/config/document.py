@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import NoReturn, Union
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, NoReturn, TypeVar, Union
 
-from s3mount_agent.core.errors import AgentError, Problem
+from s3mount_agent.core.errors import AgentError, Problem, together
+
+_Read = TypeVar("_Read")
+# A file from outside may be wrong in thousands of places.
+_MOST_ERRORS = 30
 
 
 @dataclass(frozen=True)
@@ -44,16 +49,42 @@ class Table:
     def __iter__(self) -> Iterator[tuple[Scalar, Node]]:
         return iter(self.entries)
 
+    def get(self, name: str) -> Node | None:
+        """The value of a key."""
+        return next((value for key, value in self.entries if key.text == name), None)
+
 
 Node = Union[Scalar, Items, Table]
 
 
 @dataclass(frozen=True)
 class Source:
-    """A file's name and text, for errors that show the line they are about."""
+    """A file's name and text, for errors that show the line they are about.
+
+    ``errors`` are those that were found on the way: the reader goes on after one, so that people
+    are told of all at once.
+    """
 
     name: str
     text: str
+    errors: list[AgentError] = field(default_factory=list, compare=False)
+
+    def attempt(self, read: Callable[..., _Read], *arguments: Any) -> _Read | None:
+        """What a reader makes of its arguments, or None, its error being kept."""
+        try:
+            return read(*arguments)
+        except AgentError as error:
+            if len(self.errors) >= _MOST_ERRORS:
+                raise
+            self.errors.append(error)
+        if len(self.errors) >= _MOST_ERRORS:
+            self.settle()
+        return None
+
+    def settle(self) -> None:
+        """Raises what was found: the first error, with the others in its company."""
+        if self.errors:
+            raise together(self.errors)
 
     def refuse(
         self,
@@ -62,16 +93,20 @@ class Source:
         *,
         problem: Problem = Problem.CONFIG_INVALID,
         hint: str | None = None,
+        quote: bool = True,
     ) -> NoReturn:
-        """Raises an error that names file, line and column and quotes the line."""
-        lines = self.text.splitlines()
-        line = lines[mark.line - 1] if mark.line <= len(lines) else ""
-        shown = "".join(c if c.isprintable() else "?" for c in line)[:200]
+        """Raises an error that names file, line and column and quotes the line (unless it holds
+        what nobody should read)."""
         # It may quote a value, which may be as long as the file; status and the journal keep it.
         told = message if len(message) <= 500 else f"{message[:500]}…"
         raise AgentError(
             problem,
             f"{self.name}:{mark.line}:{mark.column}: {told}",
-            cause=f"{shown}\n{' ' * (mark.column - 1)}^" if mark.column <= 200 else shown,
+            cause=self._quoted(mark) if quote else None,
             hint=hint,
         )
+
+    def _quoted(self, mark: Mark) -> str:
+        lines = itertools.islice(self.text.splitlines(), mark.line - 1, mark.line)
+        shown = "".join(c if c.isprintable() else "?" for c in next(lines, ""))[:200]
+        return f"{shown}\n{' ' * (mark.column - 1)}^" if mark.column <= 200 else shown

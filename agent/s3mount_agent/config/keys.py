@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
+from functools import partial
 from typing import Any
 
 from s3mount_agent.config.configuration import Configuration, Entry, Layer, Metrics, WhenBusy
-from s3mount_agent.config.document import Node, Source
-from s3mount_agent.config.schema import (
-    Built,
+from s3mount_agent.config.document import Items, Node, Scalar, Source, Table
+from s3mount_agent.config.kinds import (
     Choice,
     Duration,
-    Key,
-    ListOf,
-    MapOf,
     Number,
     Parsed,
-    Section,
     Text,
     Truth,
-    flag_keys,
+    located,
+    one_of,
 )
+from s3mount_agent.config.schema import Built, Key, ListOf, MapOf, Section, flag_keys
 from s3mount_agent.core.buckets import parse_bucket
 from s3mount_agent.core.directory import parse_directory
 from s3mount_agent.core.errors import AgentError, Problem
@@ -27,9 +26,20 @@ from s3mount_agent.core.roles import Mode, OnFailure, Role
 from s3mount_agent.mountpoint.command_line import parse_options
 from s3mount_agent.mountpoint.wanted import Install
 
-_ROLES = Choice(tuple(role.value for role in Role))
-_WHEN_BUSY = Choice(tuple(each.value for each in WhenBusy))
-_ON_FAILURE = Choice(tuple(each.value for each in OnFailure))
+# As ParallelCluster calls them, in its node types and in its configuration.
+_ROLES = one_of(
+    Role,
+    {
+        "HeadNode": "head",
+        "ComputeFleet": "compute",
+        "ComputeNode": "compute",
+        "SlurmQueues": "compute",
+        "LoginNode": "login",
+        "LoginNodes": "login",
+    },
+)
+_WHEN_BUSY = one_of(WhenBusy)
+_ON_FAILURE = one_of(OnFailure)
 _NAME = Text("a name", r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
 # What mount-s3 and the SDK under it read, and nothing that could change another program: no
 # LD_PRELOAD, no PATH. Secrets belong into /etc/s3mount-agent/environment, which only root reads.
@@ -55,10 +65,50 @@ ENVIRONMENT = Choice(
 _TEXTFILE = r"/(?:var/lib|run)(?:/[A-Za-z0-9_-][A-Za-z0-9_.-]*)+\.prom"
 # Every queue is tried in every role: a file from outside must not make that endless.
 _MOST_QUEUES = 100
+_NOT_HERE = (
+    "{} is a secret, and this file is none: all nodes, and all who may read its source, read it",
+    "put it into /etc/s3mount-agent/environment on the node, or give the node's role access",
+)
+_SECRETS = {
+    name: (_NOT_HERE[0].format(name), _NOT_HERE[1])
+    for name in (
+        "AWS_ACCESS_KEY_ID",
+        "AWS_SECRET_ACCESS_KEY",
+        "AWS_SESSION_TOKEN",
+        "AWS_SECURITY_TOKEN",
+        "AWS_BEARER_TOKEN",
+    )
+}
+# A URN: it stands for the schema of this version of the format, wherever it is kept.
+SCHEMA_ID = "urn:s3mount-agent:configuration:1"
+# What an editor can check of a bucket and a directory: their readers know more.
+_BUCKET = r"(?:s3://)?[0-9A-Za-z][0-9A-Za-z._-]{2,254}(?:/.*)?|arn:aws[a-z-]*:s3.*"
+_DIRECTORY = r"/(?!(?:.*/)?\.\.?(?:/|$)).*[^/].*"
 _PLAIN_VALUE = Text("a value in one line of printable ASCII", r"[ -~]{0,1000}")
 
+
+class _Version(Choice):
+    """The version of the format, with a sentence of its own for any other."""
+
+    def read(self, node: Node, source: Source) -> str:
+        """The version."""
+        if isinstance(node, Scalar) and node.text.isdecimal() and node.text not in self.words:
+            source.refuse(
+                node.mark,
+                f"this agent knows version 1 of this format, but not version {node.text[:20]}",
+                hint="write version: 1, or install the s3mount-agent that this file is for",
+            )
+        return super().read(node, source)
+
+
 _OPTIONS = (
-    Key("options", Parsed("mount-s3's options", parse_options), "mount-s3's options in one text"),
+    Key(
+        "options",
+        Parsed("mount-s3's options", parse_options),
+        "mount-s3's options in one text",
+        default="none",
+        aka=("args", "flags", "arguments", "mount_options", "mount-options", "opts"),
+    ),
     *flag_keys(),
 )
 
@@ -68,68 +118,113 @@ def _layer(values: dict[str, Any]) -> Layer:
     return Layer(values.get("options"), flags)
 
 
-_LAYER = Built(Section(_OPTIONS), _layer)
 _OWN_KEYS = (
     Key(
         "bucket",
-        Parsed("a bucket", parse_bucket),
+        Parsed("a bucket", parse_bucket, _BUCKET),
         "a bucket, an access point (alias or ARN), or s3://bucket/prefix/",
         required=True,
+        aka=("name", "bucket_name", "bucketName", "BucketName", "source", "s3", "uri", "url"),
     ),
-    Key("directory", Parsed("a directory", parse_directory), "where to mount it", required=True),
-    Key("on", ListOf(_ROLES), "the roles of the nodes that get it (default: all)"),
-    Key("queues", ListOf(_NAME), "the queues or login pools whose nodes get it (default: all)"),
-    Key("roles", MapOf(_LAYER, _ROLES), "options that are different on a role"),
-    Key("owner", _NAME, "the user whose files they seem to be (default: the cluster's user)"),
-    Key("weight", Number(1, 1000), "its share of memory and bandwidth beside the others (1)"),
-    Key("when_busy", _WHEN_BUSY, "wait, lazy or fail: if it must change while it is in use"),
-    Key("on_failure", _ON_FAILURE, "whether a bootstrap fails with it (default: by role)"),
+    Key(
+        "directory",
+        Parsed("a directory", parse_directory, _DIRECTORY),
+        "where to mount it",
+        required=True,
+        aka=(
+            "path",
+            "dir",
+            "mountpoint",
+            "mount_point",
+            "mount-point",
+            "mount_path",
+            "mount_dir",
+            "MountDir",
+            "target",
+        ),
+    ),
+    Key("on", ListOf(_ROLES), "the roles of the nodes that get it", default="all"),
+    Key(
+        "queues",
+        ListOf(_NAME),
+        "the queues or login pools whose nodes get it",
+        default="all",
+        aka=("queue", "partition", "partitions", "pools"),
+    ),
+    Key(
+        "roles",
+        MapOf(Built(Section(_OPTIONS), _layer), _ROLES),
+        "options that are different on a role",
+        into="by_role",
+        default="none",
+    ),
+    Key(
+        "owner",
+        _NAME,
+        "the user whose files they seem to be",
+        default="the cluster's user",
+        aka=("user",),
+    ),
+    Key("weight", Number(1, 1000), "its share of memory and bandwidth beside the others"),
+    Key(
+        "when_busy",
+        _WHEN_BUSY,
+        "what to do if it must change while it is in use",
+        default="the file's",
+    ),
+    Key("on_failure", _ON_FAILURE, "whether a bootstrap fails with it", default="the file's"),
 )
 
-MOUNT = Section((*_OWN_KEYS, *_OPTIONS))
+MOUNT = Section((*_OWN_KEYS, *_OPTIONS), of=Entry)
 
 
 def _entry(values: dict[str, Any]) -> Entry:
-    own = {key.name for key in _OWN_KEYS}
-    entry = Entry(
-        bucket=values["bucket"],
-        directory=values["directory"],
-        base=_layer({name: value for name, value in values.items() if name not in own}),
-        by_role={Role(role): layer for role, layer in values.get("roles", {}).items()},
-        on=tuple(map(Role, values.get("on", ()))),
-        queues=values.get("queues", ()),
-        owner=values.get("owner"),
-        weight=values.get("weight", 1),
-        when_busy=WhenBusy(values["when_busy"]) if "when_busy" in values else None,
-        on_failure=OnFailure(values["on_failure"]) if "on_failure" in values else None,
-    )
+    own = {key.into or key.name for key in _OWN_KEYS}
+    given = {name: value for name, value in values.items() if name in own}
+    layer = _layer({name: value for name, value in values.items() if name not in own})
+    entry = Entry(**given, base=layer)
     for role in entry.on or Role:
         entry.mount(role)
     return entry
 
 
+def _install(values: dict[str, Any]) -> Install:
+    fingerprints = tuple(each.upper() for each in values.pop("fingerprints", ()))
+    return Install(**values, fingerprints=fingerprints)
+
+
 INSTALL = Section(
     (
-        Key("url", Text("a URL", r"https?://[!-~]+"), "a mirror of mount-s3's releases"),
+        Key(
+            "url",
+            Text("a URL", r"https?://[!-~]+"),
+            "a mirror of mount-s3's releases",
+            default="AWS's",
+        ),
         Key(
             "version",
             Text("a version", r"\d+\.\d+\.\d+|latest"),
             "which release to install, on a node that has none",
+            default="the one that this agent was tested with",
         ),
         Key(
             "fingerprints",
             ListOf(Text("a key's fingerprint", r"[0-9A-Fa-f]{40}")),
             "the keys that packages may be signed with",
+            default="AWS's",
         ),
-    )
+    ),
+    of=Install,
 )
 HEALTH = Section(
     (
-        Key("look_every", Duration(5, 3600), "how often to ask whether each mount answers (60s)"),
-        Key("check_s3_every", Duration(5, 86400), "how often to list a mount, as S3 allows (5m)"),
-        Key("hung_after", Duration(10, 3600), "the silence after which a mount is ended (30s)"),
-        Key("retry_at_most_every", Duration(5, 3600), "the longest pause between attempts (30s)"),
-    )
+        Key("look_every", Duration(5, 3600), "how often to ask whether each mount answers"),
+        Key("check_s3_every", Duration(5, 86400), "how often to list a mount, as S3 allows"),
+        Key("hung_after", Duration(10, 3600), "the silence after which a mount is ended"),
+        Key("retry_at_most_every", Duration(5, 3600), "the longest pause between attempts"),
+    ),
+    of=Configuration,
+    flat=True,
 )
 METRICS = Section(
     (
@@ -137,69 +232,106 @@ METRICS = Section(
             "prometheus",
             # The file may come from anywhere: it must not name any other file of the node.
             Text("a path under /var/lib or /run that ends with .prom", _TEXTFILE),
-            "a file for node_exporter's textfile collector (off)",
+            "a file for node_exporter's textfile collector",
+            default="off",
         ),
-        Key("cloudwatch", Truth(), "lines of CloudWatch's embedded metric format (off)"),
-        Key("namespace", Text("a namespace", r"[A-Za-z0-9_./#-]{1,255}"), "CloudWatch's (S3Mount)"),
-    )
+        Key("cloudwatch", Truth(), "lines of CloudWatch's embedded metric format"),
+        Key("namespace", Text("a namespace", r"[A-Za-z0-9_./#-]{1,255}"), "CloudWatch's"),
+    ),
+    of=Metrics,
 )
 TOP = Section(
     (
-        Key("version", Choice(("1",)), "the version of this format"),
+        Key("version", _Version(("1",)), "the version of this format", default="`1`"),
         Key(
             "mounts",
-            ListOf(Built(MOUNT, _entry)),
+            ListOf(
+                Built(MOUNT, _entry, "mount"),
+                empty="no mounts are named here: write [] if nothing is to be mounted",
+            ),
             "the mounts",
             required=True,
+            into="entries",
         ),
-        Key("role", _ROLES, "what the node is (default: what ParallelCluster's files say)"),
-        Key("mode", Choice(tuple(m.value for m in Mode)), "who starts mount-s3 (by role)"),
-        Key("on_failure", _ON_FAILURE, "whether a bootstrap fails with a mount (by role)"),
-        Key("when_busy", _WHEN_BUSY, "wait, lazy or fail: a mount that must change but is used"),
-        Key("busy_deadline", Duration(0, 604800), "how long wait waits (1h)"),
-        Key("refresh", Duration(10, 86400), "how often to ask the source for a new version (5m)"),
-        Key("memory_percent", Number(1, 90), "the part of the node's memory for all mounts"),
-        Key("bandwidth_gbps", Number(1, 10000), "the node's bandwidth, to be divided among them"),
-        Key("health", HEALTH, "how often the agent looks and tries again"),
-        Key("install", INSTALL, "where mount-s3 comes from"),
-        Key("metrics", METRICS, "figures about the mounts, for those who collect them"),
-        Key("environment", MapOf(_PLAIN_VALUE, ENVIRONMENT), "variables for mount-s3"),
-    )
+        Key("role", _ROLES, "what the node is", default="what ParallelCluster's files say"),
+        Key("mode", one_of(Mode), "who starts mount-s3", default="by role"),
+        Key("on_failure", _ON_FAILURE, "whether a bootstrap fails with a mount", default="by role"),
+        Key("when_busy", _WHEN_BUSY, "what to do about a mount that must change but is used"),
+        Key("busy_deadline", Duration(0, 604800), "how long wait waits"),
+        Key("refresh", Duration(10, 86400), "how often to ask the source for a new version"),
+        Key(
+            "memory_percent",
+            Number(1, 90),
+            "the part of the node's memory for all mounts",
+            default="see [shares](#shares)",
+        ),
+        Key(
+            "bandwidth_gbps",
+            Number(1, 10000),
+            "the node's bandwidth, to be divided among them",
+            default="not limited",
+        ),
+        Key("health", HEALTH, "how often the agent looks and tries again", default="below"),
+        Key("install", Built(INSTALL, _install), "where mount-s3 comes from", default="below"),
+        Key(
+            "metrics",
+            Built(METRICS, lambda values: Metrics(**values)),
+            "figures about the mounts, for those who collect them",
+            default="below",
+        ),
+        Key(
+            "environment",
+            MapOf(_PLAIN_VALUE, ENVIRONMENT, _SECRETS),
+            "variables for mount-s3",
+            default="none",
+            aka=("env",),
+        ),
+    ),
+    of=Configuration,
 )
 
 
 def _configuration(values: dict[str, Any]) -> Configuration:
-    install = values.get("install", {})
-    plain = ("busy_deadline", "refresh", "memory_percent", "bandwidth_gbps", "environment")
-    configuration = Configuration(
-        entries=values["mounts"],
-        role=Role(values["role"]) if "role" in values else None,
-        mode=Mode(values["mode"]) if "mode" in values else None,
-        on_failure=OnFailure(values["on_failure"]) if "on_failure" in values else None,
-        when_busy=WhenBusy(values.get("when_busy", "wait")),
-        install=Install(
-            install.get("url"),
-            install.get("version"),
-            tuple(each.upper() for each in install.get("fingerprints", ())),
-        ),
-        metrics=Metrics(**values.get("metrics", {})),
-        **{name: values[name] for name in plain if name in values},
-        **values.get("health", {}),
-    )
-    queues = {queue for entry in configuration.entries for queue in entry.queues}
+    values.pop("version", None)
+    configuration = Configuration(**values)
+    queues = configuration.queues()
     if len(queues) > _MOST_QUEUES:
         raise AgentError(
             Problem.CONFIG_INVALID,
             f"there are {len(queues)} different queues, but at most {_MOST_QUEUES} may be named",
             hint="a cluster has at most 60 queues and login pools",
         )
-    for role in Role:
-        for queue in sorted(queues) or [""]:
-            configuration.mounts(role, queue)
     return configuration
 
 
 def read_configuration(node: Node, source: Source) -> Configuration:
-    """The configuration that a file's tree means; every error names the place in the file."""
+    """The configuration that a file's tree means; raises the first thing that is wrong, with all
+    others in its company, each with its place in the file."""
+    configuration = source.attempt(_read, node, source)
+    source.settle()
+    if configuration is None:  # cannot be: what is wrong has been raised
+        raise AssertionError(source.name)
+    for role in Role:
+        for queue in sorted(configuration.queues()) or [""]:
+            try:
+                configuration.mounts(role, queue)
+            except AgentError:
+                _blame(configuration, role, queue, node, source)
+                raise
+    return configuration
+
+
+def _read(node: Node, source: Source) -> Configuration:
     configuration: Configuration = Built(TOP, _configuration).read(node, source)
     return configuration
+
+
+def _blame(
+    configuration: Configuration, role: Role, queue: str, node: Node, source: Source
+) -> None:
+    """Raises what is wrong with mounts together, at the first that does not fit to those above."""
+    mounts = node.get("mounts") if isinstance(node, Table) else None
+    places: tuple[Node, ...] = mounts.items if isinstance(mounts, Items) else ()
+    for count, place in enumerate(places, start=1):
+        some = dataclasses.replace(configuration, entries=configuration.entries[:count])
+        located(partial(some.mounts, role, queue), place, source)

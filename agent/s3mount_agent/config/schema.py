@@ -1,134 +1,37 @@
-"""What may stand in a configuration: kinds of values, and tables of keys made of them.
+"""Tables of keys, made of the kinds of values.
 
-One definition serves three: reading a file, the JSON Schema for editors, and the documentation.
+One row serves all: reading a file, where its value goes, the JSON Schema for editors, and the
+documentation.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
 
 from s3mount_agent.config.document import Items, Node, Scalar, Source, Table
-from s3mount_agent.core.errors import AgentError
-from s3mount_agent.core.text import require_plain
-from s3mount_agent.mountpoint.flags import FLAGS, Flag
+from s3mount_agent.config.kinds import (
+    Choice,
+    Duration,
+    FlagValue,
+    Kind,
+    duration,
+    located,
+    suggestion,
+)
+from s3mount_agent.mountpoint.flags import FLAGS
 
-
-class Kind(Protocol):
-    """A kind of value."""
-
-    def read(self, node: Node, source: Source) -> Any:
-        """The value; raises ``config-invalid`` where the node stands."""
-
-    def schema(self) -> dict[str, Any]:
-        """The kind as JSON Schema (draft 2020-12)."""
-
-
-@dataclass(frozen=True)
-class Text:
-    """A single value that matches a pattern; ``form`` says in an error what was expected."""
-
-    form: str = "a text"
-    pattern: str = r"[\s\S]*"
-
-    def read(self, node: Node, source: Source) -> str:
-        """The text as it is written: 0755 stays 0755."""
-        if not isinstance(node, Scalar) or node.kind == "null":
-            source.refuse(node.mark, f"{self.form} was expected here")
-        if not re.fullmatch(self.pattern, node.text, re.ASCII):
-            source.refuse(node.mark, f"{self.form} was expected here, not {node.text!r}")
-        return node.text
-
-    def schema(self) -> dict[str, Any]:
-        """Numbers are fine, too: YAML takes an unquoted 0755 for one; and so is ``true``."""
-        return {"type": ["string", "number", "boolean"], "pattern": f"^(?:{self.pattern})$"}
-
-
-@dataclass(frozen=True)
-class Choice:
-    """One of some words."""
-
-    words: tuple[str, ...]
-
-    def read(self, node: Node, source: Source) -> str:
-        """The word."""
-        if not isinstance(node, Scalar) or node.text not in self.words:
-            hint = _suggestion(node.text, self.words) if isinstance(node, Scalar) else None
-            source.refuse(node.mark, f"one of {', '.join(self.words)} was expected here", hint=hint)
-        return node.text
-
-    def schema(self) -> dict[str, Any]:
-        """An enumeration; a word of digits may stand without quotes."""
-        return {"enum": [*self.words, *(int(word) for word in self.words if word.isdecimal())]}
-
-
-@dataclass(frozen=True)
-class Truth:
-    """true or false."""
-
-    def read(self, node: Node, source: Source) -> bool:
-        """The truth."""
-        if not isinstance(node, Scalar) or node.kind != "bool":
-            source.refuse(node.mark, "true or false was expected here")
-        return node.text.lower() in ("true", "yes", "on")
-
-    def schema(self) -> dict[str, Any]:
-        """A boolean."""
-        return {"type": "boolean"}
-
-
-@dataclass(frozen=True)
-class Number:
-    """A whole number within bounds."""
-
-    least: int
-    most: int
-
-    def read(self, node: Node, source: Source) -> int:
-        """The number, in decimal digits."""
-        digits = isinstance(node, Scalar) and re.fullmatch(r"\d{1,12}", node.text, re.ASCII)
-        if digits and self.least <= int(digits[0]) <= self.most:
-            return int(digits[0])
-        source.refuse(
-            node.mark, f"a whole number from {self.least} to {self.most} was expected here"
-        )
-
-    def schema(self) -> dict[str, Any]:
-        """An integer, also in quotes."""
-        return {
-            "type": ["integer", "string"],
-            "pattern": r"^\d{1,12}$",
-            "minimum": self.least,
-            "maximum": self.most,
-        }
-
-
-@dataclass(frozen=True)
-class Duration:
-    """A time such as 90s, 5m, 2h or 1d, in seconds."""
-
-    least: int
-    most: int
-
-    def read(self, node: Node, source: Source) -> int:
-        """The seconds."""
-        match = isinstance(node, Scalar) and re.fullmatch(
-            r"(\d{1,7})\s*([smhd]?)", node.text, re.ASCII
-        )
-        if match:
-            seconds = int(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]]
-            if self.least <= seconds <= self.most:
-                return seconds
-        source.refuse(
-            node.mark,
-            f"a time from {self.least}s to {self.most}s was expected here, such as 90s or 5m",
-        )
-
-    def schema(self) -> dict[str, Any]:
-        """Seconds, or a number with its unit."""
-        return {"type": ["string", "integer"], "pattern": r"^\d{1,7}\s*[smhd]?$", "minimum": 0}
+# What the agent gives mount-s3 where nobody says otherwise.
+_FLAG_DEFAULTS = {
+    "uid": "the cluster's user",
+    "gid": "the cluster's user's group",
+    "memory-target": "its [share](#shares)",
+    "maximum-throughput-gbps": "its share of `bandwidth_gbps`",
+    "user-agent-prefix": "`s3mount-agent`",
+}
 
 
 @dataclass(frozen=True)
@@ -137,153 +40,176 @@ class ListOf:
 
     kind: Kind
     most: int = 100
+    empty: str = ""
+    """What to say of a value that is missing where a list should be."""
 
     def read(self, node: Node, source: Source) -> tuple[Any, ...]:
         """The values."""
+        if self.empty and isinstance(node, Scalar) and node.kind == "null":
+            source.refuse(node.mark, self.empty)
         items: Sequence[Node] = node.items if isinstance(node, Items) else [node]
         if len(items) > self.most:
             source.refuse(items[self.most].mark, f"at most {self.most} values may stand here")
-        return tuple(self.kind.read(item, source) for item in items)
+        return tuple(source.attempt(self.kind.read, item, source) for item in items)
 
     def schema(self) -> dict[str, Any]:
-        """An array, or one of its items."""
+        """An array, or one of its items; not ``anyOf``, whose errors point nowhere."""
         item = self.kind.schema()
-        return {"anyOf": [item, {"type": "array", "items": item, "maxItems": self.most}]}
+        array = {"type": "array", "items": item, "maxItems": self.most}
+        return {"if": {"type": "array"}, "then": array, "else": item}
+
+    def type(self) -> str:
+        """That of its items."""
+        return f"list of: {self.kind.type()}"
 
 
 @dataclass(frozen=True)
 class MapOf:
-    """A mapping whose keys are of a closed or patterned set, and whose values are of one kind."""
+    """A mapping whose keys are of a closed set, and whose values are of one kind.
+
+    ``refused`` has keys that are no typing errors, with what to say of them; their values are not
+    shown.
+    """
 
     kind: Kind
-    keys: Text | Choice
+    keys: Choice
+    refused: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
-    def read(self, node: Node, source: Source) -> dict[str, Any]:
+    def read(self, node: Node, source: Source) -> dict[Any, Any]:
         """The values by key."""
         if not isinstance(node, Table):
             source.refuse(node.mark, "a mapping was expected here")
-        return {self.keys.read(key, source): self.kind.read(value, source) for key, value in node}
+        values = {}
+        for key, value in node:
+            name = source.attempt(self._key, key, source)
+            if name is not None:
+                values[name] = source.attempt(self.kind.read, value, source)
+        return values
+
+    def _key(self, key: Scalar, source: Source) -> Any:
+        if key.text in self.refused:
+            message, hint = self.refused[key.text]
+            source.refuse(key.mark, message, hint=hint, quote=False)
+        return self.keys.read(key, source)
 
     def schema(self) -> dict[str, Any]:
         """An object."""
-        if isinstance(self.keys, Choice):
-            properties = {word: self.kind.schema() for word in self.keys.words}
-            return {"type": "object", "properties": properties, "additionalProperties": False}
-        return {
-            "type": "object",
-            "patternProperties": {f"^(?:{self.keys.pattern})$": self.kind.schema()},
-            "additionalProperties": False,
-        }
+        properties = {word: self.kind.schema() for word in self.keys.words}
+        return {"type": "object", "properties": properties, "additionalProperties": False}
+
+    def type(self) -> str:
+        """A mapping."""
+        return "mapping"
 
 
 @dataclass(frozen=True)
 class Key:
-    """A key of a section: its kind, one sentence about it, and whether it must be there."""
+    """A key of a section: its kind, one sentence about it, and whether it must be there.
+
+    ``into`` is the attribute that its value becomes ("" for that of the same name); that
+    attribute's own default is the key's, and ``default`` only says what is not simply a value.
+    ``aka`` are names that people give it.
+    """
 
     name: str
     kind: Kind
     about: str
     required: bool = False
+    into: str = ""
+    default: str = ""
+    aka: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Section:
-    """A mapping with known keys, read into a dict that has those that are given."""
+    """A mapping with known keys, read into a dict of the attributes that are given.
+
+    ``of`` is the class whose attributes they are, ``flat`` whether they are those of the object
+    that the section is a part of.
+    """
 
     keys: tuple[Key, ...]
+    of: type | None = None
+    flat: bool = False
 
     def read(self, node: Node, source: Source) -> dict[str, Any]:
-        """The values by key; an unknown key is an error with a suggestion."""
+        """The values by attribute; an unknown key is an error with a suggestion."""
         if not isinstance(node, Table):
             source.refuse(node.mark, "a mapping (key: value) was expected here")
         known = {key.name: key for key in self.keys}
-        values = {}
-        for key, value in node:
-            if key.text not in known:
-                hint = _suggestion(key.text, known) or f"known: {', '.join(known)}"
-                source.refuse(key.mark, f"there is no key {key.text!r} here", hint=hint)
-            values[key.text] = known[key.text].kind.read(value, source)
-        for key_ in self.keys:
-            if key_.required and key_.name not in values:
-                source.refuse(node.mark, f"the key {key_.name!r} is missing here")
+        values: dict[str, Any] = {}
+        missing = {key.name for key in self.keys if key.required}
+        for word, value in node:
+            name = _name(word)
+            missing.discard(name if name in known else self._meant(name) or "")
+            row = source.attempt(self._row, word, source)
+            if row is None:
+                continue
+            if word.text != name and any(key.text == name for key, _ in node):
+                message = f"the key {name!r} is given twice, once as {word.text!r}"
+                source.attempt(source.refuse, word.mark, message)
+            read = source.attempt(row.kind.read, value, source)
+            if isinstance(row.kind, Section) and row.kind.flat:
+                values.update(read or {})
+            else:
+                values[row.into or row.name] = read
+        for name in [key.name for key in self.keys if key.name in missing]:
+            source.attempt(source.refuse, node.mark, f"the key {name!r} is missing here")
         return values
+
+    def _row(self, word: Scalar, source: Source) -> Key:
+        known = {key.name: key for key in self.keys}
+        name = _name(word)
+        if name in known:
+            return known[name]
+        hint = suggestion(name, known) or f"known: {', '.join(known)}"
+        message = f"there is no key {name!r} here"
+        for key in self.keys:
+            if name in key.aka:
+                message = f"the key {name!r} is called {key.name!r} here"
+                hint = f"write {key.name}: {key.about}"
+        source.refuse(word.mark, message, hint=hint)
+
+    def _meant(self, name: str) -> str | None:
+        """The key that a wrong name stands for: it need not be called missing as well."""
+        import difflib
+
+        by_name = {key.name: key.name for key in self.keys}
+        by_name.update((word, key.name) for key in self.keys for word in key.aka)
+        close = difflib.get_close_matches(name[:100], by_name, n=1)
+        return by_name[close[0]] if close else None
 
     def schema(self) -> dict[str, Any]:
         """A closed object."""
+        properties = {
+            key.name: {**key.kind.schema(), "description": key.about} for key in self.keys
+        }
+        if "on" in properties:
+            properties["true"] = properties["on"]
         return {
             "type": "object",
-            "properties": {
-                key.name: {**key.kind.schema(), "description": key.about} for key in self.keys
-            },
+            "properties": properties,
             "required": [key.name for key in self.keys if key.required],
             "additionalProperties": False,
         }
 
+    def default(self, key: Key) -> str:
+        """A key's default, as the documentation shows it."""
+        if key.default or key.required:
+            return key.default
+        attributes = dataclasses.fields(self.of) if self.of is not None else ()
+        value = next((f.default for f in attributes if f.name == (key.into or key.name)), None)
+        if isinstance(value, Enum):
+            value = value.value
+        if isinstance(key.kind, Duration) and isinstance(value, int):
+            return f"`{duration(value)}`"
+        if isinstance(value, bool):
+            return f"`{str(value).lower()}`"
+        return f"`{value}`" if isinstance(value, (str, int)) else ""
 
-@dataclass(frozen=True)
-class FlagValue:
-    """The value of one of mount-s3's flags: true, false, or what the flag takes."""
-
-    flag: Flag
-
-    def read(self, node: Node, source: Source) -> str | bool:
-        """The text for mount-s3, or for a flag without value whether it is set."""
-        value = self.flag.value
-        if value is None:
-            return Truth().read(node, source)
-        text = Text(value.form).read(node, source)
-        if isinstance(node, Scalar) and node.kind == "bool" and text.lower() == "false":
-            return False  # takes the flag away
-        is_true = isinstance(node, Scalar) and node.kind == "bool" and text.lower() == "true"
-        located(lambda: require_plain("value", text), node, source)
-        if is_true or not value.accepts(text):
-            source.refuse(node.mark, f"{value.form} was expected here, not {text!r}")
-        return text
-
-    def schema(self) -> dict[str, Any]:
-        """Numbers may stand without quotes; ``false`` takes the flag away."""
-        if self.flag.value is None:
-            return {"type": "boolean"}
-        return {"anyOf": [{"type": ["string", "number"]}, {"const": False}]}
-
-
-def flag_keys() -> tuple[Key, ...]:
-    """A key for every flag of mount-s3 that a user may give, with ``_`` for ``-``."""
-    return tuple(
-        Key(
-            name.replace("-", "_"),
-            ListOf(FlagValue(flag)) if flag.repeatable else FlagValue(flag),
-            f"mount-s3's --{name}" + (f": {flag.value.form}" if flag.value else ""),
-        )
-        for name, flag in FLAGS.items()
-        if not flag.reserved
-    )
-
-
-def json_schema(section: Section, title: str) -> Mapping[str, Any]:
-    """The whole schema of a file."""
-    return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": title,
-        **section.schema(),
-    }
-
-
-@dataclass(frozen=True)
-class Parsed:
-    """A text that one of the model's own readers understands; its errors get their place here."""
-
-    form: str
-    parse: Callable[[str], Any]
-
-    def read(self, node: Node, source: Source) -> Any:
-        """What the reader makes of the text."""
-        text = Text(self.form).read(node, source)
-        return located(lambda: self.parse(text), node, source)
-
-    def schema(self) -> dict[str, Any]:
-        """A text: what it may be is more than a schema can say."""
-        return Text(self.form).schema()
+    def type(self) -> str:
+        """A mapping."""
+        return "mapping"
 
 
 @dataclass(frozen=True)
@@ -292,29 +218,49 @@ class Built:
 
     section: Section
     build: Callable[[dict[str, Any]], Any]
+    name: str = "mapping"
 
     def read(self, node: Node, source: Source) -> Any:
-        """The object."""
+        """The object; None where something in it is wrong, which is kept in the source."""
+        before = len(source.errors)
         values = self.section.read(node, source)
+        if len(source.errors) > before:
+            return None
         return located(lambda: self.build(values), node, source)
 
     def schema(self) -> dict[str, Any]:
         """The section's."""
         return self.section.schema()
 
-
-def _suggestion(word: str, known: Iterable[str]) -> str | None:
-    import difflib
-
-    close = difflib.get_close_matches(word, known, n=1)
-    return f"did you mean {close[0]}?" if close else None
+    def type(self) -> str:
+        """The object's name."""
+        return self.name
 
 
-def located(read: Callable[[], Any], node: Node, source: Source) -> Any:
-    """Calls a reader and gives its error the place of ``node``, if it has none yet."""
-    try:
-        return read()
-    except AgentError as error:
-        if error.message.startswith(f"{source.name}:"):
-            raise
-        source.refuse(node.mark, error.message, problem=error.problem, hint=error.hint)
+def flag_keys() -> tuple[Key, ...]:
+    """A key for every flag of mount-s3 that a user may give, with ``_`` for ``-``."""
+    return tuple(
+        Key(
+            name.replace("-", "_"),
+            ListOf(FlagValue(flag)) if flag.repeatable else FlagValue(flag),
+            f"mount-s3's --{name}",
+            default=_FLAG_DEFAULTS.get(name, "mount-s3's own" if flag.value else "`false`"),
+        )
+        for name, flag in FLAGS.items()
+        if not flag.reserved
+    )
+
+
+def json_schema(section: Section, title: str, name: str) -> Mapping[str, Any]:
+    """The whole schema of a file; ``name`` is a URI that stands for it and leads nowhere."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": name,
+        "title": title,
+        **section.schema(),
+    }
+
+
+def _name(word: Scalar) -> str:
+    """A key as it is written; ``on`` that went through a YAML 1.1 program comes back as true."""
+    return "on" if word.kind == "bool" and word.text.lower() == "true" else word.text

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from s3mount_agent.config.yaml_text import LARGEST_BYTES
+from s3mount_agent.config.yaml_text import LARGEST_BYTES, decode
 from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.system import web
 
@@ -133,10 +133,7 @@ def _fetched(url: str, data: bytes, version: str, known: str = "") -> Fetched | 
         return None
     if len(data) > LARGEST_BYTES:
         raise _too_large(url)
-    try:
-        return Fetched(data.decode(), version)
-    except UnicodeDecodeError:
-        raise AgentError(Problem.CONFIG_INVALID, f"{url} is not UTF-8 text") from None
+    return Fetched(decode(data, url), version)
 
 
 def _too_large(url: str) -> AgentError:

@@ -6,14 +6,52 @@ keys, great depth and great size are refused, and nothing but strings is ever co
 
 from __future__ import annotations
 
-from typing import Any
+import codecs
+import contextlib
+from typing import TYPE_CHECKING, Any
 
 from s3mount_agent.config.document import Items, Mark, Node, Scalar, Source, Table
 from s3mount_agent.core.errors import AgentError, Problem
 
+if TYPE_CHECKING:
+    import yaml
+
+# Byte order marks that editors on Windows write.
+_MARKS = {
+    codecs.BOM_UTF32_LE: "UTF-32",
+    codecs.BOM_UTF32_BE: "UTF-32",
+    codecs.BOM_UTF16_LE: "UTF-16",
+    codecs.BOM_UTF16_BE: "UTF-16",
+}
 LARGEST_BYTES = 256 * 1024
 _DEEPEST = 10
 _KINDS = {"str", "bool", "int", "float", "null"}
+
+
+def decode(data: bytes, name: str) -> str:
+    """The text of a file; raises ``config-invalid`` with what it is where it is not UTF-8."""
+    for mark, encoding in _MARKS.items():
+        if data.startswith(mark):
+            raise _not_utf8(f"{name} is {encoding} text, not UTF-8")
+    if b"\0" in data[:4]:
+        raise _not_utf8(f"{name} is UTF-16 text or no text at all, not UTF-8")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        before = data[: error.start]
+        line, column = before.count(b"\n") + 1, len(before) - (before.rfind(b"\n") + 1) + 1
+        byte = data[error.start]
+        latin = bytes([byte]).decode("cp1252", errors="replace")
+        meant = f" (in Latin-1 it is {latin!r})" if latin.isprintable() else ""
+        raise _not_utf8(
+            f"{name}:{line}:{column}: the byte 0x{byte:02X} is not UTF-8 text{meant}"
+        ) from None
+
+
+def _not_utf8(message: str) -> AgentError:
+    return AgentError(
+        Problem.CONFIG_INVALID, message, hint="save it as UTF-8, with an editor or with iconv"
+    )
 
 
 def parse(text: str, name: str) -> Node:
@@ -34,12 +72,36 @@ def parse(text: str, name: str) -> Node:
         what = f"U+{ord(text[error.position]):04X}"
         source.refuse(_place(text, error.position), f"this is not text: it holds {what}")
     except yaml.MarkedYAMLError as error:
+        _refuse_open_quote(text, error, source)
         place = error.problem_mark or error.context_mark
         mark = Mark(place.line + 1, place.column + 1) if place else Mark(1, 1)
         source.refuse(mark, f"this is not YAML: {error.problem or error.context}")
     except (ValueError, OverflowError):  # "\\UFFFFFFFF": PyYAML asks chr() for anything
         mark = Mark(loader.line + 1, loader.column + 1)
         source.refuse(mark, "there is no such character")
+
+
+def _refuse_open_quote(text: str, error: yaml.MarkedYAMLError, source: Source) -> None:
+    """A quote that is not closed is an error where the file ends, or at the next quote: what people
+    look for is where it was opened."""
+    import yaml
+
+    opened = error.context_mark if "quoted scalar" in (error.context or "") else None
+    at_end = opened is not None and "end of stream" in (error.problem or "")
+    if not at_end:
+        opened = None
+        with contextlib.suppress(yaml.YAMLError, ValueError, OverflowError):
+            for token in yaml.scan(text, Loader=yaml.SafeLoader):
+                if error.problem_mark and token.start_mark.index >= error.problem_mark.index:
+                    break
+                quoted = isinstance(token, yaml.ScalarToken) and token.style in ("'", '"')
+                if quoted and token.start_mark.line < token.end_mark.line:
+                    opened = token.start_mark
+    if opened is not None:
+        quote = text[opened.index]
+        closed = "never closed" if at_end else "not closed before the line ends"
+        mark = Mark(opened.line + 1, opened.column + 1)
+        source.refuse(mark, f"this is not YAML: the quote {quote} that is opened here is {closed}")
 
 
 class _Reader:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import Enum, IntEnum
 
 
@@ -249,7 +250,8 @@ class AgentError(Exception):
 
     ``message`` is one plain sentence, ``cause`` what the world said (a program's own words),
     ``hint`` what to do about it, and ``patience`` for how many seconds from the first attempt it
-    makes sense to try again: 0 for what cannot heal by itself, ``math.inf`` for what may.
+    makes sense to try again: 0 for what cannot heal by itself, ``math.inf`` for what may. ``more``
+    are problems that were found along with it.
     """
 
     def __init__(
@@ -260,6 +262,7 @@ class AgentError(Exception):
         cause: str | None = None,
         hint: str | None = None,
         patience: float = 0,
+        more: Sequence[AgentError] = (),
     ) -> None:
         super().__init__(message)
         self.problem = problem
@@ -267,6 +270,7 @@ class AgentError(Exception):
         self.cause = cause
         self.hint = hint or problem.hint
         self.patience = patience
+        self.more = tuple(more)
 
     def lines(self) -> list[str]:
         """The error as lines for a terminal: the reason, its cause if known, and the hint."""
@@ -275,3 +279,16 @@ class AgentError(Exception):
             lines += [f"  cause: {line}" for line in self.cause.splitlines() if line.strip()]
         lines.append(f"  hint: {self.hint}")
         return lines
+
+
+def together(errors: Sequence[AgentError]) -> AgentError:
+    """The first of some errors, with the others in its company."""
+    first, *others = errors
+    return AgentError(
+        first.problem,
+        first.message,
+        cause=first.cause,
+        hint=first.hint,
+        patience=first.patience,
+        more=(*first.more, *others),
+    )
