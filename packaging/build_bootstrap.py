@@ -15,6 +15,7 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Iterator
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -25,18 +26,30 @@ LOCK = HERE / "payload.txt"
 PLATFORMS = {"x86_64": "manylinux_2_28_x86_64", "aarch64": "manylinux_2_28_aarch64"}
 COMPILED = "psutil"
 # The AWS services whose models botocore needs here; all of them would be ten times the rest.
-SERVICES = ("s3", "ssm", "sts", "sso", "sso-oidc", "iam", "ec2-instance-connect")
+SERVICES = ("s3", "ssm", "sts", "sso", "sso-oidc")
 # What their endpoints are called, where that is not the service's name.
 ENDPOINTS = (*SERVICES, "portal.sso", "oidc")
+# What no node ever reads; licences stay. AWS PCS takes no script of more than 2 MiB.
 _UNNEEDED = (
-    "*.pyi",
-    "*.so",
-    "*.c",
-    "*.h",
-    "**/tests/**",
-    "**/examples-1.json*",
-    "**/__pycache__/**",
+    *("*.pyi", "*.so", "*.c", "*.h", "py.typed"),
+    *("*/tests/*", "*/__pycache__/*", "*/examples-1.json*", "*/waiters-2.json*"),
+    *(
+        "*.dist-info/RECORD",
+        "*.dist-info/METADATA",
+        "*.dist-info/WHEEL",
+        "*.dist-info/top_level.txt",
+    ),
+    # Only UTC is asked for, boto3's "resources" are never used, and nodes run Linux.
+    *("dateutil/zoneinfo/*.tar.gz", "boto3/data/*", "boto3/examples/*"),
+    *("psutil/_pswindows.py", "psutil/_psbsd.py", "psutil/_psosx.py", "psutil/_pssunos.py"),
+    *(
+        "psutil/_psaix.py",
+        "urllib3/contrib/securetransport.py",
+        "urllib3/contrib/_securetransport/*",
+    ),
 )
+# AWS PCS refuses larger scripts.
+_MOST_BYTES = 2_097_152
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
@@ -48,6 +61,8 @@ def main() -> None:
         payload = Path(name) / "payload"
         _gather(payload, Path(name))
         data = _assemble(payload)
+    if len(data) > _MOST_BYTES:
+        sys.exit(f"s3mount-bootstrap has {len(data)} bytes; AWS PCS takes at most {_MOST_BYTES}")
     target = dist / "s3mount-bootstrap"
     digest = hashlib.sha256(data).hexdigest()
     _write(target, data, 0o755)
@@ -96,8 +111,7 @@ def _unpack_wheels(wheels: list[Path], target: Path, *, keep: tuple[str, ...] = 
     for wheel in wheels:
         with zipfile.ZipFile(wheel) as archive:
             for name in archive.namelist():
-                path = Path(name)
-                if not name.endswith("/") and not any(path.match(p) for p in dropped):
+                if not name.endswith("/") and not any(fnmatchcase(name, p) for p in dropped):
                     archive.extract(name, target)
 
 
@@ -132,7 +146,10 @@ def _assemble(payload: Path) -> bytes:
     """Head and archive as one; the head knows the size of the whole."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
-        _add(archive, "__main__.py", (HERE / "unpack.py").read_bytes())
+        digest = (payload / "payload.sha256").read_text().strip()
+        unpack = (HERE / "unpack.py").read_text()
+        unpack = unpack.replace("@VERSION@", _version()).replace("@DIGEST@", digest)
+        _add(archive, "__main__.py", unpack.encode())
         for name, path in _files(payload):
             _add(archive, f"payload/{name}", path.read_bytes())
     archive_bytes = buffer.getvalue()

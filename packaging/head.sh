@@ -19,14 +19,17 @@ if [ "$size" -ne @SIZE@ ]; then
         'upload dist/s3mount-bootstrap again, in binary mode'
 fi
 
-# The distribution's own first, then what ParallelCluster brings: on RHEL 8 python3 is 3.6.
-for python in python3 python3.14 python3.13 python3.12 python3.11 python3.10 python3.9 \
-    /usr/bin/python3 /usr/libexec/platform-python \
+# The distribution's own first, whatever comes first in PATH, so that all runs on a node take the
+# same one; then what ParallelCluster brings: on RHEL 8 python3 is 3.6. What is in PATH comes last.
+for python in /usr/bin/python3 /usr/bin/python3.14 /usr/bin/python3.13 /usr/bin/python3.12 \
+    /usr/bin/python3.11 /usr/bin/python3.10 /usr/bin/python3.9 /usr/libexec/platform-python \
     /opt/parallelcluster/pyenv/versions/*/bin/python3 \
-    /opt/parallelcluster/pyenv/versions/*/envs/*/bin/python3; do
+    /opt/parallelcluster/pyenv/versions/*/envs/*/bin/python3 \
+    python3 python3.14 python3.13 python3.12 python3.11 python3.10 python3.9; do
     found=$(command -v "$python" 2>/dev/null) || continue
-    if "$found" -I -c 'import sys; sys.exit(sys.version_info < (3, 9))' 2>/dev/null </dev/null; then
-        exec "$found" -I "$0" "$@" </dev/null
+    if "$found" -I -S -c 'import sys; sys.exit(sys.version_info < (3, 9))' 2>/dev/null </dev/null; then
+        # No site directory is read (-S), and words are UTF-8 whatever the locale.
+        exec "$found" -I -S -X utf8 "$0" "$@" </dev/null
     fi
 done
 fail python-missing 'this node has no python3 of version 3.9 or later' \

@@ -6,30 +6,97 @@ cluster's configuration leaves no trace on the node.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
+import importlib.util
+import marshal
 import os
 import shutil
-import subprocess
+import struct
 import sys
-import tempfile
 import zipfile
+from importlib.machinery import ModuleSpec
 from pathlib import Path
+from types import CodeType, ModuleType
 
 ARCHIVE = Path(sys.argv[0])
 PAYLOAD = "payload/"
-sys.path.insert(0, f"{ARCHIVE}/{PAYLOAD}lib")
-
-from s3mount_agent import __version__, cli  # noqa: E402
-from s3mount_agent.system import files, paths  # noqa: E402
-
+# Put in by build_bootstrap.py.
+VERSION = "@VERSION@"
+DIGEST = "@DIGEST@"
+ROOT = Path("/opt/s3mount-agent")
+LINK = Path("/usr/local/bin/s3mount-agent")
+_OWN = "s3mount_agent"
+_COMMAND = "bin/s3mount-agent"
+# Nothing is read from site directories (-S), where others than this payload put their code.
 _LAUNCHER = """\
-#!{python} -I
-import os, sys
+#!{python} -ISXutf8
+import sys
 root = {root!r}
-sys.path[:0] = [root + "/lib", root + "/lib-" + os.uname().machine]
+sys.path += [root + "/lib", root + "/lib-{machine}"]
 from s3mount_agent.cli import main
 sys.exit(main())
 """
+_INTERPRETER_SECONDS = 30.0
+# In the background, as the very last in line for a processor: what no bootstrap has imported would
+# be compiled anew each time that a user who may not write there asks for the status.
+_COMPILE = """\
+import compileall, os, sys
+os.nice(19)
+compileall.compile_dir(sys.argv[1], quiet=2)
+"""
+
+
+class Source:
+    """Imports the agent's own modules out of the archive, a finder and loader of importlib's.
+
+    What it has compiled is kept: the agent that is unpacked afterwards need not compile it again.
+    """
+
+    def __init__(self) -> None:
+        self.compiled: dict[str, CodeType] = {}
+        with zipfile.ZipFile(ARCHIVE) as archive:
+            own = f"{PAYLOAD}lib/{_OWN}/"
+            self._texts = {
+                name[len(PAYLOAD) :]: archive.read(name)
+                for name in archive.namelist()
+                if name.startswith(own) and name.endswith(".py")
+            }
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
+        """Where a module is, if it is one of the agent's."""
+        place = f"lib/{name.replace('.', '/')}"
+        for file in (f"{place}/__init__.py", f"{place}.py"):
+            if file in self._texts:
+                package = [f"{ARCHIVE}/{PAYLOAD}{place}"] if file.endswith("/__init__.py") else None
+                return importlib.util.spec_from_file_location(
+                    name,
+                    f"{ARCHIVE}/{PAYLOAD}{file}",
+                    loader=self,  # type: ignore[arg-type]
+                    submodule_search_locations=package,
+                )
+        return None
+
+    def create_module(self, spec: ModuleSpec) -> None:
+        """As importlib does by itself."""
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Compiles a module and runs it."""
+        name = str(module.__file__)
+        file = name[len(f"{ARCHIVE}/{PAYLOAD}") :]
+        code = self.compiled[file] = compile(self._texts[file], name, "exec", dont_inherit=True)
+        exec(code, vars(module))  # noqa: S102
+
+    def write_compiled(self, home: Path) -> None:
+        """Puts what is compiled where Python looks for it: PEP 552."""
+        for file, code in self.compiled.items():
+            source = home / file
+            status = source.stat()
+            stamp = (0, int(status.st_mtime) & 0xFFFFFFFF, status.st_size & 0xFFFFFFFF)
+            cached = Path(importlib.util.cache_from_source(str(source)))
+            cached.parent.mkdir(exist_ok=True)
+            head = importlib.util.MAGIC_NUMBER + struct.pack("<III", *stamp)
+            cached.write_bytes(head + marshal.dumps(code))
 
 
 def main(arguments: list[str]) -> int:
@@ -39,92 +106,208 @@ def main(arguments: list[str]) -> int:
 
 
 def _install_and_run(arguments: list[str], debug: list[str]) -> int:
-    if set(arguments) & {"--help", "-h"} and len(arguments) == 1:
-        return cli.main(["bootstrap", "--help"])
-    if arguments == ["--version"]:
-        return cli.main(arguments)
-    # boto3 does not run out of an archive: with a configuration from elsewhere, all of it is
-    # unpacked for the check, and away again.
+    run = [*debug, "bootstrap", *arguments]
+    asked = arguments in (["--help"], ["-h"], ["--version"])
+    if not asked and _is_settled():
+        _become_agent(run)  # which checks the arguments first, too
+    source = Source()
+    sys.meta_path.insert(0, source)
+    sys.path.append(f"{ARCHIVE}/{PAYLOAD}lib")
+    from s3mount_agent import cli
+    from s3mount_agent.system import files
+
+    def put_in_place() -> int:
+        with files.told_plainly(f"install the agent in {ROOT}"):
+            target, new = install(ROOT, source)
+        _link_command(LINK, ROOT / "current" / _COMMAND)
+        if new:
+            _compile_the_rest(target)
+        return _become_agent(run)
+
+    if asked:
+        return cli.main(arguments if arguments == ["--version"] else ["bootstrap", "--help"])
     quietly = [] if "--check" in arguments else ["--precheck"]
     check = [*debug, "bootstrap", *quietly, *arguments]
-    followed = any(word.partition("=")[0] == "--config" for word in arguments)
-    refused = cli.guarded(lambda: _check_unpacked(check)) if followed else cli.main(check)
-    if refused or "--check" in arguments:
-        return refused
-    return cli.guarded(lambda: _become_agent([*debug, "bootstrap", *arguments]))
+    # boto3 does not run out of an archive: with a configuration from elsewhere, all of it is
+    # unpacked for the check, and away again.
+    if any(word.partition("=")[0] == "--config" for word in arguments):
+        refused = cli.guarded(lambda: _check_unpacked(check))
+    else:
+        refused = cli.main(check)
+    return refused if refused or "--check" in arguments else cli.guarded(put_in_place)
 
 
-def _check_unpacked(check: list[str]) -> int:
-    with tempfile.TemporaryDirectory(prefix="s3mount-check-") as name:
-        target = Path(name) / __version__
-        with files.told_plainly("unpack the agent"), zipfile.ZipFile(ARCHIVE) as archive:
-            _unpack(archive, target, _launcher(target))
-        return subprocess.run([target / "bin/s3mount-agent", *check], check=False).returncode
-
-
-def _launcher(target: Path) -> str:
-    return _LAUNCHER.format(python=sys.executable, root=str(target))
+def _is_settled() -> bool:
+    """Whether this very payload is installed, in force, and can be run."""
+    try:
+        name = (ROOT / "current").readlink().name
+        target = ROOT / name
+        settled = LINK.readlink() == ROOT / "current" / _COMMAND
+        return settled and _is_whole(target, _sizes()) and _is_launched_well(target)
+    except OSError:
+        return False
 
 
 def _become_agent(arguments: list[str]) -> int:
-    with files.told_plainly(f"install the agent in {paths.ROOT}"):
-        install(paths.ROOT, paths.LINK)
-    os.execv(paths.COMMAND, [paths.COMMAND, *arguments])  # noqa: S606
+    command = str(ROOT / "current" / _COMMAND)
+    os.execv(command, [command, *arguments])  # noqa: S606
 
 
-def install(root: Path, link: Path) -> None:
-    """Unpacks to ``root/<version>``, makes it current and links the command; raises OSError.
+def _check_unpacked(check: list[str]) -> int:
+    """Runs the check with all of the payload on disk: for root not in /tmp, which may be small, and
+    may have nothing executed."""
+    import subprocess
+    import tempfile
 
-    Interrupted at any point and run again, it ends the same; run again after that, it changes
-    nothing.
+    from s3mount_agent.system import files
+
+    as_root = os.geteuid() == 0
+    there = ROOT.exists() or not as_root
+    with files.told_plainly("unpack the agent for a check"):
+        if as_root:
+            ROOT.mkdir(mode=0o755, parents=True, exist_ok=True)
+        home = Path(tempfile.mkdtemp(prefix=".checking-", dir=ROOT if as_root else None))
+    try:
+        with files.told_plainly("unpack the agent for a check"):
+            _extract(home, _launcher(home, sys.executable))
+        command = [sys.executable, "-I", "-S", "-X", "utf8", str(home / _COMMAND), *check]
+        return subprocess.run(command, check=False).returncode
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
+        if not there:
+            with contextlib.suppress(OSError):
+                ROOT.rmdir()
+
+
+def install(root: Path, source: Source | None = None) -> tuple[Path, bool]:
+    """Has the payload in a directory of ``root`` and ``current`` lead to it; raises OSError.
+
+    Nothing that is in use is touched, and one rename switches from the old build to the new one:
+    whatever is killed at whatever moment, the hooks of the mounts find an agent behind ``current``.
+    Run again, it ends the same; run again after that, it changes nothing. The directory is called
+    by the version, or where another build of that version is there already, by version and digest.
+    Returns it, and whether it is new.
     """
     root.mkdir(mode=0o755, parents=True, exist_ok=True)
     # Given back with the end of this program, which execv is as well. Only root can hold it.
     fcntl.flock(
         os.open(root / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), fcntl.LOCK_EX
     )
-    target = root / __version__
+    for left in root.glob(".*ing-*"):  # of an installation or a check that was interrupted
+        shutil.rmtree(left, ignore_errors=True)
+    sizes = _sizes()
+    names = [VERSION, f"{VERSION}+{DIGEST[:12]}"]
+    names += [f"{names[1]}.{number}" for number in range(2, 100)]
+    whole = next((name for name in names if _is_whole(root / name, sizes)), None)
+    name = whole or next(name for name in names if not os.path.lexists(root / name))
+    if whole is None:
+        _unpack(root / name, source)
+    elif not _is_launched_well(root / name):
+        _renew_launcher(root / name)
+    _point(root / "current", Path(name))
+    return root / name, whole is None
+
+
+def _sizes() -> dict[str, int]:
     with zipfile.ZipFile(ARCHIVE) as archive:
-        digest = archive.read(f"{PAYLOAD}payload.sha256")
-        launcher = _launcher(target)
-        if not _is_installed(target, digest, launcher):
-            _unpack(archive, target, launcher)
-    _point(root / "current", Path(__version__))
-    link.parent.mkdir(parents=True, exist_ok=True)
-    _point(link, root / "current/bin/s3mount-agent")
-    _clear(root)
+        return {entry.filename[len(PAYLOAD) :]: entry.file_size for entry in _payload(archive)}
 
 
-def _is_installed(target: Path, digest: bytes, launcher: str) -> bool:
+def _is_whole(target: Path, sizes: dict[str, int]) -> bool:
+    """Whether this payload is there, all of it: as far as the sizes of its files tell."""
     try:
-        return (target / "payload.sha256").read_bytes() == digest and (
-            target / "bin/s3mount-agent"
-        ).read_text() == launcher
+        return (target / "payload.sha256").read_text() == f"{DIGEST}\n" and all(
+            os.lstat(target / file).st_size == size for file, size in sizes.items()
+        )
     except OSError:
         return False
 
 
-def _unpack(archive: zipfile.ZipFile, target: Path, launcher: str) -> None:
-    """Puts the archive's payload in place of ``target``, whole or not at all."""
+def _unpack(target: Path, source: Source | None) -> None:
+    """Puts the payload into a new directory, whole or not at all."""
+    import tempfile
+
     staging = Path(tempfile.mkdtemp(prefix=".unpacking-", dir=target.parent))
     try:
-        for name in archive.namelist():
-            if name.startswith(PAYLOAD) and not name.endswith("/"):
-                file = staging / name[len(PAYLOAD) :]
-                file.parent.mkdir(parents=True, exist_ok=True)
-                file.write_bytes(archive.read(name))
-        command = staging / "bin/s3mount-agent"
-        command.parent.mkdir()
-        command.write_text(launcher)
-        command.chmod(0o755)
+        _extract(staging, _launcher(target, _interpreter()))
+        if source is not None:
+            source.write_compiled(staging)
         staging.chmod(0o755)
         os.sync()  # a rename that outlives a power cut must find its files on the disk
-        if target.exists():
-            target.rename(Path(tempfile.mkdtemp(prefix=".old-", dir=target.parent)) / "version")
         staging.rename(target)
     except BaseException:
         shutil.rmtree(staging, ignore_errors=True)
         raise
+
+
+def _extract(home: Path, launcher: str) -> None:
+    with zipfile.ZipFile(ARCHIVE) as archive:
+        for entry in _payload(archive):
+            file = home / entry.filename[len(PAYLOAD) :]
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(archive.read(entry))
+    command = home / _COMMAND
+    command.parent.mkdir()
+    command.write_text(launcher)
+    command.chmod(0o755)
+
+
+def _payload(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
+    return [entry for entry in archive.infolist() if entry.filename.startswith(PAYLOAD)]
+
+
+def _launcher(home: Path, python: str) -> str:
+    return _LAUNCHER.format(python=python, root=str(home), machine=os.uname().machine)
+
+
+def _is_launched_well(target: Path) -> bool:
+    """Whether the command is run by a Python that works. The one it was made for is kept as long as
+    it does: which one runs this may change with PATH."""
+    try:
+        text = (target / _COMMAND).read_text()
+    except (OSError, ValueError):
+        return False
+    python = text.partition("\n")[0][2:].rpartition(" ")[0]
+    return text == _launcher(target, python) and (python == _interpreter() or _works(python))
+
+
+def _renew_launcher(target: Path) -> None:
+    command = target / _COMMAND
+    command.parent.mkdir(exist_ok=True)
+    new = command.with_name(".s3mount-agent.new")
+    new.unlink(missing_ok=True)
+    with new.open("x") as stream:
+        stream.write(_launcher(target, _interpreter()))
+        os.fchmod(stream.fileno(), 0o755)
+        stream.flush()
+        os.fsync(stream.fileno())
+    new.replace(command)
+
+
+def _interpreter() -> str:
+    """The Python that runs this, by its real name and not as a virtual environment has it: that may
+    be gone tomorrow, and with it all hooks of the mounts."""
+    real = Path(sys.executable).resolve()
+    if any((place / "pyvenv.cfg").exists() for place in (real.parent, real.parent.parent)):
+        major, minor = sys.version_info[:2]
+        base = Path(sys.base_prefix, "bin", f"python{major}.{minor}").resolve()
+        if _works(str(base)):
+            return str(base)
+    return str(real)
+
+
+def _works(python: str) -> bool:
+    import subprocess
+
+    old = "import sys; sys.exit(sys.version_info < (3, 9))"
+    command = [python, "-I", "-S", "-c", old]
+    try:
+        answer = subprocess.run(
+            command, check=False, capture_output=True, timeout=_INTERPRETER_SECONDS
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return answer.returncode == 0
 
 
 def _point(link: Path, target: Path) -> None:
@@ -137,10 +320,28 @@ def _point(link: Path, target: Path) -> None:
     new.replace(link)
 
 
-def _clear(root: Path) -> None:
-    """Removes what an interrupted or replaced installation left."""
-    for left in [*root.glob(".unpacking-*"), *root.glob(".old-*")]:
-        shutil.rmtree(left, ignore_errors=True)
+def _link_command(link: Path, command: Path) -> None:
+    """Puts the command into PATH, for people's convenience: where that cannot be, it is told."""
+    try:
+        link.parent.mkdir(parents=True, exist_ok=True)
+        _point(link, command)
+    except OSError as error:
+        print(f"warning: {link} could not be made ({error.strerror}): call {command}", flush=True)
+
+
+def _compile_the_rest(target: Path) -> None:
+    import subprocess
+
+    nothing = subprocess.DEVNULL
+    with contextlib.suppress(OSError):  # a courtesy
+        subprocess.Popen(
+            [sys.executable, "-I", "-S", "-c", _COMPILE, str(target / "lib" / _OWN)],
+            stdin=nothing,
+            stdout=nothing,
+            stderr=nothing,
+            start_new_session=True,
+            cwd="/",
+        )
 
 
 if __name__ == "__main__":

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -28,6 +30,10 @@ data.mkdir(parents=True)
 (data / "endpoints.json").write_text('{"partitions": []}')
 build._download = lambda *arguments: []
 build._gather(payload, Path(sys.argv[2]))
+if sys.argv[3]:
+    (payload / "LICENSE").write_text(sys.argv[3])
+    (payload / "payload.sha256").unlink()
+    (payload / "payload.sha256").write_text(build._digest(payload) + "\\n")
 target = Path(sys.argv[2]) / "s3mount-bootstrap"
 target.write_bytes(build._assemble(payload))
 target.chmod(0o755)
@@ -38,7 +44,33 @@ from pathlib import Path
 unpack = runpy.run_path(sys.argv[1], run_name="unpack")
 home = Path(sys.argv[2])
 os.umask(0o022)
-unpack["install"](home / "opt/agent", home / "usr/bin/s3mount-agent")
+unpack["install"](home / "opt/agent")
+unpack["_link_command"](
+    home / "usr/bin/s3mount-agent", home / "opt/agent/current/bin/s3mount-agent"
+)
+"""
+# The same, but dead before the N-th change to what is not yet a build of its own, and before some
+# of the many within.
+KILLED = """
+import os, runpy, sys
+from pathlib import Path
+unpack = runpy.run_path(sys.argv[1], run_name="unpack")
+root, last, steps = Path(sys.argv[2]) / "opt/agent", int(sys.argv[3]), 0
+CHANGES = ("open", "os.rename", "os.symlink", "os.remove", "os.mkdir", "os.rmdir", "os.chmod")
+def hook(event, arguments):
+    global steps
+    if event not in CHANGES or isinstance(arguments[0], int):
+        return
+    if event == "open" and not (isinstance(arguments[2], int) and arguments[2] & 0o103):
+        return
+    path = os.fsdecode(arguments[0])
+    if not path.startswith(str(root)) or ("/lib" in path and "/core/t" not in path):
+        return
+    steps += 1
+    if steps == last:
+        os._exit(99)
+sys.addaudithook(hook)
+unpack["install"](root)
 """
 
 
@@ -53,9 +85,10 @@ def pythons() -> list[str]:
     return good
 
 
-def built(home: Path) -> Path:
+def built(home: Path, *, other: str = "") -> Path:
+    """Builds the file; ``other`` stands in its LICENSE, so that the build is another one."""
     home.mkdir(parents=True)
-    arguments = [sys.executable, "-c", BUILD, str(REPOSITORY / "packaging"), str(home)]
+    arguments = [sys.executable, "-c", BUILD, str(REPOSITORY / "packaging"), str(home), other]
     subprocess.run(arguments, check=True, timeout=60)
     return home / "s3mount-bootstrap"
 
@@ -74,6 +107,11 @@ def run(*words: str | Path, **environment: str) -> subprocess.CompletedProcess[s
         timeout=60,
         check=False,
     )
+
+
+@pytest.fixture(scope="session")
+def other_build(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return built(tmp_path_factory.mktemp("build") / "other", other="another build of the version")
 
 
 def installed(bootstrap: Path, home: Path, python: str = sys.executable) -> None:
@@ -220,11 +258,13 @@ def damages() -> Iterator[tuple[str, str]]:
     version = f"opt/agent/{__version__}"
     yield "the version is gone", f"rm -r {version}"
     yield "the command is gone", f"rm {version}/bin/s3mount-agent"
-    yield "the digest is another", f"echo other >{version}/payload.sha256"
+    yield (
+        "the command's Python is gone",
+        f"sed -i '1s,#![^ ]*,#!/gone,' {version}/bin/s3mount-agent",
+    )
     yield "the link is gone", "rm opt/agent/current usr/bin/s3mount-agent"
     yield "the link leads elsewhere", "ln -sfn 0.0.9 opt/agent/current"
-    yield "interrupted while unpacking", "mkdir -p opt/agent/.unpacking-x/lib opt/agent/.old-y/v"
-    yield "interrupted between renames", f"mv {version} opt/agent/.old-z"
+    yield "interrupted while unpacking", "mkdir -p opt/agent/.unpacking-x/lib opt/agent/.checking-y"
     yield "interrupted while linking", "ln -s x opt/agent/.current.new"
 
 
@@ -241,3 +281,137 @@ def test_an_interrupted_installation_is_made_whole(
     if "current.new" not in damage:
         assert tree(tmp_path).keys() == whole
     assert run(tmp_path / "usr/bin/s3mount-agent", "--version").returncode == 0
+
+
+@pytest.mark.parametrize("damage", ["rm {}/lib/s3mount_agent/cli.py", ": >{}/LICENSE"])
+def test_a_build_with_a_hole_in_it_is_not_taken_for_whole(
+    bootstrap: Path, tmp_path: Path, damage: str
+) -> None:
+    installed(bootstrap, tmp_path)
+    root = tmp_path / "opt/agent"
+    subprocess.run(["sh", "-c", damage.format(root / __version__)], check=True)
+    installed(bootstrap, tmp_path)
+    assert (root / "current").readlink().name.startswith(f"{__version__}+")
+    assert run(tmp_path / "usr/bin/s3mount-agent", "--version").returncode == 0
+    before = tree(tmp_path)
+    installed(bootstrap, tmp_path)
+    assert tree(tmp_path) == before
+
+
+def test_another_build_of_the_version_has_a_directory_of_its_own(
+    bootstrap: Path, other_build: Path, tmp_path: Path
+) -> None:
+    installed(bootstrap, tmp_path)
+    root = tmp_path / "opt/agent"
+    old = tree(root / __version__)
+    installed(other_build, tmp_path)
+    assert (root / "current/LICENSE").read_text() == "another build of the version"
+    # Programs of the old one may still run, and import what they have not needed until now.
+    assert tree(root / __version__) == old
+    installed(bootstrap, tmp_path)
+    assert (root / "current").readlink() == Path(__version__)
+
+
+def test_killed_at_any_step_an_upgrade_leaves_an_agent_that_runs(
+    bootstrap: Path, other_build: Path, tmp_path: Path
+) -> None:
+    installed(bootstrap, tmp_path)
+    command = tmp_path / "opt/agent/current/bin/s3mount-agent"
+    steps = 0
+    while True:
+        steps += 1
+        words = [sys.executable, "-ISc", KILLED, str(other_build), str(tmp_path), str(steps)]
+        answer = run(*words)
+        license = (command.parent.parent / "LICENSE").read_text()
+        if answer.returncode != 99:
+            break
+        # Whole, and the old one: the last step of all is the switch.
+        assert "Apache License" in license, steps
+        assert run(command, "--version").returncode == 0, steps
+    assert (answer.returncode, answer.stderr) == (0, "")
+    assert license == "another build of the version"
+    assert run(command, "--version").returncode == 0
+    assert steps > 10
+
+
+def test_the_same_file_under_another_path_changes_nothing(bootstrap: Path, tmp_path: Path) -> None:
+    """What was installed stays as long as its Python works, whichever comes first in PATH."""
+    before = None
+    for python in pythons():
+        installed(bootstrap, tmp_path, python)
+        before = before or tree(tmp_path)
+        assert tree(tmp_path) == before
+
+
+@pytest.mark.parametrize("how", ["--symlinks", "--copies"])
+def test_a_virtual_environment_is_not_what_hooks_run_in(
+    bootstrap: Path, tmp_path: Path, how: str
+) -> None:
+    venv = tmp_path / "venv"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", how, venv], check=True)
+    installed(bootstrap, tmp_path, str(venv / "bin/python3"))
+    shutil.rmtree(venv)
+    answer = run(tmp_path / "usr/bin/s3mount-agent", "--version")
+    assert (answer.returncode, answer.stdout) == (0, f"s3mount-agent {__version__}\n")
+
+
+def test_the_systems_own_python_comes_before_that_of_path(bootstrap: Path, path_with: str) -> None:
+    system = Path("/usr/bin/python3")
+    if not system.exists():
+        pytest.skip("this system has no python3 of its own")
+    ran = run("strace", "-f", "-e", "trace=execve", bootstrap, "--version", PATH=path_with)
+    executed = re.findall(r'execve\("([^"]+)"', ran.stderr)
+    assert executed[-1] == str(system)
+
+
+def test_no_site_directory_is_read(bootstrap: Path, tmp_path: Path) -> None:
+    installed(bootstrap, tmp_path)
+    link = tmp_path / "usr/bin/s3mount-agent"
+    ran = run("strace", "-f", "-e", "trace=file", link, "status", "--help", PATH="/usr/bin:/bin")
+    assert ran.returncode == 0
+    assert re.findall(r".*(?:site|dist)-packages.*", ran.stderr) == []
+
+
+def test_what_the_check_has_compiled_is_not_compiled_again(bootstrap: Path, tmp_path: Path) -> None:
+    code = (
+        "import runpy, sys, pathlib\n"
+        "unpack = runpy.run_path(sys.argv[1], run_name='unpack')\n"
+        "source = unpack['Source']()\n"
+        "sys.meta_path.insert(0, source)\n"
+        "import s3mount_agent.cli\n"
+        "unpack['install'](pathlib.Path(sys.argv[2]) / 'opt/agent', source)\n"
+    )
+    assert run(sys.executable, "-ISc", code, bootstrap, tmp_path).returncode == 0
+    own = tmp_path / f"opt/agent/{__version__}/lib/s3mount_agent"
+    (made,) = own.glob("__pycache__/cli.*.pyc")
+    before = made.stat().st_mtime_ns
+    code = "import s3mount_agent.cli as cli; print(cli.main.__code__.co_filename)"
+    launched = run(
+        sys.executable, "-ISc", f"import sys; sys.path.append({str(own.parent)!r}); {code}"
+    )
+    assert launched.stdout == f"{own}/cli.py\n"
+    assert made.stat().st_mtime_ns == before
+
+
+def test_a_link_that_cannot_be_made_is_a_warning(bootstrap: Path, tmp_path: Path) -> None:
+    (tmp_path / "usr").symlink_to("/nonexistent/not/mounted")
+    answer = run(sys.executable, "-I", "-c", INSTALL, bootstrap, tmp_path)
+    assert answer.returncode == 0
+    assert answer.stdout.startswith(f"warning: {tmp_path}/usr/bin/s3mount-agent could not be made")
+    assert run(tmp_path / "opt/agent/current/bin/s3mount-agent", "--version").returncode == 0
+
+
+def test_the_bootstrap_file_is_small_enough_for_aws_pcs(tmp_path: Path) -> None:
+    """The one that is shipped, with everything in it."""
+    build = REPOSITORY / "packaging/build_bootstrap.py"
+    code = (
+        f"import runpy; from pathlib import Path; b = runpy.run_path({str(build)!r});"
+        f"home = Path({str(tmp_path)!r}); p = home / 'payload'; b['_gather'](p, home);"
+        f"print(len(b['_assemble'](p)))"
+    )
+    answer = run(sys.executable, "-c", code)
+    if "No matching distribution" in answer.stderr:
+        pytest.skip("the payload's packages cannot be downloaded here")
+    assert answer.returncode == 0, answer.stderr
+    # AWS PCS refuses larger scripts than this; there has to be room for what is to come.
+    assert int(answer.stdout) < 2_000_000 < 2_097_152

@@ -93,6 +93,7 @@ def _converge(desired: Desired, context: Context, timeline: Timeline) -> Failure
         step.result = "started" if new else "already running"
         timeline.changed |= new
     failures.update(_verify(context, failures, timeline))
+    leftovers.sweep_builds()
     _summarise(context, failures, installed)
     return failures
 

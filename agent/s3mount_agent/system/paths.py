@@ -13,12 +13,14 @@ STATE = Path("/var/lib/s3mount-agent")
 RUN = Path("/run/s3mount-agent")
 CONFIGURATION = Path("/etc/s3mount-agent")
 AGENT_UNIT = "s3mount-agent.service"
+# Where this very build lies; another one may be in force by now.
+HOME = Path(__file__).parents[3]
 _TEMPLATES = Path(__file__).parent.parent / "systemd"
 
 
 def build() -> str:
     """What tells this installation from any other: the digest of what was unpacked."""
-    return (files.read(Path(__file__).parents[3] / "payload.sha256") or "none").strip()
+    return (files.read(HOME / "payload.sha256") or "none").strip()
 
 
 def template(name: str) -> str:
