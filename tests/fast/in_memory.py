@@ -20,13 +20,15 @@ class Supervisor:
     """Does nothing but write down what it is asked to do.
 
     ``refusing`` are directories that are in use; ``here`` is what it says is on the node;
-    ``unwritable`` says why the definition for a directory cannot be written.
+    ``unwritable`` and ``unremovable`` say why the definition for a directory cannot be written, or
+    removed.
     """
 
     def __init__(self, *refusing: str, here: dict[str, Placed] | None = None) -> None:
         self.refusing = refusing
         self.here = here or {}
         self.unwritable: dict[str, AgentError] = {}
+        self.unremovable: dict[str, AgentError] = {}
         self.log: list[str] = []
         self._lock = threading.Lock()
 
@@ -68,9 +70,12 @@ class Supervisor:
     def end(self, placed: Placed) -> None:
         self._note(f"end {Path(placed.definition.directory).name}")
 
-    def remove(self, placed: Sequence[Placed]) -> None:
+    def remove(self, placed: Sequence[Placed]) -> dict[str, AgentError]:
         for each in placed:
-            self._note(f"remove {Path(each.definition.directory).name}")
+            if each.definition.directory not in self.unremovable:
+                self._note(f"remove {Path(each.definition.directory).name}")
+        here = {each.id: self.unremovable.get(each.definition.directory) for each in placed}
+        return {mount_id: error for mount_id, error in here.items() if error}
 
 
 def context(

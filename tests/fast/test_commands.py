@@ -211,7 +211,7 @@ def test_a_node_without_mount_s3_plans_for_what_it_will_have(
     assert "Plan: 3 to add, 0 to change, 0 to remove." in out
 
 
-WAITING = AgentError(Problem.MOUNT_BUSY, "/mnt/s3 is in use", patience=3600)
+WAITING = AgentError(Problem.MOUNT_BUSY, "/mnt/s3 is in use", retry_for=3600)
 REFUSED = AgentError(Problem.MOUNT_BUSY, "/mnt/s3 is in use")
 BROKEN = AgentError(Problem.BUCKET_MISSING, "the bucket does not exist")
 

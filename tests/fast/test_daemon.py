@@ -41,7 +41,7 @@ def test_a_change_of_a_mount_in_use_waits_without_being_restless(world: World) -
 def test_after_the_deadline_it_is_left_alone(world: World) -> None:
     daemon = Daemon()
     world.run(daemon, DEADLINE + 120)
-    assert world.failures[OLD.mount.id].patience == 0
+    assert world.failures[OLD.mount.id].retry_for == 0
     tries = world.tries
     looks = world.run(daemon, 3600)
     assert looks <= 3600 / 300 + 1
@@ -135,18 +135,24 @@ def test_a_mount_that_may_hang_is_left_alone_until_that_is_certain(world: World)
     assert daemon.pause() <= 0.5
 
 
-def test_what_the_bootstrap_found_to_be_without_hope_is_not_tried(world: World) -> None:
+@pytest.mark.parametrize(
+    ("problem", "tries"), [(Problem.BUCKET_MISSING, range(1, 2)), (Problem.MOUNT_REFUSED, range(1))]
+)
+def test_what_the_bootstrap_found_to_be_without_hope_is_tried_once_at_a_start_and_not_told_again(
+    world: World, problem: Problem, tries: range
+) -> None:
     world.wanted = [OLD]
     world.up = None
-    hopeless = status_file.failure_of(AgentError(Problem.BUCKET_MISSING, "there is no such bucket"))
+    hopeless = status_file.failure_of(AgentError(problem, "in vain"))
     row = dataclasses.replace(
         status_file.fresh_row(OLD.mount), state=State.FAILED, failure=hopeless
     )
     world.known = status_file.Snapshot(status_file.now(), {}, (row,))
     daemon = Daemon()
-    world.run(daemon, 3600)
-    assert world.supervisor.log == []
-    assert world.failures[OLD.mount.id].problem is Problem.BUCKET_MISSING
+    daemon.cycle()
+    assert world.supervisor.log.count("start s3") in tries
+    assert world.told == []
+    assert world.failures[OLD.mount.id].problem is problem
     assert daemon.settled
 
 

@@ -136,7 +136,7 @@ def test_a_failed_start_is_told_once_and_so_is_the_recovery(
 ) -> None:
     world.wanted = [OLD]
     world.active = False
-    reason = AgentError(Problem.S3_UNREACHABLE, "S3 cannot be reached", patience=float("inf"))
+    reason = AgentError(Problem.S3_UNREACHABLE, "S3 cannot be reached", retry_for=float("inf"))
     monkeypatch.setattr(world.supervisor, "failure", lambda placed: reason)
     daemon = Daemon()
     world.run(daemon, 300)
@@ -192,6 +192,43 @@ def test_a_process_that_ends_again_and_again_is_not_started_in_a_flurry(world: W
         else:
             world.active = False
         world.now += 1
-    assert 5 <= world.supervisor.log.count("start s3") <= 60
-    assert world.told == [Event.ENDED, Event.RECOVERED, Event.ENDED], "told once, then given up"
-    assert world.failures[OLD.mount.id].patience == 0
+    # Ten minutes of quick attempts, and from then on one about every four minutes, for ever.
+    assert 40 <= world.supervisor.log.count("start s3") <= 80
+    assert world.told[:3] == [Event.ENDED, Event.RECOVERED, Event.ENDED]
+    assert len(world.told) <= 6, "told again when it becomes slow, and hourly"
+    assert world.failures[OLD.mount.id].retry_for == 0
+
+
+def test_a_mount_that_something_else_covers_is_not_said_to_be_mounted_again(world: World) -> None:
+    world.wanted = [OLD]
+    daemon = Daemon()
+    daemon.cycle()
+    world.active, world.ending = False, "killed by SIGKILL"
+    daemon.cycle()
+    world.active, world.pid, world.ending, world.covered = True, 8, "", True
+    daemon.cycle()
+    assert Event.RECOVERED not in world.told
+    world.covered = False
+    daemon.cycle()
+    assert world.told.count(Event.RECOVERED) == 1
+
+
+def test_who_asks_has_a_failed_mount_tried_at_once(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.wanted = [OLD]
+    world.active = False
+    missing = AgentError(Problem.BUCKET_MISSING, "there is no such bucket")
+    monkeypatch.setattr(world.supervisor, "failure", lambda placed: missing)
+    daemon = Daemon()
+    world.run(daemon, 3600)
+    for _ in range(3):  # what was due, how it went, and nothing
+        starts, told = world.supervisor.log.count("start s3"), list(world.told)
+        daemon.cycle()
+    assert 3600 / 300 <= starts <= 3600 / 150 + 10
+    assert world.supervisor.log.count("start s3") == starts
+    daemon.wake()
+    daemon.cycle()
+    assert world.supervisor.log.count("start s3") == starts + 1
+    world.run(daemon, 10)
+    assert world.told == told

@@ -26,7 +26,7 @@ TWO = "mounts:\n- {bucket: bucket-two, directory: /mnt/s3}\n"
 BAD = "mounts:\n- {bucket: bucket-two, directory: /mnt/s3}\n- {bucket: x, directory: /etc}\n"
 WORSE = "mounts: ["
 GONE = AgentError(Problem.SOURCE_FAILED, f"the configuration {URL} could not be read")
-AWAY = AgentError(Problem.SOURCE_FAILED, "S3 does not answer", patience=math.inf)
+AWAY = AgentError(Problem.SOURCE_FAILED, "S3 does not answer", retry_for=math.inf)
 LARGE = AgentError(Problem.CONFIG_INVALID, f"{URL} is larger than 256 KiB")
 
 Answer = Union[Fetched, AgentError]

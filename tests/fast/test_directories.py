@@ -14,6 +14,7 @@ from s3mount_agent.config.configuration import Entry as ConfigurationEntry
 from s3mount_agent.core.definition import Definition
 from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.core.plan import Observed, Placed, Wanted, plan
+from s3mount_agent.core.retry_policy import pace_of
 from s3mount_agent.core.roles import Mode, Role
 from s3mount_agent.core.states import Presence
 from s3mount_agent.reconcile import directories, execute
@@ -256,7 +257,7 @@ def test_what_happens_to_a_mount_in_use_is_a_policy(
         assert supervisor.log == ["tear away busy", "remove busy", "write busy", "start busy"]
         return
     error = failures[busy.mount.id]
-    assert (error.problem, error.patience) == (Problem.MOUNT_BUSY, patience)
+    assert (error.problem, pace_of(error).quick_for) == (Problem.MOUNT_BUSY, patience)
     assert supervisor.log == []
 
 
@@ -274,6 +275,18 @@ def test_each_role_has_the_policy_of_its_own_mount(home: Path) -> None:
     failures = carried_out(supervisor, [changed], busy, configuration=configuration)
     assert [error.problem for error in failures.values()] == [Problem.MOUNT_BUSY]
     assert supervisor.log == []
+
+
+def test_a_unit_that_cannot_be_removed_keeps_no_other_mount_from_its_start(home: Path) -> None:
+    directories.make(str(home / "old"))
+    old, new = wanted(home / "old"), wanted(home / "new")
+    supervisor = Supervisor()
+    supervisor.unremovable[str(home / "old")] = AgentError(Problem.FILE_FAILED, "read-only")
+    failures = carried_out(supervisor, [new], old)
+    assert {key: error.problem for key, error in failures.items()} == {
+        old.mount.id: Problem.FILE_FAILED
+    }
+    assert supervisor.log == ["stop old", "write new", "start new"]
 
 
 def test_only_what_is_in_use_waits(home: Path) -> None:

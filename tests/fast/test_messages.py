@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from pathlib import Path
 
@@ -20,57 +19,73 @@ Caused by:
     0: initial ListObjectsV2 failed for bucket {bucket} in region us-east-1
     1: {cause}
 """
-FOREVER = math.inf
 
 
 @pytest.mark.parametrize(
-    ("cause", "problem", "patience"),
+    ("cause", "problem"),
     [
         (
             "No signing credentials available, see CRT debug logs",
             Problem.CREDENTIALS_MISSING,
-            FOREVER,
         ),
-        ("No signing credentials found", Problem.CREDENTIALS_MISSING, FOREVER),
-        ("invalid AWS credentials", Problem.CREDENTIALS_MISSING, 0),
-        ("Forbidden: Access Denied", Problem.ACCESS_DENIED, 20),
+        ("No signing credentials found", Problem.CREDENTIALS_MISSING),
+        ("invalid AWS credentials", Problem.PROFILE_INVALID),
+        ("Forbidden: Access Denied", Problem.ACCESS_DENIED),
         (
             "Forbidden: User: arn:aws:sts::1:assumed-role/x is not authorized to perform: "
             "s3:ListBucket on resource: arn:aws:s3:::my-bucket because no identity-based policy "
             "allows the s3:ListBucket action",
             Problem.ACCESS_DENIED,
-            20,
         ),
-        ("Forbidden: The provided token has expired.", Problem.CREDENTIALS_MISSING, FOREVER),
+        # RequestTimeTooSkewed, ExpiredToken, InvalidToken, InvalidAccessKeyId.
+        (
+            "Forbidden: The difference between the request time and the current time is too large.",
+            Problem.CLOCK_WRONG,
+        ),
+        (
+            "Client error: CRT error 14361: aws-c-s3: AWS_ERROR_S3_REQUEST_TIME_TOO_SKEWED, "
+            "RequestTimeTooSkewed error received from S3.",
+            Problem.CLOCK_WRONG,
+        ),
+        ("Forbidden: Request has expired", Problem.CLOCK_WRONG),
+        ("Forbidden: The provided token has expired.", Problem.CREDENTIALS_EXPIRED),
+        (
+            "Forbidden: The provided token is malformed or otherwise invalid.",
+            Problem.CREDENTIALS_INVALID,
+        ),
+        (
+            "Forbidden: The AWS Access Key Id you provided does not exist in our records.",
+            Problem.CREDENTIALS_INVALID,
+        ),
+        (
+            "Forbidden: The request signature we calculated does not match the signature you "
+            "provided. Check your key and signing method.",
+            Problem.SIGNATURE_WRONG,
+        ),
         (
             "Forbidden: The request signature does not match",
-            Problem.ACCESS_DENIED,
-            20,
+            Problem.SIGNATURE_WRONG,
         ),
-        ("The bucket does not exist", Problem.BUCKET_MISSING, 0),
-        ("Wrong region (expecting eu-west-1)", Problem.REGION_WRONG, 0),
-        ("Request throttled", Problem.S3_THROTTLED, FOREVER),
+        ("The bucket does not exist", Problem.BUCKET_MISSING),
+        ("Wrong region (expecting eu-west-1)", Problem.REGION_WRONG),
+        ("Request throttled", Problem.S3_THROTTLED),
         (
             "Client error: Internal S3 client error: XML parsing error: unexpected connection",
             Problem.S3_ERRORS,
-            FOREVER,
         ),
         (
             "Client error: Unknown CRT error: CRT error 1059: aws-c-io: AWS_IO_DNS_INVALID_NAME, "
             "Host name was invalid for dns resolution.",
             Problem.S3_UNREACHABLE,
-            FOREVER,
         ),
         (
             "Client error: Unknown CRT error: CRT error 1049: aws-c-io: AWS_IO_SOCKET_TIMEOUT, "
             "socket operation timed out.",
             Problem.S3_UNREACHABLE,
-            FOREVER,
         ),
         (
             "Client error: CRT error 1048: aws-c-io: AWS_IO_SOCKET_NO_ROUTE_TO_HOST",
             Problem.S3_UNREACHABLE,
-            FOREVER,
         ),
     ],
 )
@@ -85,61 +100,53 @@ FOREVER = math.inf
     ],
 )
 def test_what_s3_says_is_understood(
-    cause: str, problem: Problem, patience: float, bucket: str, directory: str
+    cause: str, problem: Problem, bucket: str, directory: str
 ) -> None:
     words = CHAIN.format(bucket=bucket, cause=cause)
     error = messages.explain(words, bucket=bucket, directory=directory)
-    assert (error.problem, error.patience) == (problem, patience)
+    assert (error.problem, error.retry_for) == (problem, None)
     assert str(error.cause).splitlines()[-1].strip() == f"1: {cause}"
 
 
 @pytest.mark.parametrize(
-    ("words", "problem", "patience"),
+    ("words", "problem"),
     [
         (
             "fuse: mountpoint is not empty\nfuse: if you are sure this is safe, use the 'nonempty'",
             Problem.DIRECTORY_NOT_EMPTY,
-            0,
         ),
-        ("Error: mount point /mnt/s3 is already mounted", Problem.MOUNT_FAILED, FOREVER),
-        ("Error: mount point /mnt/s3 does not exist", Problem.MOUNT_FAILED, FOREVER),
-        ("Error: mount point /mnt/s3 is not a directory", Problem.MOUNT_FAILED, FOREVER),
+        ("Error: mount point /mnt/s3 is already mounted", Problem.MOUNT_FAILED),
+        ("Error: mount point /mnt/s3 does not exist", Problem.MOUNT_FAILED),
+        ("Error: mount point /mnt/s3 is not a directory", Problem.MOUNT_FAILED),
         (
             "fuse: device not found, try 'modprobe fuse' first",
             Problem.FUSE_MISSING,
-            0,
         ),
         (
             "/usr/bin/mount-s3: error while loading shared libraries: libfuse.so.2: cannot open "
             "shared object file: No such file or directory",
-            Problem.MOUNT_FAILED,
-            0,
+            Problem.LIBRARY_MISSING,
         ),
         (
             "error: unexpected argument '--nope' found\n\nUsage: mount-s3 [OPTIONS] <BUCKET> "
             "<DIRECTORY>\n\nFor more information, try '--help'.",
             Problem.MOUNT_REFUSED,
-            0,
         ),
         (
             "Error: Failed to create S3 client\nCaused by:\n    part size must be at least 5MiB",
             Problem.MOUNT_REFUSED,
-            0,
         ),
         (
             "Error: Timeout after 30 seconds while waiting for mount process to be ready",
             Problem.S3_UNREACHABLE,
-            FOREVER,
         ),
-        ("something new", Problem.MOUNT_FAILED, FOREVER),
-        ("", Problem.MOUNT_FAILED, FOREVER),
+        ("something new", Problem.MOUNT_FAILED),
+        ("", Problem.MOUNT_FAILED),
     ],
 )
-def test_what_mount_s3_itself_says_is_understood(
-    words: str, problem: Problem, patience: float
-) -> None:
+def test_what_mount_s3_itself_says_is_understood(words: str, problem: Problem) -> None:
     error = messages.explain(words, bucket=BUCKET, directory=DIRECTORY)
-    assert (error.problem, error.patience) == (problem, patience)
+    assert (error.problem, error.retry_for) == (problem, None)
     assert error.cause is None if not words else str(error.cause) in words.replace("\n\n", "\n")
 
 

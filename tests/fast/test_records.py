@@ -230,7 +230,7 @@ def test_an_error_is_remembered_with_whether_it_lasts() -> None:
     assert status_file.failure_of(error) == Failure(
         "bucket-missing", "it does not exist", "make it", True
     )
-    error = AgentError(Problem.S3_THROTTLED, "too much", patience=20)
+    error = AgentError(Problem.S3_THROTTLED, "too much", retry_for=20)
     assert not status_file.failure_of(error).permanent
 
 

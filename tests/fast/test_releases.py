@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from s3mount_agent.core.errors import AgentError, Problem
+from s3mount_agent.core.retry_policy import is_lasting
 from s3mount_agent.mountpoint import releases
 from s3mount_agent.mountpoint.releases import (
     DEFAULT_FINGERPRINTS,
@@ -173,7 +174,7 @@ def test_a_good_signature_by_a_key_that_is_not_pinned_is_refused(
     error = refusal(signed.release(keys[1]), tmp_path)
     assert error.problem is Problem.SIGNING_KEY_UNKNOWN
     assert keys[0].fingerprint in error.message
-    assert error.patience == 0
+    assert is_lasting(error)
 
 
 def test_a_signature_by_a_key_that_is_not_there_is_refused(
@@ -193,7 +194,7 @@ def test_another_file_than_the_signed_one_is_refused(
     signed.files[PATH] = package
     error = refusal(signed.release(keys[0]), tmp_path)
     assert error.problem is Problem.SIGNATURE_BAD
-    assert error.patience == 0
+    assert is_lasting(error)
 
 
 @pytest.mark.parametrize("name", [f"{PATH}.asc", "/public_keys/KEYS"])
@@ -222,7 +223,7 @@ def test_a_refusing_server_is_asked_again_only_where_that_can_help(
     signed.refusals[name] = [code]
     error = refusal(signed.release(keys[0]), tmp_path)
     assert error.problem is Problem.DOWNLOAD_FAILED
-    assert (error.patience, str(code) in str(error.cause)) == (patience, True)
+    assert (error.retry_for, str(code) in str(error.cause)) == (patience, True)
     assert f"{signed.url}{name}" in error.message
 
 
@@ -232,7 +233,7 @@ def test_a_download_that_breaks_off_is_worth_another_try(
 ) -> None:
     signed.broken[PATH] = how
     error = refusal(signed.release(keys[0]), tmp_path)
-    assert (error.problem, error.patience) == (Problem.DOWNLOAD_FAILED, math.inf)
+    assert (error.problem, error.retry_for) == (Problem.DOWNLOAD_FAILED, math.inf)
 
 
 def test_a_server_that_is_busy_at_first_is_waited_for(
@@ -249,13 +250,13 @@ def test_a_server_that_is_not_there_is_worth_another_try(tmp_path: Path) -> None
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     error = refusal(Release(f"http://127.0.0.1:{port}", "9.9.9", ()), tmp_path)
-    assert (error.problem, error.patience) == (Problem.DOWNLOAD_FAILED, math.inf)
+    assert (error.problem, error.retry_for) == (Problem.DOWNLOAD_FAILED, math.inf)
 
 
 @pytest.mark.parametrize("url", ["file:///etc", "ftp://x", "", "s3://bucket"])
 def test_only_http_is_spoken(tmp_path: Path, url: str) -> None:
     error = refusal(Release(url, "9.9.9", ()), tmp_path)
-    assert (error.problem, error.patience) == (Problem.DOWNLOAD_FAILED, 0)
+    assert (error.problem, is_lasting(error)) == (Problem.DOWNLOAD_FAILED, True)
 
 
 @pytest.mark.parametrize(

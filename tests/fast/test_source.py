@@ -18,6 +18,7 @@ from s3mount_agent.config import source
 from s3mount_agent.config.source import Fetched
 from s3mount_agent.config.yaml_text import LARGEST_BYTES
 from s3mount_agent.core.errors import AgentError, Exit, Problem
+from s3mount_agent.core.retry_policy import is_lasting
 from s3mount_agent.system import web as doors_web
 
 TEXT = "mounts: []  # é\n"
@@ -37,7 +38,8 @@ def failure(url: str, known: str = "") -> tuple[float, str]:
     assert error.problem is Problem.SOURCE_FAILED
     assert url.partition("?")[0] in error.message
     assert error.cause
-    return error.patience, error.cause
+    assert error.retry_for is not None
+    return error.retry_for, error.cause
 
 
 @pytest.mark.parametrize(
@@ -63,7 +65,7 @@ def test_what_is_no_place_is_wrong_usage(url: str) -> None:
     assert error.problem is Problem.USAGE
     assert error.problem.exit_code is Exit.USAGE
     assert "s3://bucket/key" in error.hint
-    assert error.patience == 0
+    assert is_lasting(error)
 
 
 def test_a_file_is_read_and_told_from_its_other_versions(tmp_path: Path) -> None:
@@ -331,7 +333,7 @@ def test_s3_is_asked_with_the_version_that_is_known(aws: Any) -> None:
 @pytest.mark.parametrize("key", ["none", "a b+c%20é", "/slash", "?x=y#z"])
 def test_s3_keys_are_taken_literally(aws: Any, key: str) -> None:
     url = f"s3://configurations/{key}"
-    assert refusal(url).patience == 0
+    assert refusal(url).retry_for == 0
     aws["s3"].put_object(Bucket="configurations", Key=key, Body=DATA)
     found = source.fetch(url)
     assert found is not None
@@ -345,7 +347,7 @@ def test_s3_keys_are_taken_literally(aws: Any, key: str) -> None:
 def test_what_does_not_exist_on_s3_is_not_waited_for(aws: Any, url: str) -> None:
     patience, cause = failure(url)
     assert (patience, "NoSuch" in cause) == (0, True)
-    assert refusal(url, '"known"').patience == 0
+    assert refusal(url, '"known"').retry_for == 0
 
 
 def test_more_than_a_configuration_on_s3_is_refused(aws: Any) -> None:

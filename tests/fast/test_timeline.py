@@ -155,7 +155,7 @@ def test_status_json_of_eight_mounts_fits_what_ssm_keeps(
 
 
 def test_status_json_has_what_was_promised() -> None:
-    error = AgentError(Problem.S3_THROTTLED, "too much", patience=math.inf)
+    error = AgentError(Problem.S3_THROTTLED, "too much", retry_for=math.inf)
     sights = look.look([row(1, error)], Observed({}, {}))
     document = json.loads(json.dumps(look.document(NODE, sights, None)))
     assert "config" not in document
@@ -205,7 +205,7 @@ def test_what_is_pending_is_shown_where_there_is_something(pending: str | None) 
 
 @pytest.mark.parametrize(("patience", "gave_up"), [(600, False), (0, True)])
 def test_a_change_that_has_waited_enough_says_so(patience: float, gave_up: bool) -> None:
-    busy = AgentError(Problem.MOUNT_BUSY, "/mnt/s3 is in use by vi", patience=patience)
+    busy = AgentError(Problem.MOUNT_BUSY, "/mnt/s3 is in use by vi", retry_for=patience)
     told = status_file.pending_of(busy)
     assert told.endswith(": /mnt/s3 is in use by vi")
     assert ("apply" in told) is gave_up

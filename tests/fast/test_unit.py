@@ -91,7 +91,7 @@ def require_exact(mount: Mount, definition: Definition | None = None) -> str:
     assert environment(unit) == dict(definition.environment)
     limit = "infinity" if definition.memory_max is None else f"{definition.memory_max}M"
     assert dict(unit["Service"])["MemoryMax"] == limit
-    assert dict(unit["Service"])["RestartPreventExitStatus"] == "2"
+    assert dict(unit["Service"])["RestartPreventExitStatus"] == "1 2"
     assert commands(unit, "ExecStartPre") == [[*AGENT, "unit-hook", "clean", directory]]
     assert commands(unit, "ExecStartPost") == [[*AGENT, "unit-hook", "ready", directory]]
     assert commands(unit, "ExecStop") == [[*AGENT, "unit-hook", "stop", directory]]

@@ -212,11 +212,11 @@ def test_a_head_continues_without_a_bucket_and_says_so(
     assert "error [bucket-missing]" in action.stdout
     assert "hint: " in action.stdout
     assert "1 of 2 mounts are up" in action.stdout
-    # The daemon has a try of its own before it gives up, too.
+    # The daemon is ready when each mount is up or waits for somebody.
     assert eventually(lambda: show(node, AGENT_UNIT, "ActiveState") == "active", 40)
     assert states(node) == {READONLY: "failed", WRITABLE: "ok"}
     assert node.run(["s3mount-agent", "status"], check=False).returncode == 1
-    # Permanent: only a new configuration, or an administrator, makes it try again.
+    # The agent keeps trying, and an administrator need not wait for it.
     cluster.s3.create_bucket(NO_BUCKET[0])
     node.run(["s3mount-agent", "apply"])
     assert states(node) == {READONLY: "ok", WRITABLE: "ok"}

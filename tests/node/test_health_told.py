@@ -138,7 +138,7 @@ def test_a_failure_has_mount_s3s_own_last_words_and_is_told_once(
     break_s3(scene.broken, code="ExpiredToken", message="The provided token has expired.")
     scene.kill()
     failed = scene.await_event(Event.START_FAILED, mark)
-    assert (failed["S3MOUNT_ERROR_CODE"], failed["PRIORITY"]) == ("credentials-missing", "3")
+    assert (failed["S3MOUNT_ERROR_CODE"], failed["PRIORITY"]) == ("credentials-expired", "3")
     scene.await_state("retrying")
     assert scene.mount(TOLD)["reason"] == failed["MESSAGE"]
     # In its own words, and not all of them.

@@ -7,6 +7,7 @@ from s3mount_agent.commands.parser import Given
 from s3mount_agent.config import config_file as config
 from s3mount_agent.config import environment
 from s3mount_agent.core.errors import Exit, Problem
+from s3mount_agent.core.retry_policy import is_lasting
 from s3mount_agent.system import files, lock, node
 
 _LOCK_SECONDS = 300.0
@@ -31,7 +32,7 @@ def main(given: Given) -> int:
     text = files.read(config.PATH) or ""
     wanted = desired.Desired(configuration, text, origin.load(), by="apply")
     errors = list(bootstrap.bootstrap(wanted).values())
-    waiting = [e for e in errors if e.problem is Problem.MOUNT_BUSY and e.patience > 0]
+    waiting = [e for e in errors if e.problem is Problem.MOUNT_BUSY and not is_lasting(e)]
     tell(errors)
     if len(waiting) < len(errors):
         return Exit.FAILED

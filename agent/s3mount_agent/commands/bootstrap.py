@@ -8,6 +8,7 @@ from s3mount_agent.commands.output import tell
 from s3mount_agent.commands.parser import Given
 from s3mount_agent.config import environment
 from s3mount_agent.core.errors import AgentError, Exit, Problem
+from s3mount_agent.core.retry_policy import is_lasting
 from s3mount_agent.core.roles import OnFailure
 from s3mount_agent.system import journal, node
 
@@ -63,7 +64,7 @@ def outcome(failures: Failures, context: Context) -> int:
 
 
 def _is_fatal(mount_id: str, error: AgentError, context: Context) -> bool:
-    if error.problem is Problem.MOUNT_BUSY and error.patience > 0:
+    if error.problem is Problem.MOUNT_BUSY and not is_lasting(error):
         return False  # the mount is up; its change waits
     directories = {mount.id: mount.directory for mount in context.mounts}
     return context.may_fail(directories.get(mount_id, "")) is OnFailure.FAIL

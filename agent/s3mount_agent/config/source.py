@@ -169,5 +169,5 @@ def _failed(url: str, error: Exception, *, final: bool = False) -> AgentError:
         Problem.SOURCE_FAILED,
         f"the configuration {url} could not be read",
         cause=str(error),
-        patience=0 if final else math.inf,
+        retry_for=0 if final else math.inf,
     )

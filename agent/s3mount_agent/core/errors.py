@@ -180,6 +180,31 @@ class Problem(Enum):
         Exit.FAILED,
         "give the node an instance profile, and check that root may reach IMDS",
     )
+    CREDENTIALS_EXPIRED = (
+        "credentials-expired",
+        Exit.FAILED,
+        "renew the session token, or leave keys out: an instance profile renews its own",
+    )
+    CREDENTIALS_INVALID = (
+        "credentials-invalid",
+        Exit.FAILED,
+        "correct the access key ID or the session token: the key may have been deleted",
+    )
+    SIGNATURE_WRONG = (
+        "signature-wrong",
+        Exit.FAILED,
+        "correct the secret access key: it does not belong to the access key ID",
+    )
+    PROFILE_INVALID = (
+        "profile-invalid",
+        Exit.FAILED,
+        "correct --profile, or the profile in root's ~/.aws/config and ~/.aws/credentials",
+    )
+    CLOCK_WRONG = (
+        "clock-wrong",
+        Exit.FAILED,
+        "set the node's clock: `timedatectl` and `chronyc tracking` tell whether it is kept",
+    )
     REGION_WRONG = (
         "region-wrong",
         Exit.FAILED,
@@ -199,6 +224,11 @@ class Problem(Enum):
         "s3-throttled",
         Exit.FAILED,
         "too many requests at once: it will be tried again",
+    )
+    LIBRARY_MISSING = (
+        "library-missing",
+        Exit.FAILED,
+        "install mount-s3 with what it depends on: `s3mount-agent apply`, or libfuse2 in the image",
     )
     MOUNT_REFUSED = (
         "mount-refused",
@@ -246,12 +276,13 @@ class Problem(Enum):
 
 
 class AgentError(Exception):
-    """One problem, as it is told to a user.
+    """One problem, as it is told to a user. A value: nobody changes it in flight.
 
     ``message`` is one plain sentence, ``cause`` what the world said (a program's own words),
-    ``hint`` what to do about it, and ``patience`` for how many seconds from the first attempt it
-    makes sense to try again: 0 for what cannot heal by itself, ``math.inf`` for what may. ``more``
-    are problems that were found along with it.
+    ``hint`` what to do about it, and ``retry_for`` for how many seconds from the first attempt it
+    makes sense to try again quickly, where that is not as always with this problem (None:
+    :mod:`core.retry_policy`): 0 for what cannot heal by itself, ``math.inf`` for what may.
+    ``more`` are problems that were found along with it.
     """
 
     def __init__(
@@ -261,16 +292,51 @@ class AgentError(Exception):
         *,
         cause: str | None = None,
         hint: str | None = None,
-        patience: float = 0,
+        retry_for: float | None = None,
         more: Sequence[AgentError] = (),
     ) -> None:
         super().__init__(message)
-        self.problem = problem
-        self.message = message
-        self.cause = cause
-        self.hint = hint or problem.hint
-        self.patience = patience
-        self.more = tuple(more)
+        self._fields = (problem, message, cause, hint or problem.hint, retry_for, tuple(more))
+
+    @property
+    def problem(self) -> Problem:
+        """Its row in the table."""
+        return self._fields[0]
+
+    @property
+    def message(self) -> str:
+        """One plain sentence."""
+        return self._fields[1]
+
+    @property
+    def cause(self) -> str | None:
+        """What the world said."""
+        return self._fields[2]
+
+    @property
+    def hint(self) -> str:
+        """What to do about it."""
+        return self._fields[3]
+
+    @property
+    def retry_for(self) -> float | None:
+        """For how many seconds to try again quickly; None: as always with this problem."""
+        return self._fields[4]
+
+    @property
+    def more(self) -> tuple[AgentError, ...]:
+        """Problems that were found along with it."""
+        return self._fields[5]
+
+    def caused_by(self, cause: str | None) -> AgentError:
+        """The same with another cause."""
+        problem, message, _, hint, retry_for, more = self._fields
+        return AgentError(problem, message, cause=cause, hint=hint, retry_for=retry_for, more=more)
+
+    def retried_for(self, seconds: float) -> AgentError:
+        """The same, tried again for so long."""
+        problem, message, cause, hint, _, more = self._fields
+        return AgentError(problem, message, cause=cause, hint=hint, retry_for=seconds, more=more)
 
     def lines(self) -> list[str]:
         """The error as lines for a terminal: the reason, its cause if known, and the hint."""

@@ -16,10 +16,6 @@ if TYPE_CHECKING:  # it would bring all of mount-s3's flags to `status`, which n
     from s3mount_agent.core.mounts import Mount
 
 
-# One that ends again and again is not started for ever.
-_CRASHES_SECONDS = 600.0
-
-
 @dataclass(frozen=True)
 class Wanted:
     """A mount that shall be there, with the definition it must run with."""
@@ -51,11 +47,7 @@ class Placed:
     def ended(self) -> AgentError:
         """Why it is down that had been up: its process has gone, by itself or by ``ending``."""
         how = f"was {self.ending}" if self.ending else "has ended by itself"
-        return AgentError(
-            Problem.MOUNT_ENDED,
-            f"mount-s3 of {self.definition.directory} {how}",
-            patience=_CRASHES_SECONDS,
-        )
+        return AgentError(Problem.MOUNT_ENDED, f"mount-s3 of {self.definition.directory} {how}")
 
 
 @dataclass(frozen=True)

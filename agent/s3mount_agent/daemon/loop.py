@@ -16,6 +16,7 @@ from s3mount_agent.config.configuration import Configuration
 from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.core.events import Event
 from s3mount_agent.core.plan import Kind, Observed, Placed, Wanted, plan
+from s3mount_agent.core.retry_policy import Wake
 from s3mount_agent.core.states import Presence, State
 from s3mount_agent.daemon.health import Health
 from s3mount_agent.daemon.metrics import Recorder
@@ -65,14 +66,17 @@ def _work(events: Events, daemon: Daemon, refresher: Refresher) -> None:
         if not ready and (daemon.settled or time.monotonic() - began > _READY_SECONDS):
             ready = True
             systemd.notify("READY=1")
-        asked = refresher.work(every=daemon.configuration.refresh, now=events.take_reload())
+        reload = events.take_reload()
+        if reload:
+            daemon.wake()
+        asked = refresher.work(every=daemon.configuration.refresh, now=reload)
         news = asked and daemon.is_outdated()
         # Only here, after all the work of this round: a daemon that hangs in it is restarted.
         systemd.notify("WATCHDOG=1", f"STATUS={daemon.sentence}")
         daemon.publish()
         pause = min(daemon.pause(), refresher.pause(), _ROUND_SECONDS, systemd.watchdog() / 3)
         quiet = [*daemon.health.descriptors, *refresher.descriptors]
-        happened = events.wait(0 if news else pause, daemon.pids, quiet) or news
+        happened = events.wait(0 if news or reload else pause, daemon.pids, quiet) or news or reload
     systemd.notify("STOPPING=1")
 
 
@@ -114,6 +118,10 @@ class Daemon:
         return any(
             table.get(sight.row.path) != self._table.get(sight.row.path) for sight in self._sights
         )
+
+    def wake(self) -> None:
+        """Somebody asks for another attempt at what has failed, now."""
+        self._troubles.wake(Wake.ASKED)
 
     def is_outdated(self) -> bool:
         """Whether the configuration is another one than in the last cycle."""
@@ -190,7 +198,7 @@ class Daemon:
             self._install_due = now + _INSTALL_SECONDS
             service.apply_later()
         return AgentError(
-            Problem.PACKAGES_FAILED, "mount-s3 could not be installed yet", patience=math.inf
+            Problem.PACKAGES_FAILED, "mount-s3 could not be installed yet", retry_for=math.inf
         )
 
     def _reconcile(
@@ -208,7 +216,7 @@ class Daemon:
         for placed in observed.placed.values():
             if placed.id in ids and not self._troubles.is_busy(placed.id):
                 self._take_note_of_end(before.get(placed.id), placed)
-                self._take_note(placed, context)
+                self._take_note(placed, observed, context)
         # What has to wait is neither started, nor stopped, nor taken for unwanted.
         due = tuple(want for want in wanted if self._troubles.may_try(want.mount.id))
         visible = {
@@ -276,12 +284,16 @@ class Daemon:
         if placed.starting:
             self._troubles.trying(placed.id)
 
-    def _take_note(self, placed: Placed, context: Context) -> None:
+    def _take_note(self, placed: Placed, observed: Observed, context: Context) -> None:
         """Learns how the last attempt to start a mount went, if it is over."""
         if placed.starting:
+            # Whoever began it: how it ends is news.
+            self._troubles.trying(placed.id)
             return
         if placed.active:
             self._up[placed.id] = placed
+            if observed.on(placed.definition.directory) is not Presence.MOUNTPOINT_S3:
+                return  # its process lives, but nobody can use it
             if self._troubles.over(placed.id) or placed.id in self._lost:
                 told = f"{placed.definition.directory} is mounted again"
                 _tell_placed(placed, Event.RECOVERED, told)
@@ -325,9 +337,10 @@ class Daemon:
         self._changes.recall(rows)
         self.health.recall({row.pid: row.s3 for row in rows if row.pid and row.s3})
         for row in rows:
-            # What the bootstrap has found to be without hope.
-            if row.failure is not None and row.failure.permanent:
+            # What the bootstrap, or a daemon before this one, has found and told.
+            if row.failure is not None:
                 self._troubles.note(row.id, status_file.error_of(row.failure))
+        self._troubles.wake(Wake.ASKED)
 
 
 def _versions() -> tuple[int, int]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from s3mount_agent.core.errors import AgentError, Problem
+from s3mount_agent.core.retry_policy import Wake, is_lasting, pace_of
 from s3mount_agent.reconcile.execute import Failures
 
 # The same trouble is told again, but not with every attempt.
@@ -34,7 +36,7 @@ class Trouble:
 
     def may_try(self, now: float) -> bool:
         """Whether it is time for another attempt."""
-        return self.error.patience > 0 and now >= self.due
+        return now >= self.due
 
 
 class Troubles:
@@ -55,13 +57,15 @@ class Troubles:
         # Patience is with this problem, not with what came before it.
         same = known is not None and known.error.problem is error.problem
         began = known.began if known and same else now
-        if now - began >= error.patience:
-            error.patience = 0
-        # The first failure may be the end of a long, good run: the second attempt is made at once.
-        longest = min(self.longest_pause, 2.0 ** min(attempts - 1, 10)) if attempts > 1 else 0
-        due = now + random.uniform(longest / 2, longest)  # noqa: S311
-        gives_up = error.patience == 0 and known is not None and known.error.patience > 0
-        news = known is None or not same or gives_up or now - known.told >= _REMIND_SECONDS
+        pace = pace_of(error)
+        quick = now - began < pace.quick_for
+        if not quick:
+            error = error.retried_for(0)
+        jitter = random.random()  # noqa: S311
+        pause = pace.pause(attempts, quick=quick, longest=self.longest_pause, jitter=jitter)
+        due = now + pause
+        slows = not quick and known is not None and not is_lasting(known.error)
+        news = known is None or not same or slows or now - known.told >= _REMIND_SECONDS
         told = now if news or known is None else known.told
         announced = news or (current is not None and current.announced)
         self._by_id[mount_id] = Trouble(error, began, attempts, due, told, announced)
@@ -105,6 +109,13 @@ class Troubles:
         self._by_id = {key: value for key, value in self._by_id.items() if key in ids}
         self._past = {key: value for key, value in self._past.items() if key in ids}
 
+    def wake(self, wake: Wake) -> None:
+        """Makes due at once what this wakes; its pauses begin anew, but it is told no earlier."""
+        now = self._clock()
+        for trouble in self._by_id.values():
+            if wake in pace_of(trouble.error).wakes:
+                trouble.due, trouble.attempts = now, 1
+
     def clear(self) -> None:
         """A change of circumstances: everything gets a new chance."""
         self._by_id.clear()
@@ -120,6 +131,6 @@ class Troubles:
         waits = [
             0.5 if trouble.trying else max(0.1, trouble.due - now)
             for trouble in self._by_id.values()
-            if trouble.trying or trouble.error.patience > 0
+            if trouble.trying or trouble.due < math.inf
         ]
         return min(waits, default=None)

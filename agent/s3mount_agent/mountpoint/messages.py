@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from dataclasses import dataclass
 
@@ -12,98 +11,99 @@ from s3mount_agent.core.text import last_lines
 
 @dataclass(frozen=True)
 class Reading:
-    """What one of mount-s3's errors means.
-
-    ``patience`` is that of :class:`AgentError`, in seconds.
-    """
+    """What one of mount-s3's errors means; for how long it is tried again is said in
+    :mod:`core.retry_policy`."""
 
     pattern: re.Pattern[str]
     problem: Problem
-    patience: float
     sentence: str
 
 
-def _reading(pattern: str, problem: Problem, patience: float, sentence: str) -> Reading:
-    return Reading(re.compile(pattern, re.IGNORECASE), problem, patience, sentence)
+def _reading(pattern: str, problem: Problem, sentence: str) -> Reading:
+    return Reading(re.compile(pattern, re.IGNORECASE), problem, sentence)
 
 
-# In the order in which they are tried. The texts are mount-s3's own, releases 1.4 to 1.23
-# (mountpoint-s3/src/run.rs, s3-client error types, and clap).
+# In the order in which they are tried. The texts are mount-s3's own, releases 1.4 to 1.24
+# (mountpoint-s3/src/run.rs, s3-client error types, and clap). For every 403 it says "Forbidden:"
+# and S3's own message, so that only the message tells them apart:
+# https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
 _READINGS = (
     _reading(
         r"No signing credentials (available|found)",
         Problem.CREDENTIALS_MISSING,
-        math.inf,
         "mount-s3 found no credentials",
     ),
+    _reading(r"invalid AWS credentials", Problem.PROFILE_INVALID, "the profile cannot be used"),
+    # RequestTimeTooSkewed and AccessDenied ("Request has expired"), and the CRT's name for it.
     _reading(
-        r"invalid AWS credentials", Problem.CREDENTIALS_MISSING, 0, "the profile cannot be used"
+        r"difference between the request time and the (current|server'?s?) time"
+        r"|RequestTimeTooSkewed|TIME_TOO_SKEWED|Request has expired|Signature (expired|not yet)",
+        Problem.CLOCK_WRONG,
+        "S3 refuses requests for {bucket} because of this node's clock",
     ),
-    # S3's own words: ExpiredToken, InvalidToken, InvalidAccessKeyId.
+    # SignatureDoesNotMatch.
     _reading(
-        r"token has expired|token is malformed|does not exist in our records",
-        Problem.CREDENTIALS_MISSING,
-        math.inf,
-        "the credentials have expired or are not valid",
+        r"request signature (we calculated )?does not match|SignatureDoesNotMatch",
+        Problem.SIGNATURE_WRONG,
+        "S3 refuses the signature for {bucket}: the secret access key is wrong",
     ),
-    # A role that was just attached takes a while until S3 knows it.
+    # ExpiredToken, TokenRefreshRequired.
     _reading(
-        r"Forbidden|Access ?Denied", Problem.ACCESS_DENIED, 20, "S3 denies access to {bucket}"
+        r"token has expired|ExpiredToken|token (must be|needs to be) refreshed",
+        Problem.CREDENTIALS_EXPIRED,
+        "the credentials for {bucket} have expired",
     ),
+    # InvalidToken, InvalidAccessKeyId.
+    _reading(
+        r"token is malformed|InvalidToken|does not exist in our records|InvalidAccessKeyId",
+        Problem.CREDENTIALS_INVALID,
+        "S3 does not know the credentials for {bucket}",
+    ),
+    _reading(r"Forbidden|Access ?Denied", Problem.ACCESS_DENIED, "S3 denies access to {bucket}"),
     _reading(
         r"The bucket does not exist|NoSuchBucket",
         Problem.BUCKET_MISSING,
-        0,
         "the bucket {bucket} does not exist",
     ),
     _reading(
         r"Wrong region \(expecting (?P<detail>[a-z0-9-]+)\)",
         Problem.REGION_WRONG,
-        0,
         "the bucket {bucket} is in the region {detail}",
     ),
-    _reading(r"throttled|SlowDown", Problem.S3_THROTTLED, math.inf, "S3 throttles requests"),
-    _reading(
-        r"mountpoint is not empty", Problem.DIRECTORY_NOT_EMPTY, 0, "{directory} is not empty"
-    ),
+    _reading(r"throttled|SlowDown", Problem.S3_THROTTLED, "S3 throttles requests"),
+    _reading(r"mountpoint is not empty", Problem.DIRECTORY_NOT_EMPTY, "{directory} is not empty"),
     _reading(
         r"mount point .* is already mounted",
         Problem.MOUNT_FAILED,
-        math.inf,
         "something is mounted on {directory}",
     ),
     _reading(
         r"mount point .* (does not exist|is not a directory)",
         Problem.MOUNT_FAILED,
-        math.inf,
         "{directory} cannot be used as a directory",
     ),
     _reading(
-        r"fuse: device not found|/dev/fuse", Problem.FUSE_MISSING, 0, "this node has no /dev/fuse"
+        r"fuse: device not found|/dev/fuse", Problem.FUSE_MISSING, "this node has no /dev/fuse"
     ),
     _reading(
         r"error while loading shared libraries: (?P<detail>[\w.]+)",
-        Problem.MOUNT_FAILED,
-        0,
+        Problem.LIBRARY_MISSING,
         "mount-s3 lacks the library {detail}",
     ),
     _reading(
         r"For more information, try '--help'|part size must be",
         Problem.MOUNT_REFUSED,
-        0,
         "mount-s3 refuses its arguments",
     ),
     _reading(
         # The second one stands before what mount-s3 could not make sense of, such as XML.
         r"internal server error|Internal S3 client error|Unknown response error",
         Problem.S3_ERRORS,
-        math.inf,
         "S3 answers with errors for {bucket}",
     ),
     _reading(
         r"dns|socket|connection|unreachable|timed? ?out|Client error|CRT error",
         Problem.S3_UNREACHABLE,
-        math.inf,
         "S3 cannot be reached for {bucket}",
     ),
 )
@@ -123,11 +123,9 @@ def explain(words: str, *, bucket: str, directory: str) -> AgentError:
                 reading.problem,
                 reading.sentence.format(**told),
                 cause=cause or None,
-                patience=reading.patience,
             )
     return AgentError(
         Problem.MOUNT_FAILED,
         f"mount-s3 could not mount {directory}",
         cause=cause or None,
-        patience=math.inf,
     )

@@ -150,5 +150,5 @@ def _download(url: str, target: Path) -> None:
             Problem.DOWNLOAD_FAILED,
             f"{url} could not be downloaded",
             cause=str(error),
-            patience=0 if error.final else math.inf,
+            retry_for=0 if error.final else math.inf,
         ) from None

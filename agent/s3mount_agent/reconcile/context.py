@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from s3mount_agent import __version__
@@ -47,11 +46,9 @@ class Context:
             return self.owner
         named = node.owner(mount.owner)
         if named is None:
-            # A directory service may not be up yet.
             raise AgentError(
                 Problem.OWNER_UNKNOWN,
                 f"this node has no user {mount.owner!r} for {mount.directory}",
-                patience=math.inf,
             )
         return named
 

@@ -127,12 +127,11 @@ def carry_out(
     failures = _each(stops, lambda action: _stop(observed.placed[action.id], context), told=told)
     _tell_done(stops, failures)
     stopped = [action for action in stops if action.id not in failures]
-    if stopped:
-        supervisor.remove([observed.placed[action.id] for action in stopped])
-        directories.remove(action.directory for action in stopped if action.id not in by_id)
+    unremoved = _remove(stopped, by_id, observed, supervisor, told)
 
     # What lies on a directory must be gone before another bucket is mounted there.
     busy = {action.directory: failures[action.id] for action in stops if action.id in failures}
+    failures.update(unremoved)
     for action in todo.of(Kind.START):
         if action.directory in busy:
             failures.setdefault(action.id, busy[action.directory])
@@ -155,6 +154,27 @@ def carry_out(
     again = (told or {}).keys() - {action.id for action in stopped}
     _tell_done([action for action in starts if action.id not in again], started)
     return {**failures, **started}
+
+
+def _remove(
+    stopped: Sequence[Action],
+    wanted: Collection[str],
+    observed: Observed,
+    supervisor: Supervisor,
+    told: Failures | None,
+) -> Failures:
+    """Forgets mounts that have been stopped; returns what of those that are not to start again
+    could not be removed. What is to start again is written anew, which fails or mends it."""
+    if not stopped:
+        return {}
+    unremoved = supervisor.remove([observed.placed[action.id] for action in stopped])
+    leaving = [action for action in stopped if action.id not in wanted]
+    failures = {action.id: unremoved[action.id] for action in leaving if action.id in unremoved}
+    for action in leaving:
+        if action.id in failures:
+            _tell_failed(action, Event.STOP_FAILED, failures[action.id], told)
+    directories.remove(action.directory for action in leaving)
+    return failures
 
 
 def await_started(
@@ -182,7 +202,7 @@ def _stop(placed: Placed, context: Context) -> None:
         context.supervisor.stop(placed, force=policy is WhenBusy.LAZY)
     except AgentError as error:
         if error.problem is Problem.MOUNT_BUSY and policy is WhenBusy.WAIT:
-            error.patience = context.configuration.busy_deadline
+            raise error.retried_for(context.configuration.busy_deadline) from None
         raise
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from s3mount_agent.core.errors import Problem
 from s3mount_agent.core.health import Condition
@@ -20,10 +20,13 @@ def remember(
     installed: Installed | None,
     failures: Failures,
     conditions: Mapping[str, Condition] | None = None,
+    *,
+    tried: Collection[str] | None = None,
 ) -> tuple[look.Sight, ...]:
     """Looks at the mounts and saves what is seen; a state that lasts keeps its beginning.
 
-    ``conditions`` are what the daemon's probes say; others do not know better than it.
+    ``conditions`` are what the daemon's probes say; others do not know better than it. ``tried``
+    are the ids of which ``failures`` tell (None: of all); what is known of others stays.
     """
     before = status_file.load()
     down = held.load()
@@ -31,6 +34,9 @@ def remember(
     rows = []
     for mount in context.mounts:
         known = before.row(mount.id) if before else None
+        if known is not None and tried is not None and mount.id not in tried:
+            rows.append(known)
+            continue
         error = failures.get(mount.id)
         # A mount that is in use is up: it is the change to it that failed.
         busy = error if error and error.problem is Problem.MOUNT_BUSY else None

@@ -32,8 +32,9 @@ def unmount(directories: Collection[str] | None) -> list[AgentError]:
     node.require_root()
     context = gather(desired.in_force())
     with lock.hold("unmount", timeout=_LOCK_SECONDS):
-        failures = _take_down(_ids(directories, context), context)
-        remember(context, program.find(), {})
+        ids = _ids(directories, context)
+        failures = _take_down(ids, context)
+        remember(context, program.find(), {}, tried=ids)
     return list(failures.values())
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from s3mount_agent.core.errors import AgentError, Problem
+from s3mount_agent.core.retry_policy import is_lasting
 from s3mount_agent.core.states import Failure, State
 from s3mount_agent.system import files, paths
 
@@ -83,22 +83,22 @@ def leaving_row(placed: Placed) -> Row:
 
 def pending_of(busy: AgentError) -> str:
     """What status says of a change that waits for its mount to be free, or has waited enough."""
-    if busy.patience > 0:
+    if not is_lasting(busy):
         return f"its new options wait: {busy.message}"
     return f"its new options wait for the next `s3mount-agent apply`: {busy.message}"
 
 
 def failure_of(error: AgentError) -> Failure:
     """An error as it is remembered."""
-    return Failure(error.problem.code, error.message, error.hint, permanent=error.patience == 0)
+    return Failure(error.problem.code, error.message, error.hint, permanent=is_lasting(error))
 
 
 def error_of(failure: Failure) -> AgentError:
     """The inverse of :func:`failure_of`, without its cause."""
     known = {problem.code: problem for problem in Problem}
     problem = known.get(failure.code, Problem.MOUNT_FAILED)
-    patience = 0 if failure.permanent else math.inf
-    return AgentError(problem, failure.reason, hint=failure.hint, patience=patience)
+    retry_for = 0 if failure.permanent else None
+    return AgentError(problem, failure.reason, hint=failure.hint, retry_for=retry_for)
 
 
 def load(path: Path = PATH) -> Snapshot | None:

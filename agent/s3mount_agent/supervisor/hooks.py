@@ -6,7 +6,6 @@ agent's daemon does not, and none of them can hang on a mount.
 
 from __future__ import annotations
 
-import math
 import time
 
 from s3mount_agent.core.errors import AgentError, Problem
@@ -47,7 +46,6 @@ def ready(directory: str, pid: int) -> bool:
             raise AgentError(
                 Problem.MOUNT_NOT_READY,
                 f"{directory} was not up after {_READY_SECONDS:.0f} seconds",
-                patience=math.inf,
             )
         time.sleep(_POLL_SECONDS)
     return True

@@ -118,11 +118,16 @@ class Processes:
                 hooks.stop(directory, placed.pid)
         _end(placed.id, at_once=force)
 
-    def remove(self, placed: Sequence[Placed]) -> None:
+    def remove(self, placed: Sequence[Placed]) -> dict[str, AgentError]:
         """Removes the files."""
+        failures: dict[str, AgentError] = {}
         for each in placed:
-            for suffix in (".json", ".pid", ".log"):
-                files.remove(_HOME / f"{each.id}{suffix}")
+            try:
+                for suffix in (".json", ".pid", ".log"):
+                    files.remove(_HOME / f"{each.id}{suffix}")
+            except AgentError as error:
+                failures[each.id] = error
+        return failures
 
 
 def _unmount(directory: str) -> None:
@@ -130,7 +135,7 @@ def _unmount(directory: str) -> None:
         mountinfo.unmount(directory)
     except AgentError as error:
         if error.problem is Problem.MOUNT_BUSY:
-            error.cause = holders.of(directory) or None
+            raise error.caused_by(holders.of(directory) or None) from None
         raise
 
 

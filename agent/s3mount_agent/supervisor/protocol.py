@@ -46,8 +46,8 @@ class Supervisor(Protocol):
     def end(self, placed: Placed) -> None:
         """Kills a process that hangs, and sets free who waits for it; it may be started again."""
 
-    def remove(self, placed: Sequence[Placed]) -> None:
-        """Forgets mounts that have been stopped."""
+    def remove(self, placed: Sequence[Placed]) -> dict[str, AgentError]:
+        """Forgets mounts that have been stopped; returns why some could not be, by id."""
 
 
 def supervisor(mode: Mode) -> Supervisor:

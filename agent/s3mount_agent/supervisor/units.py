@@ -12,6 +12,7 @@ import signal
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from s3mount_agent.core import retry_policy
 from s3mount_agent.core.definition import Definition
 from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.core.plan import Placed, Wanted
@@ -101,7 +102,7 @@ class Units:
         if systemd.start(unit, timeout=_START_SECONDS).code == 0:
             return
         error = self._explain(unit, want.definition)
-        if error.patience == 0:
+        if retry_policy.is_lasting(error):
             systemd.stop(unit)  # which would try again in vain
         raise error
 
@@ -145,18 +146,26 @@ class Units:
             # mount nearly always ends, too.
             systemd.kill(_unit(placed.id))
 
-    def remove(self, placed: Sequence[Placed]) -> None:
+    def remove(self, placed: Sequence[Placed]) -> dict[str, AgentError]:
         """Removes the unit files and what systemd remembers of them."""
-        units = [_unit(each.id) for each in placed]
-        enabled = [unit for unit in units if (systemd.ETC / unit).exists()]
+        units = {each.id: _unit(each.id) for each in placed}
+        enabled = [unit for unit in units.values() if (systemd.ETC / unit).exists()]
+        failures: dict[str, AgentError] = {}
         if enabled:
-            systemd.disable(enabled)
-        for unit in units:
-            for place in _PLACES:
-                files.remove(place / unit)
+            try:
+                systemd.disable(enabled)
+            except AgentError as error:
+                failures.update(dict.fromkeys(map(_id, enabled), error))
+        for mount_id, unit in units.items():
+            try:
+                for place in _PLACES:
+                    files.remove(place / unit)
+            except AgentError as error:
+                failures[mount_id] = error
         systemd.reload()
-        for unit in units:
+        for unit in units.values():
             systemd.reset_failed(unit)
+        return failures
 
     def _placed(
         self, unit: str, path: Path, text: str, definition: Definition, facts: systemd.UnitFacts

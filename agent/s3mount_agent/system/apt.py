@@ -122,5 +122,5 @@ def _apt(*arguments: str, timeout: float = _INSTALL_SECONDS) -> None:
         Problem.NO_SPACE if full else Problem.PACKAGES_FAILED,
         f"`apt-get {arguments[0]}` ended with {answer.code}",
         cause=words or None,
-        patience=0 if full else math.inf,
+        retry_for=0 if full else math.inf,
     )

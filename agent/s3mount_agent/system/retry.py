@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from s3mount_agent.core.errors import AgentError
+from s3mount_agent.core.retry_policy import pace_of
 
 _Result = TypeVar("_Result")
 
@@ -19,14 +20,16 @@ def patiently(
 ) -> _Result:
     """Calls ``attempt`` until it succeeds, for at most ``budget`` seconds of trying.
 
-    Whether to try again is the error's own ``patience``; the last error is raised.
+    Whether to try again is said by the table of :mod:`core.retry_policy`; the last error is raised.
     """
     import tenacity  # 30 ms, which only those pay who change something
 
     began = time.monotonic()
 
     def may_heal(error: BaseException) -> bool:
-        return isinstance(error, AgentError) and time.monotonic() - began < error.patience
+        if not isinstance(error, AgentError):
+            return False
+        return time.monotonic() - began < pace_of(error).quick_for
 
     def report(state: tenacity.RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
