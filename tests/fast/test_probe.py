@@ -167,12 +167,12 @@ def test_errors_come_back_as_they_were(tmp_path: Path) -> None:
     assert caught.value.filename == __file__
 
     def refuse() -> None:
-        raise AgentError(Problem.USAGE, "no", cause="because", hint="do not", patience=3.5)
+        raise AgentError(Problem.USAGE, "no", cause="because", hint="do not", retry_for=3.5)
 
     with pytest.raises(AgentError) as refused:
         probe.ask(refuse, timeout=20)
     error = refused.value
-    told = (error.problem, error.message, error.cause, error.hint, error.patience)
+    told = (error.problem, error.message, error.cause, error.hint, error.retry_for)
     assert told == (Problem.USAGE, "no", "because", "do not", 3.5)
 
 

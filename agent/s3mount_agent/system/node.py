@@ -68,7 +68,7 @@ def owner(user: str) -> Owner | None:
         until, known = _remembered[user] = _ask_service(user)
     if isinstance(known, AgentError):
         # Errors are told with a traceback of their own.
-        raise AgentError(known.problem, known.message, cause=known.cause, patience=math.inf)
+        raise known.retried_for(math.inf)
     return known
 
 

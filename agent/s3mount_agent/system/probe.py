@@ -249,7 +249,7 @@ def _answer(
         try:
             said: dict[str, Any] = {"result": function(*arguments)}
         except AgentError as error:
-            words = [error.message, error.cause, error.hint, error.patience]
+            words = [error.message, error.cause, error.hint, error.retry_for]
             said = {"problem": error.problem.name, "words": words}
         except OSError as error:
             said = {"errno": error.errno, "words": [error.strerror, error.filename]}
@@ -262,9 +262,9 @@ def _answer(
 
 def _result(said: dict[str, Any]) -> Any:
     if "problem" in said:
-        message, cause, hint, patience = said["words"]
+        message, cause, hint, retry_for = said["words"]
         problem = Problem[said["problem"]]
-        raise AgentError(problem, message, cause=cause, hint=hint, patience=patience)
+        raise AgentError(problem, message, cause=cause, hint=hint, retry_for=retry_for)
     if "errno" in said:
         raise OSError(said["errno"], *said["words"])
     return said["result"]
