@@ -355,6 +355,6 @@ def together(errors: Sequence[AgentError]) -> AgentError:
         first.message,
         cause=first.cause,
         hint=first.hint,
-        patience=first.patience,
+        retry_for=first.retry_for,
         more=(*first.more, *others),
     )
