@@ -11,6 +11,7 @@ from s3mount_agent.mountpoint.releases import Release, fetch
 from standin.package import VERSION, build_package
 
 VARIABLE = "MOUNT_S3_PACKAGE"
+RELEASE_VARIABLE = "MOUNT_S3_STANDIN"
 AWS = "aws"
 
 
@@ -23,7 +24,8 @@ class Chosen:
 
 
 def choose(directory: Path) -> Chosen:
-    """``MOUNT_S3_PACKAGE`` names a file, or ``aws`` to download AWS's release; else the stand-in.
+    """``MOUNT_S3_PACKAGE`` names a file, or ``aws`` to download AWS's release; else the stand-in,
+    for the release that ``MOUNT_S3_STANDIN`` names.
 
     Nothing is downloaded unasked: tests and demo send no packet off this machine.
     """
@@ -34,10 +36,11 @@ def choose(directory: Path) -> Chosen:
     if named:
         path = Path(named).resolve(strict=True)
         return Chosen(path, f"mount-s3: the package {path.name}, named in {VARIABLE}")
-    path = build_package(directory)
+    version = os.environ.get(RELEASE_VARIABLE) or VERSION
+    path = build_package(directory, version)
     return Chosen(
         path,
-        f"mount-s3: a stand-in for {VERSION} made by these tests (set {VARIABLE} to the path of "
+        f"mount-s3: a stand-in for {version} made by these tests (set {VARIABLE} to the path of "
         f"a mount-s3.deb, or to {AWS!r}, to use the real one)",
     )
 

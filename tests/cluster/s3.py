@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import os
+import re
 import socket
 import threading
 from dataclasses import dataclass
@@ -55,6 +56,7 @@ class FaultyApplication:
     def __init__(self, application: WSGIApplication) -> None:
         self.requests: collections.Counter[str] = collections.Counter()
         self.faults: dict[str, Fault] = {}
+        self.zeros: dict[str, int] = {}
         self.closing = threading.Event()
         self._application = application
         self._lock = threading.Lock()
@@ -68,7 +70,9 @@ class FaultyApplication:
             self.requests[bucket] += 1
         fault = self.faults.get(bucket)
         if fault is None:
-            return self._application(environ, start_response)
+            size = self.zeros.get(environ["PATH_INFO"])
+            answer = self._application if size is None else _zeros(environ, size)
+            return answer(environ, start_response)
         self.closing.wait(fault.delay)
         if fault.body is not None:
             response = Response(fault.body, status=fault.status, mimetype="text/html")
@@ -82,6 +86,23 @@ class FaultyApplication:
         )
         response = Response(body, status=fault.status, mimetype="application/xml")
         return response(environ, start_response)
+
+
+def _zeros(environ: WSGIEnvironment, size: int) -> WSGIApplication:
+    """The answer to HEAD or GET of an object that is nothing but zeros and lies nowhere."""
+    headers = {
+        "ETag": '"00000000000000000000000000000000"',
+        "Last-Modified": "Tue, 01 Sep 2026 00:00:00 GMT",
+        "Accept-Ranges": "bytes",
+    }
+    asked = re.fullmatch(r"bytes=(\d+)-(\d+)", environ.get("HTTP_RANGE", ""))
+    first, last = (int(asked[1]), min(int(asked[2]), size - 1)) if asked else (0, size - 1)
+    if asked:
+        headers["Content-Range"] = f"bytes {first}-{last}/{size}"
+    headers["Content-Length"] = str(last + 1 - first)
+    # Not an empty body, which would be given its own length.
+    body = None if environ["REQUEST_METHOD"] == "HEAD" else bytes(last + 1 - first)
+    return Response(body, status=206 if asked else 200, headers=headers)
 
 
 class S3:
@@ -144,6 +165,11 @@ class S3:
     def put(self, bucket: str, key: str, content: bytes) -> None:
         """Write an object whole."""
         self._client.put_object(Bucket=bucket, Key=key, Body=content)
+
+    def put_zeros(self, bucket: str, key: str, size: int) -> None:
+        """From now on there is an object of so many zeros, however many: mounts can read it by its
+        name, but it is in no listing."""
+        self._application.zeros[f"/{bucket}/{key}"] = size
 
     def get(self, bucket: str, key: str) -> bytes:
         """Return an object's content; raises botocore's NoSuchKey."""

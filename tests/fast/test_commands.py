@@ -159,6 +159,8 @@ def test_a_plan_shows_what_is_in_the_way(run: Run, node: Node) -> None:
 
 
 def test_a_changed_share_is_a_change_without_a_new_mount(run: Run, node: Node) -> None:
+    node.version = (1, 24, 0)
+    node.put(OLD)
     node.path.write_text(OLD + "memory_percent: 80\n")
     code, out, _ = run("plan")
     assert code == Exit.PENDING

@@ -561,3 +561,28 @@ def test_an_error_has_no_patience() -> None:
     """Trying again does not help, and waiting for it would keep a node from booting."""
     error = refusal("mounts: 5")
     assert is_lasting(error)
+
+
+@pytest.mark.parametrize(
+    ("keys", "line", "told"),
+    [
+        ("memory_target: 512\n  read_part_size: 402653185", 2, "no room for a read part of"),
+        ("memory_target: 512\n  write_part_size: 402653184", 2, "no room for a write part of"),
+        ("options: --memory-target=512 --part-size=400000000", 4, "no room for a write part of"),
+        ("read_part_size: 1024", 4, "from 5242880 (5 MiB)"),
+        (
+            "memory_target: 512\n  roles:\n    head: {part_size: 390000000}",
+            2,
+            "no room for a write part of",
+        ),
+    ],
+)
+def test_parts_that_cannot_work_are_refused_with_their_place(
+    keys: str, line: int, told: str
+) -> None:
+    text = f"mounts:\n- bucket: my-bucket\n  directory: /mnt/s3\n  {keys}\n"
+    with pytest.raises(AgentError) as caught:
+        config_file.parse(text, "file.yaml")
+    assert caught.value.problem.exit_code is Exit.USAGE
+    assert caught.value.message.startswith(f"file.yaml:{line}:")
+    assert told in caught.value.message

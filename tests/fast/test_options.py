@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from random import Random
 
 import pytest
 from hypothesis import given
@@ -102,6 +103,13 @@ def test_options_are_split_as_a_shell_splits_words(text: str, arguments: tuple[s
         ("--maximum-throughput-gbps 0", Problem.OPTION_VALUE),
         ("--maximum-throughput-gbps 1.5", Problem.OPTION_VALUE),
         ("--memory-target 511", Problem.OPTION_VALUE),
+        ("--part-size 5242879", Problem.OPTION_VALUE),
+        ("--read-part-size 5368709121", Problem.OPTION_VALUE),
+        ("--write-part-size 1", Problem.OPTION_VALUE),
+        ("--memory-target 512 --read-part-size 402653185", Problem.OPTION_CONFLICT),
+        ("--memory-target 512 --read-part-size 402653185 --read-only", Problem.OPTION_CONFLICT),
+        ("--memory-target 512 --write-part-size 394264577", Problem.OPTION_CONFLICT),
+        ("--memory-target 600 --part-size 1073741824", Problem.OPTION_CONFLICT),
         ("--metadata-ttl never", Problem.OPTION_VALUE),
         ("--endpoint-url s3.local", Problem.OPTION_VALUE),
         ("--expected-bucket-owner 12", Problem.OPTION_VALUE),
@@ -175,6 +183,69 @@ def test_every_flag_that_another_names_exists() -> None:
     for flag in FLAGS.values():
         named = {*flag.conflicts, *([flag.requires] if flag.requires else [])}
         assert named <= FLAGS.keys(), flag.name
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("--allow-delete --allow-other", "--allow-other --allow-delete"),
+        ("--log-directory=/var/log/m -d", "-d -l /var/log/m"),
+        ("--uid 1000", "--uid=01000"),
+        ("--dir-mode 0750", "--dir-mode=750"),
+        ("--dir-mode 0755 --file-mode 644", ""),
+        ("--max-threads 16 --part-size 8388608", ""),
+        ("--read-part-size 8388608 --write-part-size 9000000", "--write-part-size 9000000"),
+        ("--metadata-ttl minimal", ""),
+        ("--cache /c --metadata-ttl 60", "--cache /c"),
+        ("--cache-xz b --metadata-ttl 060 --negative-metadata-ttl 60", "--cache-xz b"),
+        ("--metadata-ttl 5 --negative-metadata-ttl 5", "--metadata-ttl 5"),
+        ("--otlp-endpoint http://x --otlp-export-interval 60", "--otlp-endpoint http://x"),
+        ("--bind eth0 -d --bind eth1", "--bind eth0 --bind eth1 --debug"),
+    ],
+)
+def test_what_means_the_same_has_one_normal_form(one: str, other: str) -> None:
+    assert parse_options(one).normal() == parse_options(other).normal()
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("--allow-delete", "--allow-overwrite"),
+        ("--bind eth0 --bind eth1", "--bind eth1 --bind eth0"),
+        ("--dir-mode 0700", ""),
+        ("--cache /c --metadata-ttl minimal", "--cache /c"),
+        ("--metadata-ttl 60", ""),
+        ("--metadata-ttl 5 --negative-metadata-ttl 60", "--metadata-ttl 5"),
+        ("--cache /c --negative-metadata-ttl minimal", "--cache /c"),
+        ("--max-threads 17", ""),
+        ("--profile 007", "--profile 7"),
+        ("--expected-bucket-owner 012345678901", "--expected-bucket-owner 112345678901"),
+        # Found out by mount-s3 itself, or by the kind of bucket: not the same everywhere.
+        ("--region us-east-1", ""),
+        ("--upload-checksums crc32c", ""),
+        ("--bucket-type general-purpose", ""),
+        ("--maximum-throughput-gbps 10", ""),
+    ],
+)
+def test_what_means_something_else_has_another(one: str, other: str) -> None:
+    assert parse_options(one).normal() != parse_options(other).normal()
+
+
+FLAG_TEXTS = st.lists(
+    st.sampled_from(
+        "-d --allow-other --allow-delete --uid=7 --gid=08 --dir-mode=0755 --max-threads=16 "
+        "--metadata-ttl=60 --cache=/c --bind=a --bind=b".split()
+    ),
+    unique_by=lambda word: "bind" if "bind" in word else word,
+)
+
+
+@given(FLAG_TEXTS, st.randoms())
+def test_the_normal_form_knows_no_order_and_is_its_own(words: list[str], random: Random) -> None:
+    normal = parse_options(" ".join(words)).normal()
+    assert normal.normal() == normal
+    random.shuffle(words)
+    assert parse_options(" ".join(words)).normal() == normal
 
 
 @given(st.text())

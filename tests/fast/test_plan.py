@@ -7,10 +7,12 @@ import json
 
 import pytest
 
+from s3mount_agent.config import config_file
 from s3mount_agent.config.arguments import parse_mount
 from s3mount_agent.core.definition import Definition
+from s3mount_agent.core.mounts import Owner
 from s3mount_agent.core.plan import Action, Kind, Observed, Placed, Plan, Wanted, difference, plan
-from s3mount_agent.core.roles import Mode
+from s3mount_agent.core.roles import Mode, Role
 from s3mount_agent.core.states import Presence
 
 DIRECTORY = "/mnt/s3"
@@ -264,3 +266,51 @@ def test_a_mount_that_comes_disturbs_no_other() -> None:
     here = Placed(WANT.mount.id, SHARED, SHARED.to_json(), active=True)
     found = plan([less, more], Observed({here.id: here}, OURS))
     assert kinds(found) == [("write", WANT.mount.id), ("start", more.mount.id)]
+
+
+# What the agent wrote of a mount before its options had a normal form: a unit's record, as it was.
+RECORD = """\
+{"bucket": "my-bucket", "command": ["/usr/bin/mount-s3", "--foreground", "--allow-delete", \
+"--allow-other", "--dir-mode=0755", "--uid=1000", "--gid=1000", \
+"--user-agent-prefix=s3mount-agent", "my-bucket", "/mnt/s3"], "directory": "/mnt/s3", \
+"environment": [], "memory_max": 539, "mode": "direct", "read_only": false, "share": []}"""
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        "--allow-delete --allow-other --dir-mode=0755",
+        "--allow-other --allow-delete",
+        "--allow-other --dir-mode 755 --allow-delete --max-threads 16",
+        "--gid 1000 --allow-other --uid 1000 --allow-delete --file-mode=0644",
+    ],
+)
+def test_a_change_of_no_consequence_restarts_nothing(options: str) -> None:
+    old = Definition.from_json(RECORD)
+    mount = parse_mount("my-bucket", DIRECTORY, options)
+    share = ("--memory-target=512",)
+    command = ("/usr/bin/mount-s3", *share, *mount.arguments(Owner(1000, 1000)))
+    new = Definition(
+        "my-bucket", DIRECTORY, command, Mode.DIRECT, read_only=False, share=share, memory_max=None
+    )
+    up = Placed(mount.id, old, "from an older agent", active=True, pid=4711)
+    found = plan([Wanted(mount, new, "new text")], Observed({up.id: up}, OURS))
+    assert kinds(found) == [("write", mount.id)]
+
+
+def test_the_args_and_the_file_mean_the_same_mount() -> None:
+    """The same options as an Args' text, as a text in the file, and as keys there."""
+    file = """\
+mounts:
+- {bucket: my-bucket, directory: /mnt/a, options: --allow-other --uid 7 --dir-mode 0755}
+- {bucket: my-bucket, directory: /mnt/a, uid: 7, allow_other: true}
+- {bucket: my-bucket, directory: /mnt/a, options: --uid=7, allow_other: true, allow_delete: false}
+"""
+    rows = [config_file.parse(f"mounts:\n{row}\n", "x") for row in file.splitlines()[1:]]
+    mounts = [row.mounts(Role.COMPUTE, "")[0] for row in rows]
+    mounts.append(parse_mount("my-bucket", "/mnt/a", "--uid 7 --allow-other"))
+    found = {
+        Definition("b", "/mnt/a", ("m", *mount.arguments(Owner(7, 8))), Mode.DIRECT, False).essence
+        for mount in mounts
+    }
+    assert len(found) == 1

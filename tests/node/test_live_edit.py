@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from cluster.cluster import Cluster
@@ -12,6 +14,7 @@ from node.live_site import CONFIG, SEEN, Site, document, until
 pytestmark = pytest.mark.node
 
 KEPT, CHANGED, OLD, NEW = "/mnt/kept", "/mnt/changed", "/mnt/old/deep", "/mnt/new/deep"
+NUMBERS = itertools.count()
 RO, RW = "--allow-other --read-only", "--allow-delete --allow-other"
 
 
@@ -35,9 +38,13 @@ def after(site: Site, **top: object) -> str:
 
 
 def writable(site: Site, directory: str) -> bool:
-    """Whether the cluster's user can write there, and it arrives."""
-    name = "written.txt"
-    done = site.node.run(["touch", f"{directory}/{name}"], user="ubuntu", check=False)
+    """Whether the cluster's user can write there, and it arrives.
+
+    Each time another file, which is not empty: a second one of a name is refused, and an empty one
+    arrives some time after it was closed.
+    """
+    name = f"written-{next(NUMBERS)}.txt"
+    done = site.node.run(["tee", f"{directory}/{name}"], user="ubuntu", input="x", check=False)
     return done.returncode == 0 and name in site.cluster.s3.keys(site.bucket)
 
 

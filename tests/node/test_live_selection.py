@@ -125,30 +125,43 @@ def test_the_environment_reaches_mount_s3_and_only_what_may(site: Site) -> None:
     assert site.pids() == pids
 
 
-def memory_max(site: Site, directory: str) -> int:
-    """The limit of a mount in bytes: systemd's word, and the kernel's."""
-    limit = int(show(site.node, site.unit(directory), "MemoryMax"))
+def memory_max(site: Site, directory: str) -> int | None:
+    """The limit of a mount in MiB, None for none: systemd's word, and the kernel's."""
+    told = show(site.node, site.unit(directory), "MemoryMax")
+    limit = None if told == "infinity" else int(told) >> 20
     group = show(site.node, site.unit(directory), "ControlGroup")
     path = f"/sys/fs/cgroup{group}/memory.max"
     if site.node.exists(path):  # not where this machine keeps the controller to itself
-        page = os.sysconf("SC_PAGE_SIZE")
-        assert int(site.node.read(path)) == limit // page * page
+        real = site.node.read(path).strip()
+        assert real == ("max" if limit is None else str(limit << 20))
     return limit
 
 
-def limits(site: Site, weights: dict[str, int], percent: int) -> dict[str, int]:
-    """What each mount's limit should be, in bytes."""
+def knows_targets(cluster: Cluster) -> bool:
+    """Whether the mount-s3 of this run can be told what memory to aim at."""
+    return tuple(map(int, cluster.version.split(".")[:2])) >= (1, 24)
+
+
+def targets(site: Site, weights: dict[str, int], percent: int) -> dict[str, int | None]:
+    """What each mount should aim at in MiB, None where it cannot be told."""
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") >> 20
-    left, total = memory * percent // 100, sum(weights.values())
-    version = tuple(map(int, site.cluster.version.split(".")[:2]))
-    found = {}
-    for directory, weight in sorted(weights.items(), key=lambda item: item[1]):
-        share = max(512, left * weight // total)
-        left, total = left - share, total - weight
-        # 1.23 takes 95 % of its limit for itself; later ones are told their part.
-        limit = share * 20 // 19 if version < (1, 24) else share * 5 // 4
-        found[directory] = limit << 20
-    return found
+    budget, total = memory * percent // 100, sum(weights.values())
+    if not knows_targets(site.cluster):
+        return dict.fromkeys(weights)
+    found = {directory: budget * weight // total for directory, weight in weights.items()}
+    assert min(found.values()) >= 512, "this machine is too small for this test"
+    return dict(found)
+
+
+def target(site: Site, directory: str) -> int | None:
+    """What a mount's process was told to aim at, in MiB."""
+    told = [w for w in words(site, site.row(directory)) if w.startswith("--memory-target=")]
+    return int(told[0].partition("=")[2]) if told else None
+
+
+def net(mib: int | None) -> int | None:
+    """The limit that goes with a target."""
+    return None if mib is None else mib + max(512, mib // 2)
 
 
 def test_memory_is_divided_by_weight_and_a_running_process_keeps_its_limit(site: Site) -> None:
@@ -159,12 +172,14 @@ def test_memory_is_divided_by_weight_and_a_running_process_keeps_its_limit(site:
     two, three = {"/mnt/light": 1, "/mnt/heavy": 3}, {"/mnt/light": 1, "/mnt/heavy": 3, "/mnt/x": 4}
     site.set(text(two))
     site.await_mounts(*two)
+    told = targets(site, two, 60)
+    assert {each: target(site, each) for each in two} == told
     before = {each: memory_max(site, each) for each in two}
-    assert before == limits(site, two, 60)
+    assert before == {each: net(mib) for each, mib in told.items()}
     pids = site.pids()
     site.edit(text(three))
     site.await_mounts(*three)
-    assert memory_max(site, "/mnt/x") == limits(site, three, 60)["/mnt/x"]
+    assert memory_max(site, "/mnt/x") == net(targets(site, three, 60)["/mnt/x"])
     # It has fitted its buffers into the old limit, and would be killed by a lower one.
     assert {each: memory_max(site, each) for each in two} == before
     now = site.pids()

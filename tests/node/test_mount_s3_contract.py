@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import time
 from typing import TYPE_CHECKING, Any, Callable
@@ -9,9 +10,10 @@ from typing import TYPE_CHECKING, Any, Callable
 import pytest
 
 from cluster.cluster import Cluster
-from node.article import ENVIRONMENT, SECOND, SEEN, eventually
+from node.article import ENVIRONMENT, SECOND, SEEN, eventually, show
 from node.conftest import NewNode
 from s3mount_agent.core.errors import Problem
+from s3mount_agent.core.options import Options
 from s3mount_agent.mountpoint.messages import explain
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ MISSING = "a-bucket-that-is-nowhere"
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 Start = Callable[..., "Command"]
+OPEN_ALL = "import sys; files = [open(path, 'wb') for path in sys.argv[1:]]"
 NOT_CONNECTED = "Transport endpoint is not connected"
 
 
@@ -85,6 +88,11 @@ def foreground(node: Node, settings: dict[str, str]) -> Iterator[Start]:
 def is_mounted(node: Node) -> bool:
     """Whether something is mounted on the directory."""
     return f" {DIRECTORY} " in node.read("/proc/mounts")
+
+
+def version_of(cluster: Cluster) -> tuple[int, ...]:
+    """The release of this run, as (1, 24)."""
+    return tuple(map(int, cluster.version.split(".")[:2]))
 
 
 def entry(node: Node) -> list[str]:
@@ -274,14 +282,118 @@ def test_asked_to_end_it_unmounts(node: Node, foreground: Start, signal: str) ->
     assert not is_mounted(node)
 
 
-def test_asked_to_end_while_in_use_it_leaves_a_dead_mount(node: Node, foreground: Start) -> None:
+def test_asked_to_end_while_in_use_it_stays_until_somebody_else_unmounts(
+    node: Node, foreground: Start
+) -> None:
+    """Its own unmount fails once; then it is deaf to more signals, and to its users' leaving."""
     command = foreground()
     with node.popen(["sleep", "60"], cwd=DIRECTORY) as inside:
-        node.run(["pkill", "-TERM", "-x", "mount-s3"])
-        assert command.wait(15) == 0
-        assert entry(node)[0] == "mountpoint-s3"
-        assert NOT_CONNECTED in node.run(["ls", DIRECTORY], check=False).stderr
+        for _ in range(2):
+            node.run(["pkill", "-TERM", "-x", "mount-s3"])
+            time.sleep(1)
+            assert command.poll() is None
+            assert SEEN in node.run(["ls", DIRECTORY]).stdout
         inside.kill()
+    node.run(["pkill", "-TERM", "-x", "mount-s3"])
+    time.sleep(1)
+    assert command.poll() is None
+    assert node.read(f"{DIRECTORY}/{SEEN}").startswith(SEEN)
+    node.run(["umount", DIRECTORY])
+    assert command.wait(15) == 0
+    assert not is_mounted(node)
+
+
+def test_an_empty_file_is_on_s3_some_time_after_it_was_closed(
+    cluster: Cluster, node: Node, foreground: Start
+) -> None:
+    foreground("--allow-delete")
+    path = f"{DIRECTORY}/empty"
+    node.run(["touch", path])
+    assert eventually(lambda: "empty" in cluster.s3.keys(SECOND), 15)
+    # It exists now, and nothing that exists is opened for writing.
+    again = node.run(["touch", path], check=False)
+    assert again.returncode == 1
+    assert "Operation not permitted" in again.stderr
+    node.run(["rm", path])
+    node.run(["sh", "-c", 'printf x > "$0"', path])
+    assert cluster.s3.get(SECOND, "empty") == b"x"  # what is not empty is there at once
+    node.run(["rm", path])
+
+
+def test_a_memory_target_needs_its_version(cluster: Cluster, mount_s3: Run) -> None:
+    assert mount_s3("--memory-target=511", SECOND, DIRECTORY).returncode == 2
+    answer = mount_s3("--memory-target=512", "--read-part-size=402653185", SECOND, DIRECTORY)
+    if version_of(cluster) < (1, 24):
+        assert answer.returncode == 2
+        assert "unexpected argument '--memory-target'" in answer.stderr
+    else:
+        assert answer.returncode == 1
+        assert "read part size" in answer.stderr
+    assert problem(answer) is Problem.MOUNT_REFUSED
+
+
+def arrived(cluster: Cluster, keys: set[str]) -> bool:
+    """Whether files are on S3."""
+    return keys <= set(cluster.s3.keys(SECOND))
+
+
+def test_files_open_for_writing_are_limited_by_the_memory_target(
+    cluster: Cluster, node: Node, foreground: Start
+) -> None:
+    if version_of(cluster) < (1, 24):
+        pytest.skip("before 1.24 nothing limits them")
+    # Few, by a large part: (512 - 128 - 8) / 94 = 4.
+    flags = ("--memory-target=512", "--write-part-size=98566144", "--allow-delete")
+    most = Options.of(flags).write_files
+    assert most == 4
+    command = foreground(*flags)
+    for count, expected in ((most, ""), (most + 1, "Cannot allocate memory")):
+        paths = [f"{DIRECTORY}/{count}-{n}" for n in range(count)]
+        told = node.run(["python3", "-c", OPEN_ALL, *paths], check=False)
+        assert expected in told.stderr
+        assert (told.returncode == 0) is (expected == "")
+        # A file counts until it is on S3.
+        written = {f"{count}-{n}" for n in range(most)}
+        assert eventually(functools.partial(arrived, cluster, written), 15)
+    lines = node.run(["journalctl", "-q", "-o", "cat", "-p", "warning", "-t", "mount-s3"]).stdout
+    told_last = explain(lines.splitlines()[-1], bucket=SECOND, directory=DIRECTORY)
+    assert told_last.problem is Problem.WRITE_LIMIT
+    assert command.poll() is None
+    node.run(["sh", "-c", f"rm {DIRECTORY}/[45]-[0-3]"])
+
+
+READ = "import sys; file = open(sys.argv[1], 'rb')\nwhile file.read(1 << 20): pass"
+LARGE = 1536 << 20
+# What earlier versions of the agent set on a compute node, and what it sets now.
+DEADLY, NET = "539M", "1024M"
+
+
+@pytest.mark.parametrize("limit", [DEADLY, NET, "infinity"])
+def test_a_limit_that_it_was_not_told_of_kills_it(
+    cluster: Cluster, node: Node, settings: dict[str, str], limit: str
+) -> None:
+    group = node.run(["systemctl", "show", "--property=ControlGroup", "--value", "dbus"]).stdout
+    controlled = node.exists(f"/sys/fs/cgroup{group.strip()}/memory.max")
+    if not controlled and not node.read("/opt/aws/mountpoint-s3/bin/mount-s3").startswith("#!"):
+        pytest.skip("this machine gives nodes no memory controller, so that nothing is limited")
+    cluster.s3.put_zeros(SECOND, "large", LARGE)
+    knows = version_of(cluster) >= (1, 24)
+    told = ["--memory-target=512"] if knows else []
+    variables = [f"--setenv={name}={value}" for name, value in settings.items()]
+    runner = ["systemd-run", "--quiet", "--unit=limited", f"--property=MemoryMax={limit}"]
+    command = ["mount-s3", "--foreground", *told, SECOND, DIRECTORY]
+    node.run([*runner, "--service-type=exec", *variables, *command])
+    try:
+        assert eventually(lambda: is_mounted(node), 15)
+        reader = node.run(
+            ["timeout", "6", "python3", "-c", READ, f"{DIRECTORY}/large"], check=False
+        )
+        killed = limit == DEADLY and not knows
+        assert (NOT_CONNECTED in reader.stderr) is killed
+        assert (show(node, "limited", "ActiveState") == "active") is not killed
+    finally:
+        node.run(["systemctl", "kill", "--signal=KILL", "limited"], check=False)
+        node.run(["systemctl", "reset-failed", "limited"], check=False)
 
 
 def test_killed_it_leaves_a_dead_mount_that_it_will_not_mount_over(

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import tempfile
 from pathlib import Path
 
 from standin.mount_s3 import VERSION
 
-__all__ = ["VERSION", "build_package"]
+__all__ = ["RELEASES", "VERSION", "build_package"]
+
+RELEASES = ("1.23.0", VERSION)
+"""Those that are imitated."""
 
 HOME = "opt/aws/mountpoint-s3"
 LINKS = ("usr/bin/mount-s3", "usr/sbin/mount.mount-s3")
@@ -27,10 +29,10 @@ from mount_s3.main import main
 sys.exit(main(sys.argv))
 """
 
-CONTROL = f"""\
+CONTROL = """\
 Package: mount-s3
-Version: {VERSION}
-Architecture: {{architecture}}
+Version: {version}
+Architecture: {architecture}
 Maintainer: s3mount-agent tests <nobody@example.invalid>
 Depends: ca-certificates, fuse, libfuse2, libc6 (>= 2.26), python3
 Section: utils
@@ -52,29 +54,35 @@ rm -rf /{HOME}/lib/mount_s3/__pycache__
 """
 
 
-def build_package(directory: Path) -> Path:
-    """Build the package in that directory and give back its path."""
+def build_package(directory: Path, version: str = VERSION) -> Path:
+    """Build the package of one of RELEASES in that directory and give back its path."""
+    if version not in RELEASES:
+        raise ValueError(f"there is no stand-in for {version}, only for {', '.join(RELEASES)}")
     architecture = _run("dpkg", "--print-architecture").strip()
-    package = directory / f"mount-s3-{VERSION}-{architecture}.deb"
+    package = directory / f"mount-s3-{version}-{architecture}.deb"
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch) / "root"
-        _lay_out(root, architecture)
+        _lay_out(root, architecture, version)
         _make_uniform(root)
         _run("dpkg-deb", "--build", "--root-owner-group", "-Zgzip", str(root), str(package))
     return package
 
 
-def _lay_out(root: Path, architecture: str) -> None:
+def _lay_out(root: Path, architecture: str, version: str) -> None:
     library = root / HOME / "lib" / "mount_s3"
     library.mkdir(parents=True)
     for source in sorted((Path(__file__).parent / "mount_s3").glob("*.py")):
-        shutil.copyfile(source, library / source.name)
+        text = source.read_text(encoding="utf-8")
+        (library / source.name).write_text(
+            text.replace(f'VERSION = "{VERSION}"', f'VERSION = "{version}"'), encoding="utf-8"
+        )
     _write(root / HOME / "bin" / "mount-s3", PROGRAM, mode=0o755)
     for link in LINKS:
         path = root / link
         path.parent.mkdir(parents=True, exist_ok=True)
         path.symlink_to(f"/{HOME}/bin/mount-s3")
-    _write(root / "DEBIAN" / "control", CONTROL.format(architecture=architecture))
+    control = CONTROL.format(architecture=architecture, version=version)
+    _write(root / "DEBIAN" / "control", control)
     _write(root / "DEBIAN" / "postinst", POSTINST, mode=0o755)
     _write(root / "DEBIAN" / "prerm", PRERM, mode=0o755)
 

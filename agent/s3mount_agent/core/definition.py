@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
+from s3mount_agent.core.options import Options
 from s3mount_agent.core.roles import Mode
 
 
@@ -14,7 +15,7 @@ class Definition:
 
     ``command`` is the whole argument list, the program first; ``share`` those of its words that are
     this mount's part of the node, which change with every other mount's coming and going and are
-    not worth a restart. ``memory_max`` is the limit of its cgroup in MiB.
+    not worth a restart. ``memory_max`` is the limit of its cgroup in MiB, None for no limit.
     """
 
     bucket: str
@@ -28,9 +29,21 @@ class Definition:
 
     @property
     def essence(self) -> tuple[str, ...]:
-        """All that a process cannot change about itself: if it differs, it must be started anew."""
-        own = tuple(word for word in self.command if word not in self.share)
-        return (*own, *(f"{name}={value}" for name, value in self.environment))
+        """All that a process cannot change about itself: if it differs, it must be started anew.
+
+        Not how it is written: the same options in another order, or with one that mount-s3 takes
+        for granted, are the same.
+        """
+        own = [word for word in self.command if word not in self.share]
+        plain = (word for word in own if not word.startswith("--"))
+        options = Options.of(word for word in own if word.startswith("--")).normal()
+        environment = (f"{name}={value}" for name, value in self.environment)
+        return (*plain, *options.arguments(), *environment)
+
+    @property
+    def options(self) -> Options:
+        """The options of its command, its share of the node among them."""
+        return Options.of(word for word in self.command if word.startswith("--"))
 
     def to_json(self) -> str:
         """One line of ASCII, which cannot end with a backslash."""

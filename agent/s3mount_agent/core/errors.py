@@ -230,6 +230,12 @@ class Problem(Enum):
         Exit.FAILED,
         "install mount-s3 with what it depends on: `s3mount-agent apply`, or libfuse2 in the image",
     )
+    WRITE_LIMIT = (
+        "write-limit",
+        Exit.FAILED,
+        "raise the mount's memory_target or weight, or memory_percent; mount less on this node; or "
+        "have fewer files open for writing at once",
+    )
     MOUNT_REFUSED = (
         "mount-refused",
         Exit.FAILED,

@@ -1,34 +1,36 @@
 """Each mount's part of a node's memory and bandwidth, so that together they do not overcommit it.
 
-By itself every mount-s3 plans with 95 % of the memory and the whole network for itself.
+By itself every mount-s3 plans with 95 % of the memory and the whole network for itself. From 1.24
+on it can be told what to aim at (--memory-target); before that nothing tells it, and a limit of its
+cgroup, which it does not see, kills it under the first reader of a large object.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.core.mounts import Mount
+from s3mount_agent.core.options import LEAST_MIB
 from s3mount_agent.core.versions import Version
 
-# The least that mount-s3 works with, in MiB.
-LEAST_MIB = 512
 # Where nobody says more, mounts get half of the memory, or what Slurm leaves; if that is too little
-# for the least that they need, up to this part of it.
+# for a file to write for each core, up to half of it all the same.
 _DEFAULT_PERCENT = 50
-_MOST_PERCENT = 90
-_TARGET_SINCE: Version = (1, 24)
-_CGROUP_SINCE: Version = (1, 23)
+# What mount-s3 itself would plan with.
+_WHOLE_PERCENT = 95
+TARGET_SINCE: Version = (1, 24)
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What there is to divide: memory in MiB, Slurm's RealMemory of the node in MiB if known."""
+    """What there is to divide: memory in MiB, Slurm's RealMemory of the node in MiB if known; and
+    the number of its CPUs."""
 
     memory: int
     slurm_memory: int | None = None
+    cpus: int = 1
 
 
 @dataclass(frozen=True)
@@ -50,11 +52,11 @@ def divide(
     """The shares by mount id; options that a mount has itself win. Raises ``shares-impossible``."""
     if not mounts:
         return {}
-    memory = _memory(mounts, machine, percent)
+    targets = _targets(mounts, machine, version, percent)
     total = sum(mount.weight for mount in mounts)
     shares = {}
     for mount in mounts:
-        arguments, limit = _limits(mount, memory[mount.id], version)
+        arguments, limit = _limits(mount, targets[mount.id], version)
         if gbps is not None and "maximum-throughput-gbps" not in mount.options:
             # Whole numbers only: a slow network is the same for all.
             part = max(1, gbps * mount.weight // total)
@@ -63,46 +65,97 @@ def divide(
     return shares
 
 
-def _limits(mount: Mount, mib: int, version: Version) -> tuple[tuple[str, ...], int | None]:
-    if "memory-target" in mount.options:
+def net(target: int) -> int:
+    """The limit of a cgroup in MiB that only a process gone astray will ever reach, whose target is
+    so many MiB.
+
+    A target is what mount-s3 aims at with its buffers, not what it takes: what it knows of files
+    comes on top. With 512 MiB, 16 readers or 16 writers of large objects were seen to take 420.
+    """
+    return target + max(512, target // 2)
+
+
+def few_files(directory: str, files: int | None, cpus: int) -> str | None:
+    """A warning where fewer files may be open for writing at once than a node has CPUs."""
+    if files is None or files >= cpus:
+        return None
+    return (
+        f"only {files} files can be open for writing at once on {directory}, and this node has "
+        f"{cpus} CPUs: one more gets 'Cannot allocate memory'; raise its memory_target or weight, "
+        "or memory_percent"
+    )
+
+
+def _limits(mount: Mount, target: int, version: Version) -> tuple[tuple[str, ...], int | None]:
+    if version < TARGET_SINCE or "memory-target" in mount.options:
         return (), None
-    if version >= _TARGET_SINCE:
-        return (f"--memory-target={mib}",), mib * 5 // 4
-    # 1.23 takes 95 % of its cgroup's limit for its target; older ones do not look at it.
-    return (), (mib * 20 // 19 if version >= _CGROUP_SINCE else None)
+    return (f"--memory-target={target}",), net(target)
 
 
-def _budget(mounts: Sequence[Mount], machine: Machine, percent: int | None) -> int:
-    """The MiB for all mounts together."""
-    need = LEAST_MIB * len(mounts)
+def _targets(
+    mounts: Sequence[Mount], machine: Machine, version: Version, percent: int | None
+) -> dict[str, int]:
+    """The MiB of each mount by its id: by weight, but for nobody less than it can work with."""
+    least = {mount.id: mount.options.buffers.target(files=1) for mount in mounts}
+    if version >= TARGET_SINCE:
+        _require_room(mounts, machine, least)
     if percent is not None:
         budget = machine.memory * percent // 100
-        source = f"{percent} % of {machine.memory} MiB"
+        if sum(least.values()) > budget:
+            raise _impossible(least, budget, f"{percent} % of {machine.memory} MiB")
+        return _by_weight(mounts, budget, least)
+    half = budget = machine.memory * _DEFAULT_PERCENT // 100
+    if machine.slurm_memory is not None:
+        budget = min(budget, machine.memory - machine.slurm_memory)
+    # Nobody asked for a limit, so nobody is refused: the least is what mount-s3 aims at, and on a
+    # small node gentler than what it would aim at without being told.
+    full = {mount.id: mount.options.buffers.target(files=machine.cpus) for mount in mounts}
+    floors = full if sum(full.values()) <= half else least
+    return _by_weight(mounts, max(budget, sum(floors.values())), floors)
+
+
+def _require_room(mounts: Sequence[Mount], machine: Machine, least: Mapping[str, int]) -> None:
+    """Refuses a part so large that this node's memory does not hold it."""
+    whole = machine.memory * _WHOLE_PERCENT // 100
+    for mount in mounts:
+        need = least[mount.id]
+        if need > max(LEAST_MIB, whole) and "memory-target" not in mount.options:
+            what = "a file could be read" if mount.read_only else "a file could be written"
+            raise AgentError(
+                Problem.SHARES_IMPOSSIBLE,
+                f"the part sizes of {mount.directory} need {need} MiB before {what}, "
+                f"but this node has {machine.memory} MiB",
+                hint="choose smaller parts, or take a larger instance",
+            )
+
+
+def _impossible(least: Mapping[str, int], budget: int, source: str) -> AgentError:
+    need = sum(least.values())
+    sizes = sorted(set(least.values()))
+    if len(sizes) == 1:
+        told = f"{len(least)} x {sizes[0]} = {need} MiB"
     else:
-        budget = machine.memory * _DEFAULT_PERCENT // 100
-        if machine.slurm_memory is not None:
-            budget = min(budget, machine.memory - machine.slurm_memory)
-        # Nobody asked for a limit: what fits into the machine at all is not refused.
-        budget = max(budget, min(need, machine.memory * _MOST_PERCENT // 100))
-        source = f"{_MOST_PERCENT} % of {machine.memory} MiB"
-    if need > budget:
-        raise AgentError(
-            Problem.SHARES_IMPOSSIBLE,
-            f"{len(mounts)} mounts need {len(mounts)} x {LEAST_MIB} = {need} MiB, "
-            f"but may have {budget} MiB ({source})",
-        )
-    return budget
+        told = f"{' + '.join(map(str, least.values()))} = {need} MiB"
+    return AgentError(
+        Problem.SHARES_IMPOSSIBLE,
+        f"{len(least)} mounts need {told}, but may have {budget} MiB ({source})",
+    )
 
 
-def _memory(mounts: Sequence[Mount], machine: Machine, percent: int | None) -> dict[str, int]:
-    """MiB by mount id: by weight, but for nobody less than the least. Equal weights have equal
+def _by_weight(mounts: Sequence[Mount], budget: int, floors: Mapping[str, int]) -> dict[str, int]:
+    """Divides MiB that are enough for all floors. Equal weights with equal floors have equal
     shares, whoever else is there: the few MiB that remain are nobody's."""
-    left = _budget(mounts, machine, percent)
-    total = sum(mount.weight for mount in mounts)
-    by_weight: dict[int, int] = {}
-    # The light ones first: what they get too much, the others miss.
-    for weight, count in sorted(Counter(mount.weight for mount in mounts).items()):
-        by_weight[weight] = max(LEAST_MIB, left * weight // total)
-        left -= by_weight[weight] * count
-        total -= weight * count
-    return {mount.id: by_weight[mount.weight] for mount in mounts}
+    shares: dict[str, int] = {}
+    open_ones, left = list(mounts), budget
+    while open_ones:
+        total = sum(mount.weight for mount in open_ones)
+        by_weight = {mount.id: left * mount.weight // total for mount in open_ones}
+        # Those that get too little take what they miss from the others.
+        short = [mount for mount in open_ones if by_weight[mount.id] < floors[mount.id]]
+        if not short:
+            return {**shares, **by_weight}
+        for mount in short:
+            shares[mount.id] = floors[mount.id]
+            left -= floors[mount.id]
+            open_ones.remove(mount)
+    return shares

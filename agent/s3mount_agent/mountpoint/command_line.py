@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Iterator
 
 from s3mount_agent.core.errors import AgentError, Problem
-from s3mount_agent.core.options import Options
+from s3mount_agent.core.options import Options, room
 from s3mount_agent.core.text import require_plain
 from s3mount_agent.core.versions import Version
 from s3mount_agent.mountpoint.flags import FLAGS, SHORT_FLAGS, Flag
@@ -105,3 +105,23 @@ def check_flag_conflicts(options: Options) -> None:
         raise AgentError(
             Problem.OPTION_CONFLICT, "the option --sse-kms-key-id does not go with --sse=AES256"
         )
+    _check_parts(options)
+
+
+def _check_parts(options: Options) -> None:
+    """Refuses parts that a mount's own memory target has no room for: with such a read part
+    mount-s3 does not start, and with such a write part no file can be opened for writing."""
+    target = options.value("memory-target")
+    if target is None:
+        return
+    buffers = options.buffers
+    need = buffers.target(files=1)
+    if int(target) >= need:
+        return
+    what = "read" if room(int(target)) < buffers.read or buffers.write is None else "write"
+    raise AgentError(
+        Problem.OPTION_CONFLICT,
+        f"--memory-target={target} has no room for a {what} part of "
+        f"{getattr(buffers, what)} bytes: it takes {need} MiB",
+        hint=f"raise the memory target to {need} or more, or choose smaller parts",
+    )

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from s3mount_agent.core.options import LEAST_MIB
 from s3mount_agent.core.versions import Version
 
 
@@ -59,6 +60,9 @@ def _choice(*words: str) -> Value:
 
 
 _TEXT = Value("a value")
+_PART = Value(
+    "a number of bytes from 5242880 (5 MiB) to 5368709120 (5 GiB)", r"\d{1,19}", 5 << 20, 5 << 30
+)
 _PATH = Value("a path")
 # mount-s3 empties its cache directory and writes its log as root: not where the system lives.
 _SYSTEM = r"(?:etc|usr|bin|sbin|lib\w*|boot|dev|proc|sys|root)"
@@ -105,10 +109,10 @@ _ROWS = (
     # the client
     Flag("maximum-throughput-gbps", _number(1)),
     Flag("max-threads", _number(1)),
-    Flag("memory-target", _number(512), since=(1, 24)),
-    Flag("part-size", _number(1), conflicts=("read-part-size", "write-part-size")),
-    Flag("read-part-size", _number(1)),
-    Flag("write-part-size", _number(1)),
+    Flag("memory-target", _number(LEAST_MIB), since=(1, 24)),
+    Flag("part-size", _PART, conflicts=("read-part-size", "write-part-size")),
+    Flag("read-part-size", _PART),
+    Flag("write-part-size", _PART),
     Flag("ca-bundle", _PATH, since=(1, 23)),
     Flag("bind", _TEXT, repeatable=True),
     # logging

@@ -28,6 +28,13 @@ def _reading(pattern: str, problem: Problem, sentence: str) -> Reading:
 # and S3's own message, so that only the message tells them apart:
 # https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
 _READINGS = (
+    # ENOMEM, from 1.24 on: its memory target allows no more files that are open for writing.
+    _reading(
+        r"errno 12\b|write handle limit|open-for-write file handles",
+        Problem.WRITE_LIMIT,
+        "a file could not be opened for writing on {directory}: as many are open as its memory "
+        "allows",
+    ),
     _reading(
         r"No signing credentials (available|found)",
         Problem.CREDENTIALS_MISSING,
@@ -91,7 +98,7 @@ _READINGS = (
         "mount-s3 lacks the library {detail}",
     ),
     _reading(
-        r"For more information, try '--help'|part size must be",
+        r"For more information, try '--help'|part size must be|exceeds the memory available",
         Problem.MOUNT_REFUSED,
         "mount-s3 refuses its arguments",
     ),

@@ -19,7 +19,7 @@ from s3mount_agent.system import files, process, web
 
 DEFAULT_URL = "https://s3.amazonaws.com/mountpoint-s3-release"
 # Named, not "latest": all nodes of a cluster run the same mount-s3, today and next year.
-DEFAULT_VERSION = "1.23.0"
+DEFAULT_VERSION = "1.24.0"
 # AWS's signing keys: the one in use since 1.22.2 (March 2026), and the one before it.
 DEFAULT_FINGERPRINTS = (
     "8AEFE705EBE329C0948C75A66F1C3B3AEF4B030B",

@@ -12,6 +12,7 @@ from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.core.events import Event
 from s3mount_agent.core.plan import Action, Kind, Observed, Placed, Plan, Wanted
 from s3mount_agent.core.resources import divide
+from s3mount_agent.mountpoint import install
 from s3mount_agent.mountpoint.command_line import require_known_to
 from s3mount_agent.mountpoint.program import Installed
 from s3mount_agent.reconcile import directories
@@ -70,14 +71,19 @@ def want(
 
 def _not_lowered(new: Definition, placed: Placed | None) -> Definition:
     """The limit of a process that runs on is never lowered: it has fitted its buffers into the old
-    one and would be killed."""
-    if placed is None or not placed.active or new.memory_max is None:
+    one and would be killed.
+
+    One that was started without a target knows of no limit at all and would be killed by any: so
+    did earlier versions of the agent, and so are they healed.
+    """
+    if placed is None or not (placed.active or placed.starting) or new.memory_max is None:
         return new
     old = placed.definition
     if old.essence != new.essence:
         return new  # it is started anew
-    limit = None if old.memory_max is None else max(old.memory_max, new.memory_max)
-    return dataclasses.replace(new, memory_max=limit)
+    if old.memory_max is None or "memory-target" not in old.options:
+        return dataclasses.replace(new, memory_max=None)
+    return dataclasses.replace(new, memory_max=max(old.memory_max, new.memory_max))
 
 
 def require_possible(context: Context, *, but: Collection[str] = ()) -> None:
@@ -100,7 +106,7 @@ def require_divisible(context: Context) -> None:
     divide(
         context.mounts,
         machine.read(),
-        (),
+        install.version_to_be(configuration.install),
         percent=configuration.memory_percent,
         gbps=configuration.bandwidth_gbps,
     )

@@ -1,4 +1,4 @@
-"""What there is to divide on a node: its memory, and what Slurm promises to jobs.
+"""What there is to divide on a node: its memory, what Slurm promises of it to jobs, its CPUs.
 
 Slurm's configuration lies on a file system of the head node, which may be away: it is asked at a
 bootstrap and by `apply` only, and remembered.
@@ -22,9 +22,10 @@ _SLURM_SECONDS = 5.0
 
 
 def read() -> Machine:
-    """The machine's memory (MiB), and what is remembered of Slurm's RealMemory for this node."""
+    """The machine's memory (MiB), what is remembered of Slurm's RealMemory for this node, and its
+    CPUs."""
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return Machine(memory >> 20, remembered())
+    return Machine(memory >> 20, remembered(), os.cpu_count() or 1)
 
 
 def remembered(name_file: Path = _NODE_NAME, path: Path = _REMEMBERED) -> int | None:

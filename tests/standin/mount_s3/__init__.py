@@ -6,4 +6,7 @@ whose public behaviour is imitated here; none of its code is used.
 
 from __future__ import annotations
 
-VERSION = "1.23.0"
+VERSION = "1.24.0"
+"""As which release it behaves; ../package.py builds others, too."""
+
+RELEASE = tuple(map(int, VERSION.split(".")))

@@ -1,9 +1,10 @@
-"""The command line of version 1.23: one table row per flag (upstream cli.rs), checked like clap."""
+"""The command line: one table row per flag (upstream cli.rs), checked like clap."""
 
 from __future__ import annotations
 
 from typing import Any, Callable, NamedTuple
 
+from . import RELEASE
 from .buckets import Location, parse_location, parse_prefix
 from .errors import MountError, UsageError
 
@@ -58,12 +59,13 @@ class Flag(NamedTuple):
     requires: str = ""
     short: str = ""
     repeatable: bool = False
+    since: tuple[int, ...] = ()
 
     def __str__(self) -> str:
         return f"{self.name} <{self.value}>" if self.value else self.name
 
 
-FLAGS = (
+ALL_FLAGS = (
     Flag("--prefix", "PREFIX", parse_prefix),
     Flag("--region", "REGION"),
     Flag("--endpoint-url", "ENDPOINT_URL"),
@@ -93,6 +95,7 @@ FLAGS = (
     Flag("--file-mode", "FILE_MODE", permissions),
     Flag("--maximum-throughput-gbps", "N", at_least(1)),
     Flag("--max-threads", "N", at_least(1)),
+    Flag("--memory-target", "MiB", at_least(512), since=(1, 24)),
     Flag("--part-size", "SIZE", at_least(1)),
     Flag("--read-part-size", "SIZE", at_least(1), conflicts=("--part-size",)),
     Flag("--write-part-size", "SIZE", at_least(1), conflicts=("--part-size",)),
@@ -115,6 +118,7 @@ FLAGS = (
     Flag("--help", short="-h"),
     Flag("--version", short="-V"),
 )
+FLAGS = tuple(flag for flag in ALL_FLAGS if flag.since <= RELEASE)
 BY_NAME = {name: flag for flag in FLAGS for name in (flag.name, flag.short) if name}
 POSITIONALS = ("<BUCKET_NAME>", "<DIRECTORY>")
 

@@ -10,6 +10,7 @@ from typing import NamedTuple, Union
 
 from .cli import MINIMAL_TTL, Arguments
 from .files import Reader, Writer
+from .memory import Memory
 from .nodes import Node, Nodes
 from .s3 import S3, S3Error
 
@@ -46,7 +47,7 @@ Handle = Union[Reader, Writer]
 class FileSystem:
     """Serves one bucket. Its methods may run at the same time, and raise OSError to refuse."""
 
-    def __init__(self, arguments: Arguments, s3: S3, prefix: str) -> None:
+    def __init__(self, arguments: Arguments, s3: S3, prefix: str, memory: Memory) -> None:
         self.owner = Owner(
             arguments.get("--uid", os.geteuid()),
             arguments.get("--gid", os.getegid()),
@@ -59,8 +60,11 @@ class FileSystem:
         self._ttl: float = arguments.get("--metadata-ttl", CACHED_TTL if cached else MINIMAL_TTL)
         self.negative_ttl: float = arguments.get("--negative-metadata-ttl", self._ttl)
         self._s3 = s3
+        self._memory = memory
         self._nodes = Nodes(prefix)
         self._handles: dict[int, Handle] = {}
+        self._slots: set[int] = set()
+        """The handles that are open for writing."""
         self._listings: dict[int, list[Entry]] = {}
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
@@ -144,13 +148,21 @@ class FileSystem:
         with node.lock:
             if node.writer is not None and node.writer.flushed:
                 self._complete(node.writer)
-            if node.writer is not None:
-                raise OSError(errno.EPERM, "the file is being written")
+            writes = self._is_for_writing(node, flags)
             number = next(self._numbers)
-            if self._is_for_writing(node, flags):
-                self._handles[number] = self._writer(node, pid, truncate=bool(flags & os.O_TRUNC))
-            else:
-                self._handles[number] = self._reader(node, number)
+            if writes:
+                self._take_slot(number)
+            try:
+                if node.writer is not None:
+                    raise OSError(errno.EPERM, "the file is being written")
+                if writes:
+                    truncate = bool(flags & os.O_TRUNC)
+                    self._handles[number] = self._writer(node, pid, truncate=truncate)
+                else:
+                    self._handles[number] = self._reader(node, number)
+            except OSError:
+                self._slots.discard(number)
+                raise
             return number
 
     def read(self, handle: int, offset: int, length: int) -> bytes:
@@ -191,8 +203,12 @@ class FileSystem:
         with opened.node.lock:
             if isinstance(opened, Reader):
                 opened.node.readers.discard(handle)
-            else:
+                opened.close()
+                return
+            try:
                 self._complete(opened)
+            finally:
+                self._slots.discard(handle)
 
     # Directories
 
@@ -266,6 +282,14 @@ class FileSystem:
             raise OSError(errno.EPERM, "the file is not writable")
         return False
 
+    def _take_slot(self, number: int) -> None:
+        """Refused before anything else is looked at, so that it can simply be tried again."""
+        most = self._memory.most_writers
+        with self._lock:
+            if most is not None and len(self._slots) >= most:
+                raise OSError(errno.ENOMEM, f"write handle limit reached (max {most})")
+            self._slots.add(number)
+
     def _writer(self, node: Node, pid: int, *, truncate: bool) -> Writer:
         if node.readers:
             raise OSError(errno.EPERM, "not writable while being read")
@@ -281,7 +305,7 @@ class FileSystem:
             raise OSError(errno.ENOENT, "the object is gone")
         node.size, node.mtime, node.etag = found.size, found.modified, found.etag
         node.readers.add(number)
-        return Reader(self._s3, node)
+        return Reader(self._s3, node, self._memory)
 
     def _complete(self, writer: Writer, *, closed_by: int | None = None) -> None:
         try:

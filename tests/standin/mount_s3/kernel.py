@@ -122,9 +122,10 @@ class Session:
 
     def _answer(self, request: Request) -> None:
         status, body = 0, b""
+        operation = self._operations.get(request.opcode, _unsupported)
         try:
             self._check_user(request)
-            body = self._operations.get(request.opcode, _unsupported)(request)
+            body = operation(request)
         except S3Error as error:
             # 412: another client replaced the object while it was being read.
             status = errno.ESTALE if error.status == 412 else errno.EIO
@@ -134,7 +135,9 @@ class Session:
         except OSError as error:
             status = error.errno or errno.EIO
             if status not in (errno.ENOENT, errno.ENOSYS):
-                self._log.warning("mountpoint_s3_fs::fuse", str(error))
+                name = getattr(operation, "__name__", "").strip("_")
+                what = f"{name} failed with errno {status}: {error.strerror}"
+                self._log.warning("mountpoint_s3_fs::fuse", what)
         header = OUT_HEADER.pack(OUT_HEADER.size + len(body), -status, request.unique)
         with suppress(OSError):  # whoever asked was interrupted, or the mount is gone
             os.writev(self._descriptor, [header, body])

@@ -14,11 +14,13 @@ from . import VERSION
 from .cli import Arguments
 from .errors import MountError
 from .logs import open_log, reason
+from .memory import Memory
 from .mounting import MountPoint
 
 START_SECONDS = 30
 DEFAULT_THREADS = 16
 READY, FAILED = b"0", b"1"
+WORKERS_GONE = "all FUSE workers exited"
 
 
 def run(arguments: Arguments, libfuse: Any) -> None:
@@ -79,6 +81,7 @@ class Mount:
         if arguments.get("--sse-kms-key-id") and arguments.get("--sse") == "AES256":
             raise MountError("--sse-kms-key-id can not be used with --sse AES256")
         _check_part_sizes(arguments)
+        self._memory = Memory(arguments, self._log)
         self._mount(arguments)
 
     def _mount(self, arguments: Arguments) -> None:
@@ -90,14 +93,14 @@ class Mount:
         location = arguments.bucket()
         s3 = open_bucket(arguments, location)
         self._remove_cache = _make_cache(arguments)
-        files = FileSystem(arguments, s3, location.prefix)
+        files = FileSystem(arguments, s3, location.prefix, self._memory)
         descriptor = self._point.mount(self._libfuse)
         session = Session(descriptor, files, self._point.allowed_users(), self._log)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, lambda *_: self._events.put("received interrupt signal"))
         session.start(
             arguments.get("--max-threads", DEFAULT_THREADS),
-            lambda: self._events.put("all FUSE workers exited"),
+            lambda: self._events.put(WORKERS_GONE),
         )
         self._log.info(
             "mountpoint_s3::run", f"successfully mounted {location} at {arguments.directory}"
@@ -111,6 +114,10 @@ class Mount:
             self._remove_cache()
         self._log.info("mountpoint_s3_fs::fuse::session", "attempting unmount")
         self._point.unmount(self._libfuse, self._log)
+        # Where somebody uses it that has failed, and it goes on serving: to the next signals nobody
+        # listens any more. It ends when somebody else unmounts, or kills it.
+        while cause != WORKERS_GONE:
+            cause = self._events.get()
         # At once: threads still wait for requests, and the standard streams are closed.
         os._exit(0)
 
