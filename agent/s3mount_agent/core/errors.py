@@ -233,8 +233,7 @@ class Problem(Enum):
     WRITE_LIMIT = (
         "write-limit",
         Exit.FAILED,
-        "raise the mount's memory_target or weight, or memory_percent; mount less on this node; or "
-        "have fewer files open for writing at once",
+        "raise its memory_target, its weight or memory_percent; mount less; or open fewer files",
     )
     MOUNT_REFUSED = (
         "mount-refused",
