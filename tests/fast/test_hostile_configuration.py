@@ -99,12 +99,20 @@ def require_exact(want: Wanted, text: str) -> list[str]:
     assert command[-2:] == [want.mount.bucket.name, want.mount.directory]
     assert command[0] == "/usr/bin/mount-s3"
     assert all(word.startswith("--") for word in command[1:-2])
-    for key, hook in [("ExecStartPre", "clean"), ("ExecStartPost", "ready"), ("ExecStop", "stop")]:
-        assert commands(unit, key) == [[*AGENT, "unit-hook", hook, want.mount.directory]]
+    places = want.definition.places
+    paths_ = [f"{kind}={path}" for kind, path in places]
+    for key, hook, also in [
+        ("ExecStartPre", "prepare", paths_),
+        ("ExecStartPost", "ready", []),
+        ("ExecStop", "stop", []),
+    ]:
+        assert commands(unit, key) == [[*AGENT, "unit-hook", hook, want.mount.directory, *also]]
     assert environment(unit) == dict(want.definition.environment)
     rows = dict(unit["Unit"])
     assert expanded(rows["Description"], variables=False) == want.mount.description.strip()
-    assert len(list(words(rows["RequiresMountsFor"]))) == 1
+    disks = [expanded(word, variables=False) for word in words(rows["RequiresMountsFor"])]
+    parent = want.mount.directory.rpartition("/")[0] or "/"
+    assert disks == list(dict.fromkeys([parent, *(path for _, path in places)]))
     return command
 
 

@@ -204,7 +204,7 @@ def test_a_file_that_cannot_be_written_is_told_once(world: World) -> None:
     world.path.mkdir()
     for _ in range(5):
         world.see(sight(), after=60)
-    assert world.told == [(Event.WRITE_FAILED, "file-failed")]
+    assert world.told == [(Event.WRITE_FAILED, "path-unsafe")]
     world.path.rmdir()
     world.see(sight(), after=60)
     assert world.samples()["s3mount_up", "/mnt/s3"] == 1

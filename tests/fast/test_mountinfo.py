@@ -27,7 +27,9 @@ def table(path: Path, *lines: str) -> dict[str, Entry]:
 
 def test_a_mount_of_mount_s3_is_known(tmp_path: Path) -> None:
     entry = table(tmp_path / "mountinfo", PLAIN, OURS)["/mnt/s3"]
-    assert entry == Entry("/mnt/s3", "mountpoint-s3", "fuse", read_only=False, minor=54)
+    assert entry == Entry(
+        "/mnt/s3", "mountpoint-s3", "fuse", read_only=False, minor=54, device="0:54", user=0
+    )
     assert entry.presence is Presence.MOUNTPOINT_S3
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from s3mount_agent.config import config_file
 from s3mount_agent.config.arguments import parse_arguments, parse_mount
+from s3mount_agent.config.configuration import of_mounts
 from s3mount_agent.core.errors import AgentError, Exit, Problem
 from s3mount_agent.core.mounts import Owner
 
@@ -131,6 +133,8 @@ def test_bad_arguments_are_refused_with_their_code(arguments: list[str], problem
         ("/var/tmp/cache", "/var/tmp/cache/"),
         ("/var/tmp/cache", "/var/tmp//cache"),
         ("/var/tmp/cache", "/var/tmp/./cache"),
+        ("/var/tmp/cache", "//var/tmp/cache"),
+        ("/var/tmp/cache", "/var/tmp/cache/mountpoint-cache/x"),
     ],
 )
 def test_two_mounts_cannot_share_a_cache_directory(one: str, two: str) -> None:
@@ -147,3 +151,43 @@ def test_caches_of_their_own_are_accepted() -> None:
         ["bucket-one", "/mnt/one", options[0], "bucket-two", "/mnt/two", options[1]]
     )
     assert len(mounts) == 2
+
+
+def test_a_hundred_mounts_are_enough_for_one_node() -> None:
+    """101 as Args were accepted at 12edeff, and their own config.yaml refused."""
+
+    def arguments(count: int) -> list[str]:
+        return [word for n in range(count) for word in ("my-bucket", f"/mnt/{n}", "")]
+
+    mounts = parse_arguments(arguments(100))
+    text = config_file.render(of_mounts(mounts), mounts)
+    assert len(config_file.parse(text, "config.yaml").entries) == 100
+    with pytest.raises(AgentError) as caught:
+        parse_arguments(arguments(101))
+    assert caught.value.problem is Problem.MOUNTS_TOO_MANY
+
+
+def test_two_mounts_whose_ids_collide_are_refused() -> None:
+    """At 12edeff plan stopped and started one for the other for ever."""
+    pair = ["my-bucket", "/mnt/c22057", "", "my-bucket", "/mnt/c117500", ""]
+    assert {parse_mount(*pair[:3]).id, parse_mount(*pair[3:]).id} == {"c5bc075d"}
+    with pytest.raises(AgentError, match="c5bc075d") as caught:
+        parse_arguments(pair)
+    assert caught.value.problem is Problem.DIRECTORY_TWICE
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        f"--user-agent-prefix {'x' * 200_000}",
+        f"--storage-class={'x' * 9000}",
+        " ".join(f"--bind {'e' * 15}{n}" for n in range(5000)),
+    ],
+    ids=["one", "just too long", "many"],
+)
+def test_options_that_cannot_be_executed_are_refused_at_the_door(options: str) -> None:
+    """One of 200 KB passed at 12edeff, and then no start worked."""
+    with pytest.raises(AgentError) as caught:
+        parse_mount("my-bucket", "/mnt/s3", options)
+    assert caught.value.problem is Problem.OPTION_VALUE
+    assert len("\n".join(caught.value.lines()).encode()) < 1000

@@ -172,7 +172,6 @@ def test_what_is_no_time_is_refused(text: str) -> None:
         ("apply /mnt/s3", "apply takes no arguments, but was given '/mnt/s3'", None),
         ("validate", "validate needs FILE", None),
         ("unit-hook clean", "unit-hook needs DIRECTORY", None),
-        ("unit-hook a b c", "unit-hook takes at most 2, but was given 'c'", None),
         (
             "bootstrap --allow-other b /d",
             "bootstrap has no option '--allow-other'",

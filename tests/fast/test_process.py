@@ -108,6 +108,21 @@ def test_the_environment_is_usable_where_there_is_none(monkeypatch: pytest.Monke
     assert found.endswith("/sh")
 
 
+def test_programs_come_from_the_system_whatever_path_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At 12edeff a bucket mounted on /usr/local/sbin gave us our next `systemctl`."""
+    evil = tmp_path / "sh"
+    evil.write_text("#!/bin/sh\necho pwned\n")
+    evil.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/local/sbin")
+    done = process.run(["sh", "-c", "command -v sh; echo $PATH"], timeout=20)
+    assert done.stdout.splitlines()[0] in ("/usr/bin/sh", "/bin/sh")
+    assert done.stdout.splitlines()[1] == "/usr/sbin:/usr/bin:/sbin:/bin"
+    with pytest.raises(AgentError, match="no no-such-program"):
+        process.run(["no-such-program"], timeout=1)
+
+
 def holding(path: Path, seconds: float) -> subprocess.Popen[str]:
     child = subprocess.Popen(
         [sys.executable, "-c", HOLD, str(path), str(seconds)], stdout=subprocess.PIPE, text=True

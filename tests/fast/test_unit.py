@@ -92,15 +92,17 @@ def require_exact(mount: Mount, definition: Definition | None = None) -> str:
     limit = "infinity" if definition.memory_max is None else f"{definition.memory_max}M"
     assert dict(unit["Service"])["MemoryMax"] == limit
     assert dict(unit["Service"])["RestartPreventExitStatus"] == "1 2"
-    assert commands(unit, "ExecStartPre") == [[*AGENT, "unit-hook", "clean", directory]]
+    places = [f"{kind}={path}" for kind, path in definition.places]
+    assert commands(unit, "ExecStartPre") == [[*AGENT, "unit-hook", "prepare", directory, *places]]
     assert commands(unit, "ExecStartPost") == [[*AGENT, "unit-hook", "ready", directory]]
     assert commands(unit, "ExecStop") == [[*AGENT, "unit-hook", "stop", directory]]
     assert commands(unit, "ExecStopPost") == [[*AGENT, "unit-hook", "clean", directory]]
     settings_of_unit = dict(unit["Unit"])
     description = expanded(settings_of_unit["Description"], variables=False)
     assert description == mount.description.strip()
-    parents = [expanded(w, variables=False) for w in words(settings_of_unit["RequiresMountsFor"])]
-    assert parents == [directory.rpartition("/")[0] or "/"]
+    disks = [expanded(w, variables=False) for w in words(settings_of_unit["RequiresMountsFor"])]
+    assert disks[0] == directory.rpartition("/")[0] or "/"
+    assert set(disks[1:]) | {disks[0]} == {path for _, path in definition.places} | {disks[0]}
     return text
 
 

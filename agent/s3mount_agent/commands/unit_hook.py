@@ -10,11 +10,11 @@ from s3mount_agent.supervisor.hooks import HOOKS
 
 
 def main(given: Given) -> int:
-    """``unit-hook NAME DIRECTORY``, with $MAINPID from systemd."""
-    name, directory = given.words
+    """``unit-hook NAME DIRECTORY [PLACE]…``, with $MAINPID from systemd."""
+    name, directory, *places = given.words
     if name not in HOOKS:
         raise AgentError(
             Problem.USAGE, f"there is no hook {name!r}", hint=f"one of {', '.join(HOOKS)}"
         )
-    done = HOOKS[name](directory, int(os.environ.get("MAINPID") or 0))
+    done = HOOKS[name](directory, int(os.environ.get("MAINPID") or 0), *places)
     return Exit.OK if done else Exit.FAILED

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from s3mount_agent.core.buckets import Bucket
-from s3mount_agent.core.mounts import Mount, require_consistent, require_one_prefix
+from s3mount_agent.core.mounts import Mount, require_consistent, require_sound
 from s3mount_agent.core.options import Options
 from s3mount_agent.core.roles import Mode, OnFailure, Role
 from s3mount_agent.mountpoint.command_line import check_flag_conflicts
@@ -81,7 +81,7 @@ class Entry:
             owner=self.owner,
             weight=self.weight,
         )
-        return require_one_prefix(mount)
+        return require_sound(mount)
 
 
 @dataclass(frozen=True)
@@ -122,6 +122,18 @@ class Configuration:
     def queues(self) -> set[str]:
         """The queues and login pools that it names."""
         return {queue for entry in self.entries for queue in entry.queues}
+
+    def require_consistent(self) -> None:
+        """Raises where mounts of one node, of any role and queue, get in each other's way."""
+        for role in Role:
+            entries = [each for each in self.entries if not each.on or role in each.on]
+            queues = [frozenset(each.queues) for each in entries]
+
+            def together(one: int, other: int, queues: list[frozenset[str]] = queues) -> bool:
+                mine, theirs = queues[one], queues[other]
+                return not mine or not theirs or not mine.isdisjoint(theirs)
+
+            require_consistent([each.mount(role) for each in entries], together)
 
     def busy_policy(self, directory: str, role: Role, queue: str) -> WhenBusy:
         """What to do about a mount of a node that must change while it is used."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from functools import partial
 from typing import Any
 
 from s3mount_agent.config.configuration import Configuration, Entry, Layer, Metrics, WhenBusy
@@ -63,7 +62,6 @@ ENVIRONMENT = Choice(
     )
 )
 _TEXTFILE = r"/(?:var/lib|run)(?:/[A-Za-z0-9_-][A-Za-z0-9_.-]*)+\.prom"
-# Every queue is tried in every role: a file from outside must not make that endless.
 _MOST_QUEUES = 100
 _NOT_HERE = (
     "{} is a secret, and this file is none: all nodes, and all who may read its source, read it",
@@ -311,13 +309,11 @@ def read_configuration(node: Node, source: Source) -> Configuration:
     source.settle()
     if configuration is None:  # cannot be: what is wrong has been raised
         raise AssertionError(source.name)
-    for role in Role:
-        for queue in sorted(configuration.queues()) or [""]:
-            try:
-                configuration.mounts(role, queue)
-            except AgentError:
-                _blame(configuration, role, queue, node, source)
-                raise
+    try:
+        configuration.require_consistent()
+    except AgentError:
+        _blame(configuration, node, source)
+        raise
     return configuration
 
 
@@ -326,12 +322,21 @@ def _read(node: Node, source: Source) -> Configuration:
     return configuration
 
 
-def _blame(
-    configuration: Configuration, role: Role, queue: str, node: Node, source: Source
-) -> None:
+def _blame(configuration: Configuration, node: Node, source: Source) -> None:
     """Raises what is wrong with mounts together, at the first that does not fit to those above."""
     mounts = node.get("mounts") if isinstance(node, Table) else None
     places: tuple[Node, ...] = mounts.items if isinstance(mounts, Items) else ()
-    for count, place in enumerate(places, start=1):
-        some = dataclasses.replace(configuration, entries=configuration.entries[:count])
-        located(partial(some.mounts, role, queue), place, source)
+
+    def first(count: int) -> Configuration:
+        return dataclasses.replace(configuration, entries=configuration.entries[:count])
+
+    good, bad = 0, len(places)
+    while bad - good > 1:
+        middle = (good + bad) // 2
+        try:
+            first(middle).require_consistent()
+            good = middle
+        except AgentError:
+            bad = middle
+    if places:
+        located(first(bad).require_consistent, places[bad - 1], source)

@@ -5,8 +5,12 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
+from s3mount_agent.core.directory import normal
 from s3mount_agent.core.options import Options
 from s3mount_agent.core.roles import Mode
+
+# Options that name a path of this node.
+_PLACES = ("cache", "log-directory", "ca-bundle")
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,13 @@ class Definition:
     def options(self) -> Options:
         """The options of its command, its share of the node among them."""
         return Options.of(word for word in self.command if word.startswith("--"))
+
+    @property
+    def places(self) -> tuple[tuple[str, str], ...]:
+        """The paths of this node that mount-s3 writes to and reads, by the option they are for."""
+        given = dict(word[2:].partition("=")[::2] for word in self.command if word[:2] == "--")
+        given.setdefault("ca-bundle", dict(self.environment).get("AWS_CA_BUNDLE", ""))
+        return tuple((name, normal(given[name])) for name in _PLACES if given.get(name))
 
     def to_json(self) -> str:
         """One line of ASCII, which cannot end with a backslash."""

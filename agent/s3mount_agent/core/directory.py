@@ -1,28 +1,42 @@
-"""Which paths may become the directory of a mount. Judged as text; the node is asked elsewhere."""
+"""Which paths may be named in a configuration. Judged as text; the node is asked elsewhere.
+
+A configuration may come from outside, and what it names is used by root. So there is a list of what
+is permitted, and not only one of what is forbidden: docs/security.md.
+"""
 
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Iterable
+from collections.abc import Iterator
 
 from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.core.text import require_plain
 
-# Directories that must stay what they are, though a mount below them is fine. The first rows are
-# those that ParallelCluster reserves (SharedStorageMountDirValidator in aws-parallelcluster).
-_RESERVED = frozenset(
-    "/ /bin /boot /dev /etc /lib /lib64 /media /mnt /opt /proc /root /run /sbin /srv /sys /tmp "
-    "/usr /var /opt/parallelcluster /opt/parallelcluster/shared "
-    "/opt/parallelcluster/shared_login_nodes /opt/slurm /opt/intel "
-    "/home /lib32 /libx32 /lost+found /opt/amazon /opt/aws /opt/s3mount-agent /usr/local "
-    "/var/cache /var/lib /var/log /var/opt /var/run /var/spool /var/tmp".split()
+# Below these anybody may have a directory of his own, but not in their place. Those that
+# ParallelCluster reserves (SharedStorageMountDirValidator in aws-parallelcluster) are among them.
+_SHARED = frozenset("/ /home /media /mnt /opt /srv /tmp".split())
+# Whole trees that belong to the system, to ParallelCluster or to the agent: programs, libraries and
+# settings are searched there by root. Any other directory at the top is the cluster's own.
+_SYSTEM = tuple(
+    "/bin /boot /cgroup /dev /efi /etc /gnu /lib /lib32 /lib64 /libexec /libx32 /lost+found /nix "
+    "/ostree /proc /root /run /sbin /selinux /snap /sys /sysroot /usr /var "
+    "/opt/amazon /opt/aws /opt/intel /opt/parallelcluster /opt/s3mount-agent /opt/slurm".split()
 )
-# Directories under which nothing may be mounted either: the system or ParallelCluster lives there.
-_RESERVED_TREES = (
-    "/bin /boot /dev /etc /lib /lib64 /proc /run /sbin /sys /usr/bin /usr/lib /usr/lib64 "
-    "/usr/sbin /usr/share /var/run /var/lib /var/log /var/cache /var/spool /opt/slurm "
-    "/opt/parallelcluster /opt/aws /opt/amazon /opt/s3mount-agent"
-).split()
+# Where mount-s3 may write its cache and its logs, beside where there may be mounts.
+_WRITABLE = ("/var/cache", "/var/log", "/var/tmp")  # noqa: S108
+_OTHERS_OWN = frozenset(
+    "/var/cache/apparmor /var/cache/apt /var/cache/debconf /var/cache/dnf /var/cache/fontconfig "
+    "/var/cache/ldconfig /var/cache/man /var/cache/private /var/cache/yum /var/log/apt "
+    "/var/log/audit /var/log/journal /var/log/private /var/log/sudo-io".split()
+)
+# What root's programs search by themselves: never to be mounted over, by whatever name.
+_SEARCHED = tuple(
+    "/bin /boot /etc /lib /lib32 /lib64 /libx32 /root /sbin /usr /run/s3mount-agent /run/systemd "
+    "/var/lib /var/spool "
+    "/opt/amazon /opt/aws /opt/intel /opt/parallelcluster /opt/s3mount-agent /opt/slurm".split()
+)
+# Reading some of these never ends.
+_NO_FILES = ("/dev", "/proc", "/sys")
 
 _LONGEST_PATH = 4095
 _LONGEST_NAME = 255
@@ -46,14 +60,53 @@ def parse_directory(text: str) -> str:
     if too_long or any(len(name.encode()) > _LONGEST_NAME for name in names):
         raise AgentError(Problem.DIRECTORY_INVALID, f"the directory {text[:60]!r}… is too long")
     directory = "/" + "/".join(names)
-    tree = next((tree for tree in _RESERVED_TREES if is_below(directory, tree)), None)
-    if directory in _RESERVED or directory in _RESERVED_TREES or tree:
+    tree = reserved_by(directory)
+    if tree:
         raise AgentError(
             Problem.DIRECTORY_RESERVED,
             f"the directory {directory} belongs to the system"
-            + (f" (it is below {tree})" if tree else ""),
+            + (f" (it is below {tree})" if tree != directory else ""),
         )
     return directory
+
+
+def normal(path: str) -> str:
+    """The one spelling of an absolute path: without ``//``, ``.`` and a final slash.
+
+    Not posixpath.normpath alone, which leaves two slashes at the beginning.
+    """
+    return "/" + posixpath.normpath(path).lstrip("/")
+
+
+def reserved_by(path: str) -> str | None:
+    """Which directory of the system a path is or lies in, or None where there may be a mount."""
+    if path in _SHARED:
+        return path
+    if ".ssh" in path.split("/"):
+        return path
+    return next((tree for tree in _SYSTEM if path == tree or is_below(path, tree)), None)
+
+
+def is_searched(path: str) -> bool:
+    """Whether root's own programs, libraries or settings are in a directory."""
+    return any(path == tree or is_below(path, tree) for tree in _SEARCHED)
+
+
+def may_be_written(path: str) -> bool:
+    """Whether mount-s3 may be told to write its cache or its logs in a directory."""
+    if not path.startswith("/") or ".." in path.split("/"):
+        return False
+    place = normal(path)
+    if any(is_below(place, writable) for writable in _WRITABLE):
+        return not any(place == own or is_below(place, own) for own in _OTHERS_OWN)
+    return reserved_by(place) is None
+
+
+def may_be_read(path: str) -> bool:
+    """Whether mount-s3 may be told to read a file."""
+    if not path.startswith("/") or ".." in path.split("/"):
+        return False
+    return not any(is_below(normal(path), tree) for tree in _NO_FILES)
 
 
 def is_below(directory: str, ancestor: str) -> bool:
@@ -61,18 +114,9 @@ def is_below(directory: str, ancestor: str) -> bool:
     return directory.startswith(posixpath.join(ancestor, ""))
 
 
-def require_apart(directories: Iterable[str]) -> None:
-    """Refuses a directory that is given twice or lies below another (``directory-twice``)."""
-    seen: list[str] = []
-    for directory in directories:
-        for other in seen:
-            if directory == other:
-                raise AgentError(
-                    Problem.DIRECTORY_TWICE, f"the directory {directory} is given twice"
-                )
-            if is_below(directory, other) or is_below(other, directory):
-                raise AgentError(
-                    Problem.DIRECTORY_TWICE,
-                    f"the directories {other} and {directory} lie inside each other",
-                )
-        seen.append(directory)
+def ancestors(path: str) -> Iterator[str]:
+    """A path itself and all that it lies below, innermost first."""
+    while path != "/":
+        yield path
+        path = posixpath.dirname(path)
+    yield path

@@ -31,6 +31,11 @@ class Problem(Enum):
         Exit.USAGE,
         "use plain UTF-8 text without line breaks or control characters",
     )
+    MOUNTS_TOO_MANY = (
+        "mounts-too-many",
+        Exit.USAGE,
+        "mount a common prefix once instead of many below it",
+    )
     BUCKET_INVALID = (
         "bucket-invalid",
         Exit.USAGE,
@@ -45,6 +50,16 @@ class Problem(Enum):
         "directory-reserved",
         Exit.USAGE,
         "choose a directory of its own, for example /mnt/s3",
+    )
+    PATH_UNSAFE = (
+        "path-unsafe",
+        Exit.USAGE,
+        "have root make one where nobody else may rename anything, such as /mnt/s3 or /fsx/s3",
+    )
+    PATH_SILENT = (
+        "path-silent",
+        Exit.FAILED,
+        "the file system that it is on does not answer: see `dmesg`; it is tried again",
     )
     DIRECTORY_TWICE = (
         "directory-twice",

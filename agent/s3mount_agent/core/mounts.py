@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-import posixpath
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from s3mount_agent.core.buckets import Bucket
-from s3mount_agent.core.directory import is_below, require_apart
+from s3mount_agent.core.directory import ancestors, normal
 from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.core.options import Options
+
+MOST_MOUNTS = 100
+"""Of one node, or one configuration."""
+# The kernel takes 128 KiB in one word (execve(2)), and systemd a line of 1 MiB.
+_LONGEST_WORD = 8192
+_LONGEST_COMMAND = 65536
 
 
 @dataclass(frozen=True)
@@ -74,41 +80,108 @@ class Mount:
         return ("--foreground", *options.arguments(), self.bucket.name, self.directory)
 
 
-def require_one_prefix(mount: Mount) -> Mount:
-    """Returns the mount, or refuses a prefix in its bucket and in its options."""
+def require_sound(mount: Mount) -> Mount:
+    """Returns the mount, or refuses a prefix in its bucket and in its options, and options that are
+    too long to be executed."""
     if mount.bucket.prefix and "prefix" in mount.options:
         raise AgentError(
             Problem.OPTION_CONFLICT,
             f"the prefix is given twice: in 's3://{mount.bucket}' and as --prefix",
         )
+    sizes = [len(word.encode(errors="surrogateescape")) + 1 for word in mount.arguments(None)]
+    if max(sizes) > _LONGEST_WORD or sum(sizes) > _LONGEST_COMMAND:
+        raise AgentError(
+            Problem.OPTION_VALUE,
+            f"the options of {mount.directory[:60]} have {sum(sizes)} bytes, the longest of them "
+            f"{max(sizes)}",
+            hint=f"at most {_LONGEST_WORD} bytes each, and {_LONGEST_COMMAND} together",
+        )
     return mount
 
 
-def require_consistent(mounts: tuple[Mount, ...]) -> tuple[Mount, ...]:
-    """Returns the mounts, or refuses those that get in each other's way."""
-    require_apart(mount.directory for mount in mounts)
-    caches: dict[str, Mount] = {}
-    for mount in mounts:
-        _require_outside(mount, mounts)
-        cache = posixpath.normpath(mount.options.value("cache") or "")
-        other = caches.setdefault(cache, mount) if "cache" in mount.options else mount
-        if other is not mount:
-            # mount-s3 empties its cache directory at start and end: two would empty each other's.
+def require_consistent(
+    mounts: Sequence[Mount], together: Callable[[int, int], bool] = lambda one, other: True
+) -> tuple[Mount, ...]:
+    """Returns the mounts, or refuses those that get in each other's way; ``together`` says whether
+    two of them, by their place in the list, can be on the same node at all.
+
+    In about linear time: a file from outside must not make that endless.
+    """
+    places = _Places(mounts, together)
+    for number, mount in enumerate(mounts):
+        places.require_apart(number, mount)
+    for number, mount in enumerate(mounts):
+        places.require_outside(number, mount)
+        places.require_own_cache(number, mount)
+    return tuple(mounts)
+
+
+class _Places:
+    """What mounts take up: their directories, ids and caches, each by name with who has it."""
+
+    def __init__(self, mounts: Sequence[Mount], together: Callable[[int, int], bool]) -> None:
+        self._mounts, self._together = mounts, together
+        self._directories: dict[str, list[int]] = {}
+        self._ids: dict[str, list[int]] = {}
+        self._caches: dict[str, list[int]] = {}
+        for number, mount in enumerate(mounts):
+            self._directories.setdefault(mount.directory, []).append(number)
+            self._ids.setdefault(mount.id, []).append(number)
+            if "cache" in mount.options:
+                self._caches.setdefault(_path(mount, "cache"), []).append(number)
+
+    def _other(self, number: int, holders: Iterable[int]) -> Mount | None:
+        others = (each for each in holders if each != number and self._together(number, each))
+        found = next(others, None)
+        return None if found is None else self._mounts[found]
+
+    def require_apart(self, number: int, mount: Mount) -> None:
+        """No two mounts have one directory or one id, or lie inside each other."""
+        for place in ancestors(mount.directory):
+            other = self._other(number, self._directories.get(place, ()))
+            if other is not None and place == mount.directory:
+                raise AgentError(
+                    Problem.DIRECTORY_TWICE, f"the directory {mount.directory} is given twice"
+                )
+            if other is not None:
+                raise AgentError(
+                    Problem.DIRECTORY_TWICE,
+                    f"the directories {place} and {mount.directory} lie inside each other",
+                )
+        other = self._other(number, self._ids[mount.id])
+        if other is not None:
             raise AgentError(
-                Problem.OPTION_CONFLICT,
-                f"{other.directory} and {mount.directory} share the cache directory {cache}",
-                hint="give each mount a --cache directory of its own",
+                Problem.DIRECTORY_TWICE,
+                f"{other.directory} and {mount.directory} would both be the mount {mount.id}",
+                hint="a rare accident: give one of the two another directory",
             )
-    return mounts
 
+    def require_outside(self, number: int, mount: Mount) -> None:
+        """Neither cache nor logs lie in a mount."""
+        for flag in ("cache", "log-directory"):
+            path = _path(mount, flag)
+            for place in ancestors(path):
+                holders = self._directories.get(place, ())
+                if number in holders or self._other(number, holders) is not None:
+                    raise AgentError(
+                        Problem.OPTION_CONFLICT,
+                        f"--{flag} {path} lies in the mount on {place}",
+                        hint="name a directory on a disk of the node",
+                    )
 
-def _require_outside(mount: Mount, mounts: tuple[Mount, ...]) -> None:
-    for flag in ("cache", "log-directory"):
-        path = posixpath.normpath(mount.options.value(flag) or "/")
-        for other in mounts:
-            if path == other.directory or is_below(path, other.directory):
+    def require_own_cache(self, number: int, mount: Mount) -> None:
+        """mount-s3 empties its cache directory at start and end: two would empty each other's."""
+        if "cache" not in mount.options:
+            return
+        for place in ancestors(_path(mount, "cache")):
+            other = self._other(number, self._caches.get(place, ()))
+            if other is not None:
                 raise AgentError(
                     Problem.OPTION_CONFLICT,
-                    f"--{flag} {path} lies in the mount on {other.directory}",
-                    hint="name a directory on a disk of the node",
+                    f"{other.directory} and {mount.directory} share the cache directory {place}",
+                    hint="give each mount a --cache directory of its own",
                 )
+
+
+def _path(mount: Mount, flag: str) -> str:
+    return normal(mount.options.value(flag) or "/")

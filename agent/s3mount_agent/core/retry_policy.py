@@ -84,6 +84,9 @@ PACES: Mapping[Problem, Pace] = {
     Problem.MOUNT_ENDED: Pace(quick_for=600),
     # It costs nothing to look whether it is empty by now.
     Problem.DIRECTORY_NOT_EMPTY: Pace(quick_for=0, slow=60),
+    Problem.PATH_UNSAFE: Pace(quick_for=0, slow=60),
+    # A file system that hangs may answer again.
+    Problem.PATH_SILENT: _MAY_HEAL,
     # The same arguments are refused each time.
     Problem.MOUNT_REFUSED: _REFUSED,
     Problem.OPTION_UNKNOWN: _REFUSED,

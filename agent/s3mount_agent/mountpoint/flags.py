@@ -6,8 +6,10 @@ https://github.com/awslabs/mountpoint-s3/blob/main/doc/CONFIGURATION.md
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 
+from s3mount_agent.core.directory import may_be_read, may_be_written
 from s3mount_agent.core.options import LEAST_MIB
 from s3mount_agent.core.versions import Version
 
@@ -22,10 +24,14 @@ class Value:
     least: int | None = None
     most: int | None = None
     base: int = 10
+    permits: Callable[[str], bool] | None = None
+    """What a pattern cannot say."""
 
     def accepts(self, text: str) -> bool:
         """Whether mount-s3 would take this text as the flag's value."""
         if text.startswith("-") or not re.fullmatch(self.pattern, text, re.ASCII | re.DOTALL):
+            return False
+        if self.permits is not None and not self.permits(text):
             return False
         if self.least is None and self.most is None:
             return True
@@ -63,12 +69,10 @@ _TEXT = Value("a value")
 _PART = Value(
     "a number of bytes from 5242880 (5 MiB) to 5368709120 (5 GiB)", r"\d{1,19}", 5 << 20, 5 << 30
 )
-_PATH = Value("a path")
-# mount-s3 empties its cache directory and writes its log as root: not where the system lives.
-_SYSTEM = r"(?:etc|usr|bin|sbin|lib\w*|boot|dev|proc|sys|root)"
+# Root reads and writes there, so a configuration may not name everything: docs/security.md.
+_FILE = Value("the absolute path of a file", permits=may_be_read)
 _OWN_DIRECTORY = Value(
-    "an absolute path outside of the system's directories",
-    rf"/(?!{_SYSTEM}(?:/|$))(?!(?:.*/)?\.\.(?:/|$)).+",
+    "an absolute path outside of the system's directories", permits=may_be_written
 )
 _MODE = Value("an octal number up to 777", r"[0-7]{1,4}", 0, 0o777, base=8)
 _TTL = Value("a number of seconds, 'indefinite' or 'minimal'", r"\d{1,10}|indefinite|minimal")
@@ -113,7 +117,7 @@ _ROWS = (
     Flag("part-size", _PART, conflicts=("read-part-size", "write-part-size")),
     Flag("read-part-size", _PART),
     Flag("write-part-size", _PART),
-    Flag("ca-bundle", _PATH, since=(1, 23)),
+    Flag("ca-bundle", _FILE, since=(1, 23)),
     Flag("bind", _TEXT, repeatable=True),
     # logging
     Flag("log-directory", _OWN_DIRECTORY, short="l"),

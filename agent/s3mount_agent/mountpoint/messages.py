@@ -23,6 +23,9 @@ def _reading(pattern: str, problem: Problem, sentence: str) -> Reading:
     return Reading(re.compile(pattern, re.IGNORECASE), problem, sentence)
 
 
+# What a hook of the unit says of the node's own: see cli.
+_OWN = re.compile(r"s3mount-agent: error \[(?P<code>[a-z-]+)\]: (?P<message>.+)")
+
 # In the order in which they are tried. The texts are mount-s3's own, releases 1.4 to 1.24
 # (mountpoint-s3/src/run.rs, s3-client error types, and clap). For every 403 it says "Forbidden:"
 # and S3's own message, so that only the message tells them apart:
@@ -118,6 +121,11 @@ _READINGS = (
 
 def explain(words: str, *, bucket: str, directory: str) -> AgentError:
     """What mount-s3's last words mean; words that nobody has read before are kept as they are."""
+    own = next(iter(_OWN.finditer(words)), None)
+    if own and own["code"].startswith(("directory-", "path-")):
+        return AgentError(
+            next(each for each in Problem if each.code == own["code"]), own["message"]
+        )
     cause = last_lines(words)
     # A bucket may be called "forbidden": names are no reasons.
     name = bucket.partition("/")[0] if not bucket.startswith("arn:") else bucket

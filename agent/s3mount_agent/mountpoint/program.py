@@ -10,11 +10,13 @@ from pathlib import Path
 
 from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.core.versions import Version
-from s3mount_agent.system import process
+from s3mount_agent.system import process, safe_path
 
 # Not PATH, which differs between cloud-init, SSM and systemd: the same node must always find the
 # same program, or its mounts would seem to have changed.
-_PLACES = "/usr/bin:/opt/aws/mountpoint-s3/bin:/usr/local/bin"
+_PLACES = "/usr/bin:/opt/aws/mountpoint-s3/bin"
+# Where an image may have one that was not packaged: taken only where it is root's alone.
+_LOCAL = "/usr/local/bin/mount-s3"
 _VERSION = re.compile(r"mount-s3 (\d+)\.(\d+)\.(\d+)")
 
 
@@ -32,9 +34,12 @@ class Installed:
 def find() -> Installed | None:
     """The installed mount-s3, or None if there is none that runs."""
     program = shutil.which("mount-s3", path=_PLACES)
-    if program is None:
-        return None
     try:
+        if program is None and Path(_LOCAL).exists():
+            safe_path.require_file(_LOCAL)
+            program = _LOCAL
+        if program is None:
+            return None
         return _ask(program, Path(program).stat().st_mtime_ns)
     except AgentError:
         return None  # for example without libfuse2, which comes in the same transaction

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import stat
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from s3mount_agent.core.definition import Definition
 from s3mount_agent.core.directory import is_below
 from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.core.states import Presence
 from s3mount_agent.state import inventory
-from s3mount_agent.system import files, mountinfo
+from s3mount_agent.supervisor import hooks
+from s3mount_agent.system import mountinfo, safe_path
 from s3mount_agent.system.mountinfo import Entry
 
 
@@ -37,30 +37,15 @@ def require_usable(directory: str, table: Mapping[str, Entry], *, own: bool) -> 
     _require_free(directory)
 
 
-def _require_free(directory: str) -> None:
-    parent, name = os.path.split(directory)
-    real = str(Path(os.path.realpath(parent), name))
-    if real != directory or Path(real).is_symlink():
+def _require_free(directory: str) -> list[str]:
+    """Refuses what cannot be used; returns what is missing on the way to it, outermost first."""
+    safe_path.require(directory)
+    missing, inside = safe_path.look(directory)
+    if inside is not None:
         raise AgentError(
-            Problem.DIRECTORY_INVALID,
-            f"{directory} leads through a symbolic link",
-            hint=f"give the path itself: {os.path.realpath(directory)}",
+            Problem.DIRECTORY_NOT_EMPTY, f"{directory} is not empty: it holds {inside!r}"
         )
-    try:
-        if not stat.S_ISDIR(Path(directory).stat().st_mode):
-            raise NotADirectoryError
-        with os.scandir(directory) as names:
-            first = next(names, None)
-    except FileNotFoundError:
-        return
-    except NotADirectoryError:
-        raise AgentError(
-            Problem.DIRECTORY_NOT_A_DIRECTORY, f"{directory} is a file, or lies below one"
-        ) from None
-    if first is not None:
-        raise AgentError(
-            Problem.DIRECTORY_NOT_EMPTY, f"{directory} is not empty: it holds {first.name!r}"
-        )
+    return missing
 
 
 def make(directory: str) -> None:
@@ -70,17 +55,26 @@ def make(directory: str) -> None:
     """
     if mountinfo.presence(directory) is not Presence.ABSENT:
         return  # to look at what is mounted might hang, and a dead mount seems not to exist
-    _require_free(directory)  # it may have changed since the configuration was accepted
-    missing: list[Path] = []
-    path = Path(directory)
-    while not os.path.lexists(path):
-        missing.insert(0, path)
-        path = path.parent
-    for each in missing:
-        inventory.save(inventory.load().with_directory(str(each)))
-        with files.told_plainly(f"make the directory {each}"):
-            each.mkdir(mode=0o755, exist_ok=True)
-            each.chmod(0o755)
+    # It may have changed since the configuration was accepted.
+    _write_down(_require_free(directory))
+    safe_path.make(directory)
+
+
+def make_stores(definition: Definition) -> None:
+    """Makes the directories that mount-s3 is to write to, writes down which, and refuses what it
+    cannot safely be told to write or read: each start looks again (supervisor.hooks)."""
+    for kind, path in definition.places:
+        if kind in hooks.STORES:
+            _write_down(safe_path.look(path)[0])
+    hooks.require_places(definition.places)
+
+
+def _write_down(made: Iterable[str]) -> None:
+    belongings = before = inventory.load()
+    for each in made:
+        belongings = belongings.with_directory(each)
+    if belongings != before:
+        inventory.save(belongings)
 
 
 def tidy(wanted: Iterable[str]) -> None:
@@ -101,16 +95,11 @@ def tidy(wanted: Iterable[str]) -> None:
 def remove(directories: Iterable[str]) -> None:
     """Removes those that the agent made, with the parents it made for them, as far as they are
     empty and nothing is mounted on them."""
-    made = inventory.load()
+    made = before = inventory.load()
     for directory in directories:
         path = Path(directory)
-        while str(path) in made.directories:
-            try:
-                path.rmdir()  # fails, as it should, on what is not empty or is a mount
-            except FileNotFoundError:
-                pass
-            except OSError:
-                break
+        while str(path) in made.directories and safe_path.remove(str(path)):
             made = made.without_directory(str(path))
             path = path.parent
-    inventory.save(made)
+    if made != before:
+        inventory.save(made)

@@ -144,7 +144,7 @@ def carry_out(
     starts = [action for action in todo.of(Kind.START) if action.id not in failures]
     # One after the other: they share one record of what was made.
     failures.update(
-        _each(starts, lambda action: directories.make(action.directory), at_once=1, told=told)
+        _each(starts, lambda action: _make_room(by_id[action.id]), at_once=1, told=told)
     )
     starts = [action for action in starts if action.id not in failures]
     writes = [*todo.of(Kind.WRITE), *starts]
@@ -181,6 +181,11 @@ def _remove(
             _tell_failed(action, Event.STOP_FAILED, failures[action.id], told)
     directories.remove(action.directory for action in leaving)
     return failures
+
+
+def _make_room(want: Wanted) -> None:
+    directories.make(want.mount.directory)
+    directories.make_stores(want.definition)
 
 
 def await_started(

@@ -6,11 +6,13 @@ import contextlib
 import dataclasses
 import shutil
 from collections.abc import Collection
+from pathlib import Path
 
 from s3mount_agent.config import config_file, desired
 from s3mount_agent.config.configuration import Configuration
 from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.core.plan import plan
+from s3mount_agent.core.roles import Mode
 from s3mount_agent.mountpoint import install, program
 from s3mount_agent.reconcile import execute
 from s3mount_agent.reconcile.context import Context, gather
@@ -19,7 +21,7 @@ from s3mount_agent.reconcile.observe import observe
 from s3mount_agent.reconcile.remember import remember
 from s3mount_agent.state import held, metrics_file
 from s3mount_agent.supervisor import service
-from s3mount_agent.system import files, journal, lock, node, paths
+from s3mount_agent.system import files, journal, lock, node, paths, systemd
 
 _LOCK_SECONDS = 120.0
 
@@ -31,6 +33,7 @@ def unmount(directories: Collection[str] | None) -> list[AgentError]:
     """
     node.require_root()
     context = gather(desired.in_force())
+    _require_changeable(context)
     with lock.hold("unmount", timeout=_LOCK_SECONDS):
         ids = _ids(directories, context)
         failures = _take_down(ids, context)
@@ -45,6 +48,7 @@ def uninstall() -> list[AgentError]:
     """
     node.require_root()
     context = gather(_configuration())
+    _require_changeable(context, also=(paths.CONFIGURATION, paths.ROOT, systemd.ETC))
     with lock.hold("uninstall", timeout=_LOCK_SECONDS):
         failures = _take_down(frozenset(context.supervisor.placed()), context)
         if failures:
@@ -58,6 +62,14 @@ def uninstall() -> list[AgentError]:
     _remove_own_files()
     journal.say("removed the agent: this node is as it was found")
     return []
+
+
+def _require_changeable(context: Context, *, also: Collection[Path] = ()) -> None:
+    """Refuses to begin what could not be brought to its end: mounts that are down, with units that
+    cannot be removed, would come back by themselves, and nobody would know why."""
+    units = (systemd.ETC,) if context.conduct.mode is Mode.SYSTEMD else ()
+    for directory in (paths.RUN, paths.STATE, *units, *also):
+        files.require_writable(directory)
 
 
 def _take_down(ids: frozenset[str], context: Context) -> Failures:

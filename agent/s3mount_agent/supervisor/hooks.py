@@ -7,10 +7,11 @@ agent's daemon does not, and none of them can hang on a mount.
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 
 from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.core.states import Presence
-from s3mount_agent.system import fuse, mountinfo, probe, process
+from s3mount_agent.system import fuse, mountinfo, probe, process, safe_path
 from s3mount_agent.system.probe import Answer
 
 # The unit's TimeoutStartSec= and TimeoutStopSec= are a little longer.
@@ -19,6 +20,8 @@ _GONE_SECONDS = 80.0
 _PROBE_SECONDS = 5.0
 _POLL_SECONDS = 0.02
 _MOST_LAYERS = 16
+# What mount-s3 writes to, with the modes it gives them itself.
+STORES = {"cache": 0o700, "log-directory": 0o750}
 
 
 def clean(directory: str, pid: int) -> bool:
@@ -31,6 +34,29 @@ def clean(directory: str, pid: int) -> bool:
             break
         mountinfo.unmount(directory, lazy=True)
     return True
+
+
+def prepare(directory: str, pid: int, *places: str) -> bool:
+    """Before each start: cleans, and refuses what root cannot safely mount on, write to or read.
+
+    ``places`` are ``cache=PATH`` and their like. Not only when the configuration comes: whoever can
+    rename on the way has all the time of the world until the next start. Raises
+    ``path-unsafe`` and the other problems of :mod:`system.safe_path`.
+    """
+    clean(directory, pid)
+    safe_path.require(directory)
+    require_places((kind, path) for kind, _, path in (each.partition("=") for each in places))
+    return True
+
+
+def require_places(places: Iterable[tuple[str, str]]) -> None:
+    """Sees to it that what mount-s3 writes to is there, as on a disk that is blank at every boot,
+    and that what it writes to and reads is root's alone."""
+    for kind, path in places:
+        if kind in STORES:
+            safe_path.make_store(path, STORES[kind])
+        else:
+            safe_path.require_file(path)
 
 
 def ready(directory: str, pid: int) -> bool:
@@ -87,4 +113,11 @@ def detach(directory: str, pid: int) -> bool:
     return True
 
 
-HOOKS = {"clean": clean, "ready": ready, "stop": stop, "unmount": unmount, "detach": detach}
+HOOKS = {
+    "prepare": prepare,
+    "clean": clean,
+    "ready": ready,
+    "stop": stop,
+    "unmount": unmount,
+    "detach": detach,
+}

@@ -77,7 +77,8 @@ class Processes:
         """Runs mount-s3 in a session of its own, with nothing of ours open."""
         mount_id = want.mount.id
         _end(mount_id)
-        hooks.clean(want.mount.directory, 0)
+        places = (f"{kind}={path}" for kind, path in want.definition.places)
+        hooks.prepare(want.mount.directory, 0, *places)
         with files.told_plainly(f"write {_log(mount_id)}"):
             log = _log(mount_id).open("wb")
         with log:

@@ -35,12 +35,14 @@ def render(template: str, definition: Definition, *, agent: Sequence[str]) -> st
     """Fills the template of a mount's unit; ``agent`` is the command that runs this agent."""
     hook = " ".join(map(quote, (*agent, "unit-hook")))
     directory = quote(definition.directory)
+    places = [f"{kind}={path}" for kind, path in definition.places]
     values = {
         "DESCRIPTION": f"Mount s3://{definition.bucket} at {definition.directory}".replace(
             "%", "%%"
         ),
-        "PARENT": quote_path(posixpath.dirname(definition.directory)),
+        "DISKS": " ".join(map(quote_path, _on_disks(definition))),
         "COMMAND": " ".join(map(quote, definition.command)),
+        "PREPARE": " ".join([f"{hook} prepare {directory}", *map(quote, places)]),
         "CLEAN": f"{hook} clean {directory}",
         "READY": f"{hook} ready {directory}",
         "STOP": f"{hook} stop {directory}",
@@ -51,6 +53,12 @@ def render(template: str, definition: Definition, *, agent: Sequence[str]) -> st
         "RECORD": definition.to_json(),
     }
     return _PLACEHOLDER.sub(lambda match: values[match[1]], template)
+
+
+def _on_disks(definition: Definition) -> list[str]:
+    """The paths whose file systems must be mounted before; the directory itself is our own."""
+    parent = posixpath.dirname(definition.directory)
+    return list(dict.fromkeys([parent, *(path for _, path in definition.places)]))
 
 
 def read_definition(unit_text: str) -> Definition | None:

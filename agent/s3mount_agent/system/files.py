@@ -75,12 +75,44 @@ def write(path: Path, text: str, *, mode: int = 0o644) -> bool:
     return True
 
 
+def write_in(directory: int, name: str, text: str) -> None:
+    """Makes a file (0644) in an open directory hold ``text``, and follows no link. Readers see the
+    old text or the new one. Raises OSError."""
+    new = f".{name}.{os.getpid()}{_SUFFIX}"
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(new, dir_fd=directory)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(new, flags, 0o600, dir_fd=directory)
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(text.encode("utf-8", errors="surrogateescape"))
+            stream.flush()
+            os.fchmod(descriptor, 0o644)
+            os.fsync(descriptor)
+        os.rename(new, name, src_dir_fd=directory, dst_dir_fd=directory)
+    except BaseException:
+        os.unlink(new, dir_fd=directory)
+        raise
+
+
 def sweep(directory: Path) -> None:
     """Removes what is left of files that were being written when the power went."""
     for path in directory.glob(f".*{_SUFFIX}"):
         with contextlib.suppress(OSError), path.open("rb") as stream:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             path.unlink()
+
+
+def require_writable(directory: Path) -> None:
+    """Refuses a directory in which nothing can be changed, as on a file system that is read-only;
+    one that is missing has nothing to be changed. Raises ``file-failed``."""
+    if directory.exists() and not os.access(directory, os.W_OK):
+        raise AgentError(
+            Problem.FILE_FAILED,
+            f"{directory} cannot be changed, so that nothing was begun",
+            cause="its file system is read-only, or the directory is immutable",
+            hint="see `findmnt -T DIRECTORY` and `lsattr -d DIRECTORY`, then run again",
+        )
 
 
 def remove(path: Path) -> bool:

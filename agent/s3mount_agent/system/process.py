@@ -14,8 +14,9 @@ from typing import IO
 from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.core.text import last_lines
 
-# systemd, cfn-init and SSM start us with little or nothing in the environment.
-_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+# The system's own programs, and no others, whatever our PATH says: /usr/local and what a site adds
+# may hold anybody's. systemd, cfn-init and SSM start us with little or nothing anyway.
+_PLACES = ("/usr/sbin", "/usr/bin", "/sbin", "/bin")
 _KILL_GRACE_SECONDS = 2.0
 
 
@@ -39,13 +40,22 @@ class Completed:
 
 
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The environment for a program: ours, with a usable PATH, in English, plus ``extra``."""
+    """The environment for a program: ours, with the system's PATH, in English, plus ``extra``."""
     merged = {**os.environ, "LC_ALL": "C.UTF-8", **(extra or {})}
-    merged["PATH"] = ":".join(filter(None, [os.environ.get("PATH"), _PATH]))
+    merged["PATH"] = ":".join(_PLACES)
     merged.setdefault("HOME", "/root")
     # A program that finds it could speak to systemd in our name.
     merged.pop("NOTIFY_SOCKET", None)
     return merged
+
+
+def program(name: str) -> str:
+    """The path of one of the system's programs; raises ``program-failed``."""
+    for place in _PLACES:
+        path = f"{place}/{name}"
+        if os.access(path, os.X_OK):
+            return path
+    raise AgentError(Problem.PROGRAM_FAILED, f"this node has no {name} in {':'.join(_PLACES)}")
 
 
 def run(
@@ -65,7 +75,7 @@ def run(
     with _memory("stdout") as stdout, _memory("stderr") as stderr:
         try:
             process = subprocess.Popen(
-                arguments,
+                arguments if "/" in arguments[0] else [program(arguments[0]), *arguments[1:]],
                 stdin=subprocess.DEVNULL,
                 stdout=stdout,
                 stderr=stderr,
