@@ -12,9 +12,10 @@ from types import SimpleNamespace
 import pytest
 
 from fast.in_memory import Supervisor, context
-from s3mount_agent.config import config_file, desired
+from s3mount_agent.config import desired
 from s3mount_agent.config.arguments import parse_mount
 from s3mount_agent.config.configuration import Configuration, Entry
+from s3mount_agent.config.desired import Desired
 from s3mount_agent.core.buckets import Bucket
 from s3mount_agent.core.definition import Definition
 from s3mount_agent.core.errors import Problem
@@ -32,7 +33,7 @@ from s3mount_agent.reconcile import directories, execute, look
 from s3mount_agent.reconcile.context import Context
 from s3mount_agent.reconcile.execute import Failures
 from s3mount_agent.reconcile.look import Sight
-from s3mount_agent.state import held, status_file
+from s3mount_agent.state import held, in_force, status_file
 from s3mount_agent.system import files, journal, lock
 
 DIRECTORY = "/mnt/s3"
@@ -179,9 +180,8 @@ def make_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     """A world in whose stead the daemon touches nothing else."""
     found = World()
     random.seed(1)
-    path = tmp_path / "config.yaml"
-    files.write(path, "mounts: []\n")
-    monkeypatch.setattr(config_file, "PATH", path)
+    monkeypatch.setattr(in_force, "PATH", tmp_path / "in-force.json")
+    files.write(in_force.PATH, "a version\n")
 
     @contextlib.contextmanager
     def hold(purpose: str, *, timeout: float) -> Iterator[None]:
@@ -193,7 +193,9 @@ def make_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setattr(status_file, "load", lambda: found.known)
     monkeypatch.setattr(daemons, "time", SimpleNamespace(monotonic=lambda: found.now))
     monkeypatch.setattr(daemons, "Health", lambda: found.health)
-    monkeypatch.setattr(desired, "in_force", lambda: found.configuration)
+    monkeypatch.setattr(desired, "in_force", lambda: Desired(found.configuration, ""))
+    monkeypatch.setattr(desired, "begin", lambda: (Desired(found.configuration, ""), None))
+    monkeypatch.setattr(desired, "pending", lambda: None)
     monkeypatch.setattr(daemons, "gather", lambda conf: context(conf, found.supervisor))
     monkeypatch.setattr(program, "find", lambda: Installed("/usr/bin/mount-s3", (1, 23, 0)))
     monkeypatch.setattr(execute, "want", lambda *given: (tuple(found.wanted), {}))

@@ -25,8 +25,8 @@ from s3mount_agent.core.states import Presence
 from s3mount_agent.mountpoint import program
 from s3mount_agent.mountpoint.program import Installed
 from s3mount_agent.reconcile import bootstrap, execute, preview, refresh
-from s3mount_agent.state import origin
-from s3mount_agent.system import machine
+from s3mount_agent.state import in_force, origin
+from s3mount_agent.system import machine, paths
 
 EXAMPLE = Path(__file__).parents[2] / "docs/s3mount.example.yaml"
 OLD = """\
@@ -89,7 +89,8 @@ def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Node:
     found = Node(tmp_path)
     monkeypatch.setattr(environment.load, "__defaults__", (tmp_path / "environment",))
     monkeypatch.setattr(config_file, "PATH", found.path)
-    monkeypatch.setattr(config_file.load, "__defaults__", (found.path,))
+    monkeypatch.setattr(paths, "CONFIG", found.path)
+    monkeypatch.setattr(in_force, "PATH", tmp_path / "in-force.json")
     monkeypatch.setattr(origin.load, "__defaults__", (tmp_path / "origin.json",))
     monkeypatch.setattr(machine, "read", lambda: Machine(found.memory))
     monkeypatch.setattr(preview, "gather", found.gather)
@@ -242,12 +243,18 @@ def test_apply_ends_with_what_became_of_it(
     asked = []
     seen = []
 
-    def applied(wanted: desired.Desired) -> dict[str, AgentError]:
-        seen.append(wanted)
-        return {str(number): error for number, error in enumerate(failures)}
+    def applied(
+        read: Callable[[], desired.Desired], by: str
+    ) -> tuple[dict[str, AgentError], object]:
+        assert by == "apply"
+        seen.append(read())
+        return {str(number): error for number, error in enumerate(failures)}, None
 
-    monkeypatch.setattr(refresh, "refresh", lambda: asked.append(True))
-    monkeypatch.setattr(bootstrap, "check", lambda configuration: None)
+    def asks(*, anew: bool) -> refresh.News:
+        asked.append(anew)
+        return refresh.News()
+
+    monkeypatch.setattr(refresh, "refresh", asks)
     monkeypatch.setattr(bootstrap, "bootstrap", applied)
     found, out, err = run("apply", *(["--now"] if now else []))
     assert (found, out) == (code, "")
@@ -257,6 +264,22 @@ def test_apply_ends_with_what_became_of_it(
     (wanted,) = seen
     assert (wanted.text, wanted.origin) == (OLD, None)
     assert wanted.configuration == config_file.parse(OLD, "x")
+    assert node.path.read_text() == OLD
+
+
+@pytest.mark.parametrize("problem", [Problem.CONFIG_INVALID, Problem.SOURCE_FAILED])
+def test_apply_now_fails_with_what_is_wrong_and_does_nothing(
+    run: Run, node: Node, monkeypatch: pytest.MonkeyPatch, problem: Problem
+) -> None:
+    wrong = AgentError(problem, "s3://b/k:3:5: no; version 1 stays in force", cause="- x\n  ^")
+    monkeypatch.setattr(refresh, "refresh", lambda *, anew: refresh.News(error=wrong))
+    monkeypatch.setattr(bootstrap, "bootstrap", lambda *given: pytest.fail("it went on"))
+    assert run("apply", "--now") == (
+        problem.exit_code,
+        "",
+        f"s3mount-agent: error [{problem.code}]: s3://b/k:3:5: no; version 1 stays in force\n"
+        f"  cause: - x\n  cause:   ^\n  hint: {problem.hint}\n",
+    )
     assert node.path.read_text() == OLD
 
 

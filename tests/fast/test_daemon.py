@@ -9,9 +9,8 @@ from typing import Any
 import pytest
 
 from fast.daemon_world import DEADLINE, NEW, OLD, World
-from s3mount_agent.config import config_file
 from s3mount_agent.config.configuration import Configuration
-from s3mount_agent.core.errors import AgentError, Problem
+from s3mount_agent.core.errors import AgentError, Exit, Problem
 from s3mount_agent.core.events import Event
 from s3mount_agent.core.health import Condition
 from s3mount_agent.core.states import State
@@ -19,7 +18,7 @@ from s3mount_agent.daemon import loop as daemons
 from s3mount_agent.daemon.loop import Daemon
 from s3mount_agent.reconcile.context import Context
 from s3mount_agent.reconcile.look import Sight
-from s3mount_agent.state import status_file
+from s3mount_agent.state import in_force, status_file
 from s3mount_agent.system import files, journal
 
 
@@ -69,7 +68,7 @@ def test_a_change_that_is_taken_back_waits_no_longer(world: World) -> None:
     daemon = Daemon()
     world.run(daemon, 100)
     world.wanted = [OLD]
-    files.write(config_file.PATH, "mounts: []  # as it was\n")
+    files.write(in_force.PATH, "mounts: []  # as it was\n")
     tries = world.tries
     world.run(daemon, 300)
     assert world.tries == tries
@@ -98,7 +97,7 @@ def test_a_new_configuration_is_a_new_chance(world: World) -> None:
     world.run(daemon, DEADLINE + 120)
     tries = world.tries
     world.configuration = dataclasses.replace(world.configuration, busy_deadline=60)
-    files.write(config_file.PATH, "mounts: []  # another\n")
+    files.write(in_force.PATH, "mounts: []  # another\n")
     world.run(daemon, 60)
     assert world.tries > tries
 
@@ -177,7 +176,7 @@ def test_a_cycle_that_is_not_possible_is_tried_again_soon_and_told_once(
         assert daemon.is_due(table_changed=False)
         daemon.cycle()
         assert daemon.sentence == "not now"
-        assert not daemon.settled
+        assert daemon.settled is (problem.exit_code is Exit.USAGE)  # nothing to wait for
         assert not daemon.is_due(table_changed=False)
         assert 0 < daemon.pause() <= 2
         world.now += 2

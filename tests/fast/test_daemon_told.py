@@ -7,8 +7,7 @@ import dataclasses
 import pytest
 
 from fast.daemon_world import OLD, World
-from s3mount_agent.config import config_file, desired
-from s3mount_agent.config.configuration import Configuration
+from s3mount_agent.config import desired
 from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.core.events import Event
 from s3mount_agent.core.health import Condition
@@ -16,7 +15,7 @@ from s3mount_agent.core.plan import Placed
 from s3mount_agent.core.states import Failure, State
 from s3mount_agent.daemon.loop import Daemon
 from s3mount_agent.reconcile import execute
-from s3mount_agent.state import status_file
+from s3mount_agent.state import in_force, status_file
 from s3mount_agent.system import files, journal
 
 
@@ -107,13 +106,13 @@ def test_a_configuration_that_is_wrong_changes_nothing(
     daemon = Daemon()
     daemon.cycle()
 
-    def wrong() -> Configuration:
+    def wrong() -> desired.Desired:
         raise AgentError(Problem.CONFIG_INVALID, "it is wrong")
 
     told: list[Event] = []
     monkeypatch.setattr(desired, "in_force", wrong)
     monkeypatch.setattr(journal, "event", lambda kind, *args, **fields: told.append(kind))
-    files.write(config_file.PATH, "mounts: [\n")
+    files.write(in_force.PATH, "mounts: [\n")
     world.active, world.ending = False, "killed by SIGKILL"
     for _ in range(3):
         daemon.cycle()
@@ -227,7 +226,7 @@ def test_who_asks_has_a_failed_mount_tried_at_once(
         daemon.cycle()
     assert 3600 / 300 <= starts <= 3600 / 150 + 10
     assert world.supervisor.log.count("start s3") == starts
-    daemon.wake()
+    daemon.reload()
     daemon.cycle()
     assert world.supervisor.log.count("start s3") == starts + 1
     world.run(daemon, 10)

@@ -34,6 +34,8 @@ GOLDEN = {
     "REFRESHED": ("refresh", "done", "8e69b8a7df5306efb3ecf5bcb2cb999b"),
     "REFUSED": ("refresh", "refused", "bfadaed27ab11b3f93a9193cffcf8138"),
     "UNREACHABLE": ("refresh", "failed", "b0dcfbfd9313f17d373becfae454c3a9"),
+    "EDITED": ("configuration", "edited", "e618a1862b4b4eb7a2b393fa94dbc7ea"),
+    "DAMAGED": ("state", "damaged", "6f92fb1d47314b3088e406c42a523709"),
     "ENTRIES_LOST": ("journal", "lost", "5a38df30788e418f992e5828af6cc154"),
 }
 WELL = {"STARTED", "RECOVERED", "HEALED", "STOPPED", "REFRESHED"}

@@ -55,8 +55,10 @@ def test_a_configuration_reads_back_as_it_was_written(
     configuration = of_mounts(tuple(mounts), role=role, mode=mode, on_failure=on_failure)
     text = config_file.render(configuration, tuple(mounts))
     files.write(path, text)
-    assert config_file.load(path) == configuration
-    assert config_file.load(path).mounts(Role.HEAD, "") == tuple(mounts)
+    assert config_file.parse(config_file.read(path), str(path)) == configuration
+    assert config_file.parse(config_file.read(path), str(path)).mounts(Role.HEAD, "") == tuple(
+        mounts
+    )
     assert config_file.parse(text, "x") == configuration
     assert not files.write(path, text)
 
@@ -86,7 +88,7 @@ def test_the_configuration_is_readable_by_all_and_by_people(tmp_path: Path) -> N
 
 def test_a_node_without_configuration_says_so(tmp_path: Path) -> None:
     with pytest.raises(AgentError) as caught:
-        config_file.load(tmp_path / "config.yaml")
+        config_file.read(tmp_path / "config.yaml")
     assert caught.value.problem is Problem.NOT_CONFIGURED
 
 
@@ -124,7 +126,7 @@ def test_a_broken_configuration_is_refused(tmp_path: Path, text: str, problem: P
     path = tmp_path / "config.yaml"
     path.write_text(text)
     with pytest.raises(AgentError) as caught:
-        config_file.load(path)
+        config_file.parse(config_file.read(path), str(path))
     assert caught.value.problem is problem
 
 

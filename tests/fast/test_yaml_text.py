@@ -129,7 +129,7 @@ def test_a_file_that_is_not_utf8_is_refused_with_its_place(tmp_path: Path) -> No
     path = tmp_path / "config.yaml"
     path.write_bytes(b"mounts: []\nrole: h\xe9ad\n")
     with pytest.raises(AgentError) as caught:
-        config_file.load(path)
+        config_file.parse(config_file.read(path), str(path))
     assert caught.value.problem is Problem.CONFIG_INVALID
     assert caught.value.message.startswith(f"{path}:2:8: ")
     assert caught.value.cause is not None

@@ -120,7 +120,9 @@ def test_a_broken_edit_changes_nothing_is_told_once_and_can_be_healed(site: Site
     # Asked again and again, by the daemon and by hand, it is told once.
     for _ in range(2):
         site.ask()
-    site.agent("apply", "--now")
+    refused = site.agent("apply", "--now", code=2)
+    assert refused.stderr.startswith(f"s3mount-agent: error [config-invalid]: {site.source.url}:")
+    assert f"{problem}; version {version} stays in force" in refused.stderr
     (refresh,) = (e for e in site.told(mark) if e.get("S3MOUNT_ACTION") == "refresh")
     assert refresh["S3MOUNT_RESULT"] == "refused"
     assert refresh["S3MOUNT_ERROR_CODE"] == "config-invalid"
@@ -218,7 +220,7 @@ def test_a_bootstrap_without_its_source_takes_the_last_good_copy_and_says_so(
     with site.source.cut_off():
         action = cluster.custom_action(site.node, ["--config", site.source.url])
         assert (action.returncode, action.stderr) == (0, "")
-        assert f"{site.source.url} could not be read: the last good copy is in force" in (
+        assert f"{site.source.url} could not be read: 403 AccessDenied: the last good" in (
             action.stdout
         )
         assert "2 of 2 mounts are up" in action.stdout

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from s3mount_agent.commands.output import tell
 from s3mount_agent.commands.parser import Given
-from s3mount_agent.config import config_file as config
 from s3mount_agent.config import environment
 from s3mount_agent.core.errors import Exit, Problem
 from s3mount_agent.core.retry_policy import is_lasting
-from s3mount_agent.system import files, lock, node
-
-_LOCK_SECONDS = 300.0
+from s3mount_agent.system import node
 
 
 def main(given: Given) -> int:
@@ -21,17 +18,13 @@ def main(given: Given) -> int:
     from s3mount_agent.config import desired
     from s3mount_agent.reconcile import bootstrap
     from s3mount_agent.reconcile.refresh import refresh
-    from s3mount_agent.state import origin
 
     if given.has("--now"):
-        # The daemon's own look at the source must not come in between.
-        with lock.hold("apply --now", timeout=_LOCK_SECONDS):
-            refresh()
-    configuration = desired.in_force()
-    bootstrap.check(configuration)
-    text = files.read(config.PATH) or ""
-    wanted = desired.Desired(configuration, text, origin.load(), by="apply")
-    errors = list(bootstrap.bootstrap(wanted).values())
+        wrong = refresh(anew=True).error
+        if wrong is not None:
+            raise wrong
+    failures, _ = bootstrap.bootstrap(desired.on_disk, by="apply")
+    errors = list(failures.values())
     waiting = [e for e in errors if e.problem is Problem.MOUNT_BUSY and not is_lasting(e)]
     tell(errors)
     if len(waiting) < len(errors):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from s3mount_agent.commands.output import tell
@@ -36,14 +38,17 @@ def main(given: Given) -> int:
     from s3mount_agent.config import desired
     from s3mount_agent.reconcile import bootstrap
 
+    read: Callable[[], desired.Desired]
     if given.has("--config"):
-        wanted = desired.from_source(given.value("--config"), overrides)
+        # Asked before the lock is taken: a source may be slow.
+        url = given.value("--config")
+        read = partial(desired.from_answer, url, desired.ask(url), overrides)
     else:
-        wanted = desired.from_arguments(given.words, overrides)
-    context = bootstrap.check(wanted.configuration)
+        read = partial(desired.from_arguments, given.words, overrides)
     if given.has("--check") or given.has("--precheck"):
+        bootstrap.check(read().configuration)
         return Exit.OK
-    return outcome(bootstrap.bootstrap(wanted), context)
+    return outcome(*bootstrap.bootstrap(read))
 
 
 def outcome(failures: Failures, context: Context) -> int:

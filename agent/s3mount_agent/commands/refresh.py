@@ -5,9 +5,7 @@ from __future__ import annotations
 from s3mount_agent.commands.parser import Given
 from s3mount_agent.config import environment
 from s3mount_agent.core.errors import Exit
-from s3mount_agent.system import lock, node
-
-_LOCK_SECONDS = 60.0
+from s3mount_agent.system import node
 
 
 def main(given: Given) -> int:
@@ -17,6 +15,5 @@ def main(given: Given) -> int:
 
     from s3mount_agent.reconcile.refresh import refresh
 
-    with lock.hold("refresh", timeout=_LOCK_SECONDS):
-        refresh()
+    refresh()
     return Exit.OK

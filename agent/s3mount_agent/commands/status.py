@@ -12,7 +12,7 @@ from s3mount_agent.core.errors import AgentError, Exit, Problem
 from s3mount_agent.core.states import NodeState, State
 from s3mount_agent.reconcile import look, overview
 from s3mount_agent.reconcile.look import Sight
-from s3mount_agent.state import origin
+from s3mount_agent.state import in_force, origin
 
 _POLL_SECONDS = 0.2
 # What SSM Run Command shows of an output, with the final line break.
@@ -61,7 +61,7 @@ def _json(seen: overview.Overview) -> str:
 
 
 def _compact(seen: overview.Overview, sights: tuple[Sight, ...]) -> str:
-    document = look.document(seen.node, sights, origin.load(), seen.at)
+    document = look.document(seen.node, sights, origin.load(), seen.at, _pending())
     if not seen.service_up:
         document["daemon"] = "down"
     return json.dumps(document, separators=(",", ":"))
@@ -96,4 +96,19 @@ def _table(seen: overview.Overview) -> str:
         lines.append(f"  configuration: version {followed.shown} of {followed.url}")
         if followed.problem:
             lines.append(f"{'':12}problem: {followed.problem}")
+    edit = _pending()
+    if edit:
+        lines.append(f"  configuration: {edit}")
     return "\n".join(lines)
+
+
+def _pending() -> str | None:
+    """What is to be said of a config.yaml that is not in force."""
+    try:
+        if not in_force.is_edited():
+            return None
+    except AgentError:  # a file that not everybody may read
+        return None
+    from s3mount_agent.config import desired  # nearly never, and slow
+
+    return desired.pending()

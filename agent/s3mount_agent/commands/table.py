@@ -173,8 +173,13 @@ COMMANDS = (
         "bring the mounts to what the configuration says, also those unmounted by hand",
         "Brings this node to what /etc/s3mount-agent/config.yaml says, tries at once what has "
         "failed, and mounts again what was taken down by `s3mount-agent unmount`.",
-        options=(Option("--now", "ask the configuration's source for news first"),),
-        codes=((0, "done"), (1, "a mount failed"), (4, "a change waits until a mount is free")),
+        options=(Option("--now", "ask the source for news first; fails if that is refused"),),
+        codes=(
+            (0, "done"),
+            (1, "a mount failed, or the source could not be read"),
+            (2, "the configuration is refused"),
+            (4, "a change waits until a mount is free"),
+        ),
         aka=("mount", "remount", "restart", "reload", "start", "retry", "repair", "up", "sync"),
         interrupted=_GOES_ON,
     ),

@@ -9,9 +9,9 @@ from s3mount_agent.config.configuration import Configuration
 from s3mount_agent.config.document import Source
 from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.core.mounts import Mount
-from s3mount_agent.system import files
+from s3mount_agent.system import files, paths
 
-PATH = Path("/etc/s3mount-agent/config.yaml")
+PATH = paths.CONFIG
 _HEADER = "# What s3mount-agent mounts on this node. Written by `s3mount-agent bootstrap`.\n"
 
 
@@ -23,12 +23,13 @@ def parse(text: str, name: str) -> Configuration:
     return read_configuration(yaml_text.parse(text, name), Source(name, text))
 
 
-def load(path: Path = PATH) -> Configuration:
-    """The desired state of this node; raises ``not-configured``, and what :func:`parse` raises."""
+def read(path: Path | None = None) -> str:
+    """The text of config.yaml; raises ``not-configured`` where there is none."""
+    path = path or PATH
     text = files.read(path)
     if text is None:
         raise AgentError(Problem.NOT_CONFIGURED, f"this node has no {path}")
-    return parse(text, str(path))
+    return text
 
 
 def render(configuration: Configuration, mounts: tuple[Mount, ...]) -> str:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Union
 
 from s3mount_agent.config import config_file, source
 from s3mount_agent.config.arguments import parse_arguments
 from s3mount_agent.config.configuration import Configuration, of_mounts
+from s3mount_agent.config.source import Fetched
 from s3mount_agent.core.errors import AgentError, Problem
+from s3mount_agent.core.events import Event
 from s3mount_agent.core.roles import Mode, OnFailure, Role
+from s3mount_agent.state import in_force as record
 from s3mount_agent.state import origin as origins
+from s3mount_agent.state.in_force import InForce
 from s3mount_agent.state.origin import Origin
 from s3mount_agent.system import files, journal
 from s3mount_agent.system.retry import patiently
@@ -21,25 +27,24 @@ _FIRST_SECONDS = 60.0
 _KINDS = {"role": Role, "mode": Mode, "on_failure": OnFailure}
 Overrides = dict[str, str]
 """``role``, ``mode`` and ``on_failure`` as the bootstrap's options give them."""
+Answer = Union[Fetched, AgentError]
+"""What a source gave, or why it could not be read."""
 
 
 @dataclass(frozen=True)
 class Desired:
-    """A configuration, its text for config.yaml, and its origin (None: the arguments).
-
-    ``by`` is the command that wants it, as those are told who must wait for its end.
-    """
+    """A configuration, its text for config.yaml, and its origin (None: the arguments)."""
 
     configuration: Configuration
     text: str
     origin: Origin | None = None
-    by: str = "bootstrap"
 
     def save(self) -> bool:
         """Puts it in force; returns whether that changed anything."""
         changed = files.write(config_file.PATH, self.text)
-        if self.origin != origins.load():
-            origins.save(self.origin)
+        url, overrides = (self.origin.url, self.origin.overrides) if self.origin else (None, {})
+        changed |= record.save(InForce(self.text, url, overrides))
+        origins.save(self.origin)
         return changed
 
 
@@ -55,30 +60,109 @@ def from_source(url: str, overrides: Overrides) -> Desired:
 
     Raises ``source-failed`` without such a copy, and what is wrong with the file.
     """
-    known = origins.load()
-    if known is None or known.url != url:
-        known = Origin(url)
+    return from_answer(url, ask(url), overrides)
+
+
+def ask(url: str) -> Answer:
+    """Asks a source, for a minute; changes nothing and needs no lock. Raises ``usage``."""
     try:
         fetched = patiently(lambda: source.fetch(url), budget=_FIRST_SECONDS)
     except AgentError as error:
-        if not known.version or error.problem is not Problem.SOURCE_FAILED:
+        if error.problem is not Problem.SOURCE_FAILED:
             raise
-        journal.say(f"{error.message}: the last good copy is in force")
-        kept = Origin(url, known.version, known.version, error.message, overrides)
-        return Desired(in_force(overrides), files.read(config_file.PATH) or "", kept)
+        return error
     if fetched is None:  # cannot be: no version was named as known
         raise AssertionError(url)
-    configuration = overridden(config_file.parse(fetched.text, url), overrides)
-    version = fetched.version
-    return Desired(configuration, fetched.text, Origin(url, version, version, None, overrides))
+    return fetched
 
 
-def in_force(overrides: Overrides | None = None) -> Configuration:
+def from_answer(url: str, answer: Answer, overrides: Overrides) -> Desired:
+    """What a source's answer amounts to on this node; see :func:`from_source`."""
+    if isinstance(answer, Fetched):
+        configuration = overridden(config_file.parse(answer.text, url), overrides)
+        version = answer.version
+        return Desired(configuration, answer.text, Origin(url, version, version, None, overrides))
+    known = origins.load()
+    if known is None or known.url != url or not known.version:
+        raise answer
+    kept = in_force()
+    configuration = overridden(config_file.parse(kept.text, url), overrides)
+    journal.say(f"{answer.message}: the last good copy is in force")
+    origin = Origin(url, known.version, known.version, answer.message, overrides)
+    return Desired(configuration, kept.text, origin)
+
+
+def on_disk() -> Desired:
     """What config.yaml says, with the bootstrap's options. Raises ``not-configured`` and others."""
+    return _with_origin(config_file.read(), str(config_file.PATH))
+
+
+def in_force() -> Desired:
+    """What was last put in force; without a record of it, what config.yaml says."""
+    kept = record.load()
+    if kept is None:
+        return on_disk()
+    return _with_origin(kept.text, f"the configuration in force ({record.PATH})")
+
+
+def begin() -> tuple[Desired, AgentError | None]:
+    """Puts config.yaml in force; where it is broken, the last good one stays in force.
+
+    Returns what is in force, and what is wrong with config.yaml. Raises that where there is no
+    last good one.
+    """
+    try:
+        wanted = on_disk()
+    except AgentError as error:
+        if record.load() is None:
+            raise
+        return in_force(), error
+    edited = record.is_edited()
+    # Where there is no space to write it down, it is the configuration all the same.
+    with contextlib.suppress(AgentError):
+        wanted.save()
+    if edited:
+        journal.event(Event.REFRESHED, f"{config_file.PATH} is in force as it was edited")
+    return wanted, None
+
+
+def pending() -> str | None:
+    """What status says of a config.yaml that is not what is in force: an edit, or a broken one."""
+    if not record.is_edited():
+        return None
+    try:
+        config_file.parse(config_file.read(), str(config_file.PATH))
+    except AgentError as error:
+        return f"{error.message}; what was in force before it stays so"
+    return f"{config_file.PATH} was edited: `s3mount-agent apply` puts it in force"
+
+
+def is_damaged() -> bool:
+    """Whether config.yaml has gone, or is no configuration any more, though one is in force."""
+    if not record.is_edited():
+        return False
+    try:
+        config_file.parse(config_file.read(), str(config_file.PATH))
+    except AgentError:
+        return True
+    return False
+
+
+def keep_damaged() -> Path | None:
+    """Keeps a damaged config.yaml beside the good one that is about to take its place, and says
+    where; None where there is none."""
+    if not is_damaged() or not config_file.PATH.exists():
+        return None
+    aside = config_file.PATH.with_name(f"{config_file.PATH.name}.bad")
+    with files.told_plainly(f"move {config_file.PATH}"):
+        config_file.PATH.replace(aside)
+    return aside
+
+
+def _with_origin(text: str, name: str) -> Desired:
     origin = origins.load()
-    if overrides is None:
-        overrides = origin.overrides if origin else {}
-    return overridden(config_file.load(), overrides)
+    configuration = overridden(config_file.parse(text, name), origin.overrides if origin else {})
+    return Desired(configuration, text, origin)
 
 
 def overridden(configuration: Configuration, overrides: Overrides) -> Configuration:

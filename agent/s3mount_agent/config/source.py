@@ -165,9 +165,19 @@ def _client(service: str) -> Any:
 
 
 def _failed(url: str, error: Exception, *, final: bool = False) -> AgentError:
+    words = " ".join(str(error).split())
     return AgentError(
         Problem.SOURCE_FAILED,
-        f"the configuration {url} could not be read",
-        cause=str(error),
+        f"the configuration {url} could not be read: {_reason(error) or words[:200]}",
+        cause=words,
         retry_for=0 if final else math.inf,
     )
+
+
+def _reason(error: Exception) -> str:
+    """AWS's own reason, such as "403 AccessDenied"; empty where it was not AWS that refused."""
+    answer = getattr(error, "response", None)
+    if not isinstance(answer, dict):
+        return ""
+    status = answer.get("ResponseMetadata", {}).get("HTTPStatusCode", "")
+    return f"{status} {answer.get('Error', {}).get('Code', '')}".strip()

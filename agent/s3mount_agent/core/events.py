@@ -93,7 +93,18 @@ class Event(Enum):
         "b0dcfbfd9313f17d373becfae454c3a9",
         "the configuration's source is out of reach",
     )
-
+    EDITED = (
+        "configuration",
+        "edited",
+        "e618a1862b4b4eb7a2b393fa94dbc7ea",
+        "config.yaml is not what is in force: it was edited, damaged or removed",
+    )
+    DAMAGED = (
+        "state",
+        "damaged",
+        "6f92fb1d47314b3088e406c42a523709",
+        "a file of the agent's own was damaged and is made anew",
+    )
     ENTRIES_LOST = (
         "journal",
         "lost",

@@ -13,7 +13,7 @@ from collections.abc import Collection
 
 from s3mount_agent.config import config_file, desired
 from s3mount_agent.config.configuration import Configuration
-from s3mount_agent.core.errors import AgentError, Problem
+from s3mount_agent.core.errors import AgentError, Exit, Problem
 from s3mount_agent.core.events import Event
 from s3mount_agent.core.plan import Kind, Observed, Placed, Wanted, plan
 from s3mount_agent.core.retry_policy import Wake
@@ -30,7 +30,7 @@ from s3mount_agent.reconcile.execute import Failures
 from s3mount_agent.reconcile.look import Sight
 from s3mount_agent.reconcile.observe import observe
 from s3mount_agent.reconcile.remember import remember
-from s3mount_agent.state import held, leftovers, origin, status_file
+from s3mount_agent.state import held, in_force, leftovers, origin, status_file
 from s3mount_agent.supervisor import service
 from s3mount_agent.system import files, journal, lock, mountinfo, systemd
 from s3mount_agent.system.wakeups import Events
@@ -61,22 +61,22 @@ def _work(events: Events, daemon: Daemon, refresher: Refresher) -> None:
     ready = False
     happened = True
     while not events.stopping:
+        reloaded = events.take_reload()
+        if reloaded:
+            daemon.reload()
         if happened or daemon.is_due(table_changed=events.take_table_change()):
             daemon.cycle()
         if not ready and (daemon.settled or time.monotonic() - began > _READY_SECONDS):
             ready = True
             systemd.notify("READY=1")
-        reload = events.take_reload()
-        if reload:
-            daemon.wake()
-        asked = refresher.work(every=daemon.configuration.refresh, now=reload)
+        asked = refresher.work(every=daemon.configuration.refresh, now=reloaded)
         news = asked and daemon.is_outdated()
         # Only here, after all the work of this round: a daemon that hangs in it is restarted.
         systemd.notify("WATCHDOG=1", f"STATUS={daemon.sentence}")
         daemon.publish()
         pause = min(daemon.pause(), refresher.pause(), _ROUND_SECONDS, systemd.watchdog() / 3)
         quiet = [*daemon.health.descriptors, *refresher.descriptors]
-        happened = events.wait(0 if news or reload else pause, daemon.pids, quiet) or news or reload
+        happened = events.wait(0 if news else pause, daemon.pids, quiet) or news
     systemd.notify("STOPPING=1")
 
 
@@ -98,6 +98,9 @@ class Daemon:
         self._lost: set[str] = set()
         self._table: dict[str, mountinfo.Entry] = {}
         self._written: tuple[int, int] | None = None
+        # At its start, and when it is reloaded, config.yaml is put in force.
+        self._begins = True
+        self._edited = 0
         self._due = 0.0
         # The bootstrap has just tried.
         self._install_due = time.monotonic() + _INSTALL_SECONDS
@@ -119,8 +122,9 @@ class Daemon:
             table.get(sight.row.path) != self._table.get(sight.row.path) for sight in self._sights
         )
 
-    def wake(self) -> None:
-        """Somebody asks for another attempt at what has failed, now."""
+    def reload(self) -> None:
+        """Puts config.yaml in force with the next cycle, and tries at once what has failed."""
+        self._begins = True
         self._troubles.wake(Wake.ASKED)
 
     def is_outdated(self) -> bool:
@@ -146,6 +150,9 @@ class Daemon:
             if error.problem is not Problem.LOCKED and error.message != self.sentence:
                 journal.event(Event.CYCLE_FAILED, error.message, error_code=error.problem.code)
             self.sentence = error.message
+            # Without a configuration there is nothing that a boot could wait for.
+            if error.problem.exit_code is Exit.USAGE or error.problem is Problem.NOT_CONFIGURED:
+                self.settled = True
             return
         self._due = time.monotonic() + self._until_next()
         self.sentence = _sentence(self._sights)
@@ -314,21 +321,45 @@ class Daemon:
         """A new configuration is a new chance for what had failed for good; one that is wrong
         changes nothing."""
         written = _versions()
-        if written == self._written:
+        if written == self._written and not self._begins:
+            self._tell_edit()
             return
         first, self._written = self._written is None, written
+        begins, self._begins = self._begins, False
+        wanted: desired.Desired | None
+        wrong: AgentError | None = None
         try:
-            self.configuration = desired.in_force()
+            if begins:
+                wanted, wrong = desired.begin()
+                self._written = _versions()
+            else:
+                wanted = desired.in_force()
         except AgentError as error:
             if first:
-                self._written = None
+                self._written, self._begins = None, True
                 raise
-            journal.event(Event.REFUSED, error.message, error_code=error.problem.code)
+            wanted, wrong = None, error
+        if wrong is not None:
+            told = f"{wrong.message}; the last good configuration stays in force"
+            journal.event(Event.REFUSED, told, error_code=wrong.problem.code)
+        if wanted is None:
             return
-        self._troubles.clear()
+        again = begins and not first and wanted.configuration == self.configuration
+        self.configuration = wanted.configuration
+        if not again:
+            self._troubles.clear()
         self._troubles.longest_pause = float(self.configuration.retry_at_most_every)
         if first:
             self._recall()
+
+    def _tell_edit(self) -> None:
+        """Tells once that config.yaml is not what is in force."""
+        edited = files.modified(config_file.PATH)
+        if edited != self._edited:
+            self._edited = edited
+            told = desired.pending()
+            if told:
+                journal.event(Event.EDITED, told)
 
     def _recall(self) -> None:
         """What was known before the service was started need not be found out, or told, again."""
@@ -344,8 +375,8 @@ class Daemon:
 
 
 def _versions() -> tuple[int, int]:
-    """When the configuration, and what is known of its source, were last written."""
-    return files.modified(config_file.PATH), files.modified(origin.PATH)
+    """When the configuration in force, and what is known of its source, were last written."""
+    return files.modified(in_force.PATH), files.modified(origin.PATH)
 
 
 def _tell_placed(

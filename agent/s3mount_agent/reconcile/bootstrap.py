@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 from s3mount_agent.config import config_file
 from s3mount_agent.config.configuration import Configuration
 from s3mount_agent.config.desired import Desired
 from s3mount_agent.core.errors import AgentError, Problem
-from s3mount_agent.core.plan import plan
+from s3mount_agent.core.plan import Observed, plan
 from s3mount_agent.core.roles import OnFailure
 from s3mount_agent.mountpoint import install
 from s3mount_agent.mountpoint.command_line import require_known_to
@@ -18,13 +19,13 @@ from s3mount_agent.reconcile.context import Context, gather
 from s3mount_agent.reconcile.execute import Failures
 from s3mount_agent.reconcile.observe import observe
 from s3mount_agent.reconcile.remember import remember
+from s3mount_agent.reconcile.session import Session, node_session
 from s3mount_agent.state import held, leftovers
 from s3mount_agent.state.timeline import Timeline
 from s3mount_agent.supervisor import service
-from s3mount_agent.system import fuse, journal, lock, machine, node, probe
+from s3mount_agent.system import fuse, journal, machine, node, probe
 from s3mount_agent.system.probe import Answer, Finding
 
-_LOCK_SECONDS = 300.0
 _PROBE_SECONDS = 30.0
 # How long mounts are tried for: a head node must not keep the whole stack waiting, since the
 # daemon goes on trying; a compute node has no better use for its time, within ParallelCluster's
@@ -32,36 +33,47 @@ _PROBE_SECONDS = 30.0
 _BUDGET_SECONDS = {OnFailure.CONTINUE: 60.0, OnFailure.FAIL: 300.0}
 
 
-def check(configuration: Configuration) -> Context:
+def check(configuration: Configuration) -> None:
     """Refuses what cannot be done on this node; changes nothing."""
     node.require_root()
     context = gather(configuration)
-    execute.require_possible(context)
-    version = install.version_to_be(configuration.install)
+    _require_possible(context, observe(context.supervisor))
+
+
+def _require_possible(context: Context, observed: Observed) -> None:
+    execute.require_possible(context, observed)
+    version = install.version_to_be(context.configuration.install)
     for mount in context.mounts:
         require_known_to(version, mount.options)
-    return context
 
 
-def bootstrap(desired: Desired) -> Failures:
+def bootstrap(read: Callable[[], Desired], by: str = "bootstrap") -> tuple[Failures, Context]:
     """Brings the node to what is desired and returns what is wrong with its mounts, by id.
 
-    Raises an AgentError where nothing could be done at all. Run again, it changes nothing.
+    Raises an AgentError where nothing could be done at all. Run again, it changes nothing. ``read``
+    and ``by`` are those of :func:`node_session`.
     """
     timeline = Timeline()
-    with timeline.step("facts") as step:
-        context = check(desired.configuration)
-        slurm = machine.ask_slurm()  # outside of the lock: it may be silent
-        step.result = "; ".join(filter(None, [_facts(context), slurm]))
     try:
-        failures = _converge(desired, context, timeline)
+        slurm = machine.ask_slurm()  # outside of the lock: it may be silent
+        with node_session(by, read) as session:
+            context = session.context
+            with timeline.step("facts") as step:
+                _require_possible(context, session.observed)
+                step.result = "; ".join(filter(None, [_facts(context), slurm]))
+            installed, failures = _converge(session, timeline)
+        with timeline.step("daemon") as step:
+            new = service.ensure_running()
+            if not new:
+                service.wake()  # it has not seen the new configuration yet
+            step.result = "started" if new else "already running"
+            timeline.changed |= new
+        failures.update(_verify(context, failures, timeline))
+        leftovers.sweep_builds()
+        _summarise(context, failures, installed)
     finally:
         timeline.save()
-    return failures
-
-
-def _tell_wait(holder: str) -> None:
-    journal.say(f"         waiting for another program to end: {holder}")
+    return failures, context
 
 
 def _facts(context: Context) -> str:
@@ -72,30 +84,21 @@ def _facts(context: Context) -> str:
     return ", ".join(told)
 
 
-def _converge(desired: Desired, context: Context, timeline: Timeline) -> Failures:
-    with lock.hold(desired.by, timeout=_LOCK_SECONDS, on_wait=_tell_wait):
-        leftovers.sweep()
-        installed, missing = _install(context, timeline)
-        with timeline.step("config") as step:
-            new = desired.save()
-            held.save(())
-            step.result = f"{config_file.PATH} " + ("written" if new else "unchanged")
-            timeline.changed |= new
-        if installed is not None:
-            failures = _mount(context, installed, timeline)
-        else:
-            failures = {mount.id: missing for mount in context.mounts if missing}
-        remember(context, installed, failures)
-    with timeline.step("daemon") as step:
-        new = service.ensure_running()
-        if not new:
-            service.wake()  # it has not seen the new configuration yet
-        step.result = "started" if new else "already running"
+def _converge(session: Session, timeline: Timeline) -> tuple[Installed | None, Failures]:
+    context = session.context
+    leftovers.sweep()
+    installed, missing = _install(context, timeline)
+    with timeline.step("config") as step:
+        new = session.desired.save()
+        held.save(())
+        step.result = f"{config_file.PATH} " + ("is now in force" if new else "unchanged")
         timeline.changed |= new
-    failures.update(_verify(context, failures, timeline))
-    leftovers.sweep_builds()
-    _summarise(context, failures, installed)
-    return failures
+    if installed is not None:
+        failures = _mount(session, installed, timeline)
+    else:
+        failures = {mount.id: missing for mount in context.mounts if missing}
+    remember(context, installed, failures)
+    return installed, failures
 
 
 def _install(context: Context, timeline: Timeline) -> tuple[Installed | None, AgentError | None]:
@@ -117,9 +120,9 @@ def _install(context: Context, timeline: Timeline) -> tuple[Installed | None, Ag
     return installed, None
 
 
-def _mount(context: Context, installed: Installed, timeline: Timeline) -> Failures:
+def _mount(session: Session, installed: Installed, timeline: Timeline) -> Failures:
+    context, observed = session.context, session.observed
     with timeline.step("mounts") as step:
-        observed = observe(context.supervisor)
         wanted, failures = execute.want(context, installed, observed)
         todo = plan(wanted, observed, keep=failures)
         budget = _BUDGET_SECONDS[context.conduct.on_failure]

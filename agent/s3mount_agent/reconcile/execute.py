@@ -86,11 +86,11 @@ def _not_lowered(new: Definition, placed: Placed | None) -> Definition:
     return dataclasses.replace(new, memory_max=max(old.memory_max, new.memory_max))
 
 
-def require_possible(context: Context, *, but: Collection[str] = ()) -> None:
+def require_possible(context: Context, observed: Observed, *, but: Collection[str] = ()) -> None:
     """Refuses mounts that this node has no room for, before anything is changed; ``but`` are
     directories that are not looked at."""
     require_divisible(context)
-    own = {placed.definition.directory for placed in context.supervisor.placed().values()}
+    own = {placed.definition.directory for placed in observed.placed.values()}
     foreign = context.supervisor.foreign()
     table = mountinfo.read()
     for mount in context.mounts:

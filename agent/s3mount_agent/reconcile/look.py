@@ -52,18 +52,25 @@ def sum_up(sights: Iterable[Sight]) -> NodeState:
 
 
 def document(
-    node: Mapping[str, str], sights: tuple[Sight, ...], origin: Origin | None, at: str = ""
+    node: Mapping[str, str],
+    sights: tuple[Sight, ...],
+    origin: Origin | None,
+    at: str = "",
+    pending: str | None = None,
 ) -> dict[str, object]:
     """What ``status --json`` prints: ``at`` is when the daemon last looked; ``config`` is there
-    where a source is followed."""
+    where a source is followed, and where config.yaml waits to be put in force (``pending``)."""
     shown: dict[str, object] = {
         "schema": 1,
         "state": sum_up(sights).value,
         "node": {**node, "at": at} if at else dict(node),
         "mounts": [sight.to_json() for sight in sights],
     }
+    followed = {"pending": pending}
     if origin is not None:
-        followed = {"source": origin.url, "version": origin.shown, "problem": origin.problem}
+        known = {"source": origin.url, "version": origin.shown, "problem": origin.problem}
+        followed = {**known, **followed}
+    if any(followed.values()):
         shown["config"] = {key: value for key, value in followed.items() if value}
     return shown
 

@@ -44,7 +44,7 @@ def _from_configuration() -> Overview:
     from s3mount_agent.mountpoint import program
     from s3mount_agent.reconcile.context import gather
 
-    context = gather(desired.in_force())
+    context = gather(desired.in_force().configuration)
     down = held.load()
     rows = [status_file.fresh_row(mount, held=mount.id in down) for mount in context.mounts]
     sights = look.look(rows, observe(context.supervisor))

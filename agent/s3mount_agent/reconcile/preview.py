@@ -18,7 +18,7 @@ def preview(url: str | None = None) -> Plan:
 
     Raises what is wrong with the configuration or with a mount on this node.
     """
-    configuration = desired.from_source(url, {}).configuration if url else desired.in_force()
+    configuration = (desired.from_source(url, {}) if url else desired.on_disk()).configuration
     context = gather(configuration)
     to_be = Installed(_PROGRAM, install.version_to_be(configuration.install))
     observed = observe(context.supervisor)
@@ -27,5 +27,5 @@ def preview(url: str | None = None) -> Plan:
         raise error
     todo = plan(wanted, observed)
     # What is in the way of a mount is shown with all the rest.
-    execute.require_possible(context, but=todo.foreign)
+    execute.require_possible(context, observed, but=todo.foreign)
     return todo

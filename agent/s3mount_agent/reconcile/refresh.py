@@ -3,54 +3,111 @@
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import dataclass
+from typing import Union
 
-from s3mount_agent.config import config_file, source
-from s3mount_agent.config.desired import overridden
+from s3mount_agent.config import config_file, desired, source
+from s3mount_agent.config.desired import Desired, overridden
+from s3mount_agent.config.source import Fetched
 from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.core.events import Event
 from s3mount_agent.reconcile import execute
-from s3mount_agent.reconcile.context import gather
+from s3mount_agent.reconcile.session import look
 from s3mount_agent.state import origin as origins
 from s3mount_agent.state.origin import Origin
-from s3mount_agent.system import files, journal
+from s3mount_agent.system import journal, lock
+
+_LOCK_SECONDS = 60.0
+# Another program that asks at the same time may be the first to put a version in force.
+_ATTEMPTS = 3
+_Answer = Union[Fetched, AgentError, None]
 
 
-def refresh() -> bool:
+@dataclass(frozen=True)
+class News:
+    """Whether something else is in force now, and what is wrong with the newest version or with
+    its source."""
+
+    in_force: bool = False
+    error: AgentError | None = None
+
+    def __bool__(self) -> bool:
+        return self.in_force
+
+
+def refresh(*, anew: bool = False) -> News:
     """Asks the source for a newer version and puts it in force if it is good.
 
-    Returns whether it did. What is wrong with a newer one, in itself or on this node, is written
-    down and told once.
+    What is wrong with a newer one, in itself or on this node, is written down and told once; with
+    ``anew`` a version that was refused is looked at again. The source is asked without the node's
+    lock: a slow one keeps nobody waiting.
     """
-    origin = origins.load()
-    if origin is None:
-        return False
-    seen = origin.seen
+    for _ in range(_ATTEMPTS):
+        origin = origins.load()
+        if origin is None:
+            return News()
+        answer = _ask(origin, anew=anew or desired.is_damaged())
+        if answer is None and _unchanged(origin) == origin:
+            return News()
+        with lock.hold("refresh", timeout=_LOCK_SECONDS):
+            if origins.load() == origin:
+                return _take(origin, answer)
+        # What was fetched is not news to what another program has put in force meanwhile.
+    return News()
+
+
+def _ask(origin: Origin, *, anew: bool) -> _Answer:
     try:
-        fetched = source.fetch(origin.url, seen)
-        if fetched is None:
-            # What was wrong with a version that is still the newest stays wrong.
-            healed = dataclasses.replace(origin, problem=None)
-            _note(healed if origin.version == seen else origin, origin)
-            return False
-        seen = fetched.version
-        configuration = overridden(config_file.parse(fetched.text, origin.url), origin.overrides)
-        execute.require_possible(gather(configuration))
+        return source.fetch(origin.url, "" if anew else origin.seen)
     except AgentError as error:
-        if error.problem is Problem.SOURCE_FAILED:
-            seen = origin.version  # a version that was refused is looked at again afterwards
-        _note(dataclasses.replace(origin, seen=seen, problem=error.message), origin, error)
-        return False
+        return error
+
+
+def _unchanged(origin: Origin) -> Origin:
+    """What is known where nothing is newer than what was seen: what was wrong with a version that
+    is still the newest stays wrong."""
+    healed = dataclasses.replace(origin, problem=None)
+    return healed if origin.version == origin.seen else origin
+
+
+def _take(origin: Origin, answer: _Answer) -> News:
+    """Puts a good answer in force, or writes down what is wrong; the lock is held."""
+    if answer is None:
+        _note(_unchanged(origin), origin)
+        return News()
+    if isinstance(answer, AgentError):
+        # A version that was refused is looked at again afterwards.
+        away = answer.problem is Problem.SOURCE_FAILED
+        return _refuse(answer, origin, origin.version if away else origin.seen)
+    try:
+        return _put_in_force(answer, origin)
+    except AgentError as error:
+        # A full disk is no fault of this version: it is fetched again next time.
+        ours = error.problem in (Problem.NO_SPACE, Problem.FILE_FAILED)
+        return _refuse(error, origin, origin.seen if ours else answer.version)
+
+
+def _put_in_force(fetched: Fetched, origin: Origin) -> News:
+    configuration = overridden(config_file.parse(fetched.text, origin.url), origin.overrides)
     version = fetched.version
-    new = dataclasses.replace(origin, version=version, seen=version, problem=None)
-    try:
-        changed = files.write(config_file.PATH, fetched.text)
-    except AgentError as error:
-        # Not its fault: it is fetched again next time.
-        _note(dataclasses.replace(origin, problem=error.message), origin, error)
-        return False
-    origins.save(new)
-    journal.event(Event.REFRESHED, f"version {new.shown} of {origin.url} is in force")
-    return changed
+    newer = Origin(origin.url, version, version, None, origin.overrides)
+    new = Desired(configuration, fetched.text, newer)
+    session = look(new)
+    execute.require_possible(session.context, session.observed)
+    kept = desired.keep_damaged()
+    changed = new.save()
+    if version != origin.version or origin.problem or kept:
+        told = f"version {newer.shown} of {origin.url} is in force"
+        if kept:
+            told += f"; {config_file.PATH} was damaged: what it held is kept as {kept}"
+        journal.event(Event.REFRESHED, told)
+    return News(changed)
+
+
+def _refuse(error: AgentError, origin: Origin, seen: str) -> News:
+    _note(dataclasses.replace(origin, seen=seen, problem=error.message), origin, error)
+    told = f"{error.message}; version {origin.shown} stays in force"
+    return News(error=AgentError(error.problem, told, cause=error.cause, hint=error.hint))
 
 
 def _note(new: Origin, old: Origin, error: AgentError | None = None) -> None:

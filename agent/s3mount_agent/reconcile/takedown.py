@@ -10,18 +10,19 @@ from pathlib import Path
 
 from s3mount_agent.config import config_file, desired
 from s3mount_agent.config.configuration import Configuration
+from s3mount_agent.config.desired import Desired
 from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.core.plan import plan
 from s3mount_agent.core.roles import Mode
 from s3mount_agent.mountpoint import install, program
 from s3mount_agent.reconcile import execute
-from s3mount_agent.reconcile.context import Context, gather
+from s3mount_agent.reconcile.context import Context
 from s3mount_agent.reconcile.execute import Failures
-from s3mount_agent.reconcile.observe import observe
 from s3mount_agent.reconcile.remember import remember
+from s3mount_agent.reconcile.session import Session, node_session
 from s3mount_agent.state import held, metrics_file
 from s3mount_agent.supervisor import service
-from s3mount_agent.system import files, journal, lock, node, paths, systemd
+from s3mount_agent.system import files, journal, paths, systemd
 
 _LOCK_SECONDS = 120.0
 
@@ -31,12 +32,11 @@ def unmount(directories: Collection[str] | None) -> list[AgentError]:
 
     Returns what stood in the way. Raises ``mount-unknown`` for a directory that is none of ours.
     """
-    node.require_root()
-    context = gather(desired.in_force())
-    _require_changeable(context)
-    with lock.hold("unmount", timeout=_LOCK_SECONDS):
+    with node_session("unmount", timeout=_LOCK_SECONDS) as session:
+        context = session.context
+        _require_changeable(context)
         ids = _ids(directories, context)
-        failures = _take_down(ids, context)
+        failures = _take_down(ids, session)
         remember(context, program.find(), {}, tried=ids)
     return list(failures.values())
 
@@ -46,11 +46,10 @@ def uninstall() -> list[AgentError]:
 
     Returns the mounts that are in use; while there are any, the agent stays.
     """
-    node.require_root()
-    context = gather(_configuration())
-    _require_changeable(context, also=(paths.CONFIGURATION, paths.ROOT, systemd.ETC))
-    with lock.hold("uninstall", timeout=_LOCK_SECONDS):
-        failures = _take_down(frozenset(context.supervisor.placed()), context)
+    with node_session("uninstall", _readable, timeout=_LOCK_SECONDS) as session:
+        context = session.context
+        _require_changeable(context, also=(paths.CONFIGURATION, paths.ROOT, systemd.ETC))
+        failures = _take_down(frozenset(session.observed.placed), session)
         if failures:
             return list(failures.values())
         service.take_down()
@@ -72,12 +71,12 @@ def _require_changeable(context: Context, *, also: Collection[Path] = ()) -> Non
         files.require_writable(directory)
 
 
-def _take_down(ids: frozenset[str], context: Context) -> Failures:
+def _take_down(ids: frozenset[str], session: Session) -> Failures:
     """Carries out the plan of a node that has only these mounts, and wants none of them."""
+    context, observed = session.context, session.observed
     before = held.load()
     # Held first: the daemon may look at any moment, and must not bring them back.
     held.save(before | ids)
-    observed = observe(context.supervisor)
     placed = {each.id: each for each in observed.placed.values() if each.id in ids}
     observed = dataclasses.replace(observed, placed=placed)
     todo = plan((), observed)
@@ -96,12 +95,12 @@ def _take_down(ids: frozenset[str], context: Context) -> Failures:
     return failures
 
 
-def _configuration() -> Configuration:
+def _readable() -> Desired:
     """The configuration as far as it can be read: a broken one must not keep the agent here."""
     try:
         return desired.in_force()
     except AgentError:
-        return Configuration()
+        return Desired(Configuration(), "")
 
 
 def _ids(directories: Collection[str] | None, context: Context) -> frozenset[str]:

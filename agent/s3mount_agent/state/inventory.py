@@ -10,7 +10,9 @@ import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from s3mount_agent.state import codec
 from s3mount_agent.system import files, paths
 
 PATH = paths.STATE / "made.json"
@@ -42,19 +44,8 @@ class Belongings:
 
 
 def load(path: Path = PATH) -> Belongings:
-    """What is written down; nothing if nothing is, or if it cannot be read."""
-    try:
-        fields = json.loads(files.read(path) or "{}")
-        before = fields.get("packages_before")
-        return Belongings(
-            directories=tuple(fields.get("directories", ())),
-            packages=tuple(fields.get("packages", ())),
-            packages_before=None if before is None else tuple(before),
-            fuse_conf_before=fields.get("fuse_conf_before"),
-            fuse_conf_made=bool(fields.get("fuse_conf_made")),
-        )
-    except (ValueError, AttributeError, TypeError):
-        return Belongings()
+    """What is written down; nothing if nothing is, or if it is damaged."""
+    return codec.read(path, _build) or Belongings()
 
 
 def save(belongings: Belongings, path: Path = PATH) -> None:
@@ -63,3 +54,14 @@ def save(belongings: Belongings, path: Path = PATH) -> None:
         key: value for key, value in vars(belongings).items() if value not in (None, (), False)
     }
     files.write(path, json.dumps(fields, indent=1) + "\n", mode=0o600)
+
+
+def _build(fields: Any) -> Belongings:
+    before = fields.get("packages_before")
+    return Belongings(
+        directories=codec.texts(fields.get("directories", [])),
+        packages=codec.texts(fields.get("packages", [])),
+        packages_before=None if before is None else codec.texts(before),
+        fuse_conf_before=codec.optional(fields, "fuse_conf_before", str),
+        fuse_conf_made=codec.field(fields, "fuse_conf_made", bool, default=False),
+    )

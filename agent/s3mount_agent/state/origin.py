@@ -1,15 +1,16 @@
 """/var/lib/s3mount-agent/origin.json: where this node's configuration comes from.
 
-It is there only if it comes from somewhere (``--config``); the last good version itself is
-/etc/s3mount-agent/config.yaml.
+It is there only if it comes from somewhere (``--config``). What is in force, and from which source,
+is also in in-force.json: where this file is damaged, the source is asked as if for the first time.
 """
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
+from s3mount_agent.state import codec, in_force
 from s3mount_agent.system import files, paths
 
 PATH = paths.STATE / "origin.json"
@@ -30,16 +31,17 @@ class Origin:
     @property
     def shown(self) -> str:
         """The version as people see it: S3's ETags come in quotes."""
-        return self.version.strip('"')
+        return self.version.strip('"') or "unknown"
 
 
 def load(path: Path = PATH) -> Origin | None:
     """The origin, or None if the configuration was given as arguments."""
-    try:
-        fields = json.loads(files.read(path) or "null")
-        return None if fields is None else Origin(**fields)
-    except (ValueError, TypeError):
-        return None
+    found = codec.read(path, _build)
+    record = in_force.load()
+    if record is None or (found is not None and found.url == record.url):
+        return found
+    # Damaged, or the power went before it was written.
+    return Origin(record.url, overrides=record.overrides) if record.url else None
 
 
 def save(origin: Origin | None, path: Path = PATH) -> None:
@@ -47,4 +49,14 @@ def save(origin: Origin | None, path: Path = PATH) -> None:
     if origin is None:
         files.remove(path)
     else:
-        files.write(path, json.dumps(asdict(origin)) + "\n")
+        codec.write(path, asdict(origin))
+
+
+def _build(fields: Any) -> Origin:
+    return Origin(
+        codec.field(fields, "url", str),
+        codec.field(fields, "version", str, ""),
+        codec.field(fields, "seen", str, ""),
+        codec.optional(fields, "problem", str),
+        codec.named_texts(fields.get("overrides", {})),
+    )

@@ -7,11 +7,12 @@ import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.core.retry_policy import is_lasting
 from s3mount_agent.core.states import Failure, State
+from s3mount_agent.state import codec
 from s3mount_agent.system import files, paths
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 PATH = paths.RUN / "status.json"
 _SCHEMA = 1
+_TIME = "%Y-%m-%dT%H:%M:%SZ"
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ class Snapshot:
 
 def now() -> str:
     """The time as it stands in the snapshot and in status."""
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    return time.strftime(_TIME, time.gmtime())
 
 
 def fresh_row(mount: Mount, *, held: bool = False) -> Row:
@@ -103,13 +105,7 @@ def error_of(failure: Failure) -> AgentError:
 
 def load(path: Path = PATH) -> Snapshot | None:
     """The last snapshot since the node booted, or None if there is none that can be read."""
-    try:
-        fields = json.loads(files.read(path) or "null")
-        if fields is None or fields["schema"] != _SCHEMA:
-            return None
-        return Snapshot(fields["at"], fields["node"], tuple(map(_row, fields["mounts"])))
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return None
+    return codec.read(path, _build)
 
 
 def save(node: dict[str, str], rows: Iterable[Row], path: Path = PATH) -> None:
@@ -128,9 +124,34 @@ def save(node: dict[str, str], rows: Iterable[Row], path: Path = PATH) -> None:
         files.write(path, text)
 
 
-def _row(fields: dict[str, object]) -> Row:
-    kept = {
-        name: Failure(**value) if isinstance(value, dict) else value
-        for name, value in fields.items()
-    }
-    return Row(**{**kept, "state": State(fields["state"])})  # type: ignore[arg-type]
+def _build(fields: Any) -> Snapshot | None:
+    if fields["schema"] != _SCHEMA:
+        return None
+    at = codec.field(fields, "at", str)
+    time.strptime(at, _TIME)
+    rows = tuple(map(_row, codec.field(fields, "mounts", list)))
+    return Snapshot(at, codec.named_texts(fields["node"]), rows)
+
+
+def _row(fields: Any) -> Row:
+    return Row(
+        id=codec.field(fields, "id", str),
+        path=codec.field(fields, "path", str),
+        bucket=codec.field(fields, "bucket", str),
+        read_only=codec.field(fields, "read_only", bool),
+        state=State(fields["state"]),
+        since=codec.field(fields, "since", str),
+        held=codec.field(fields, "held", bool, default=False),
+        pending=codec.optional(fields, "pending", str),
+        failure=_failure(fields.get("failure")),
+        hung=codec.field(fields, "hung", bool, default=False),
+        s3=_failure(fields.get("s3")),
+        pid=codec.optional(fields, "pid", int),
+    )
+
+
+def _failure(fields: Any) -> Failure | None:
+    if fields is None:
+        return None
+    code, reason, hint = (codec.field(fields, name, str) for name in ("code", "reason", "hint"))
+    return Failure(code, reason, hint, permanent=codec.field(fields, "permanent", bool))

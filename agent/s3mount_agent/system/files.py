@@ -44,6 +44,14 @@ def modified(path: Path) -> int:
         return 0
 
 
+def mode(path: Path) -> int:
+    """The permission bits of a file, or 0 where there is none."""
+    try:
+        return path.stat().st_mode & 0o777
+    except FileNotFoundError:
+        return 0
+
+
 def write(path: Path, text: str, *, mode: int = 0o644) -> bool:
     """Makes a file hold ``text``; returns whether anything had to change.
 

@@ -12,6 +12,7 @@ LINK = Path("/usr/local/bin/s3mount-agent")
 STATE = Path("/var/lib/s3mount-agent")
 RUN = Path("/run/s3mount-agent")
 CONFIGURATION = Path("/etc/s3mount-agent")
+CONFIG = CONFIGURATION / "config.yaml"
 AGENT_UNIT = "s3mount-agent.service"
 # Where this very build lies; another one may be in force by now.
 HOME = Path(__file__).parents[3]

@@ -1,0 +1,57 @@
+"""Changing a node: take its lock, then look, once. What was checked is what is carried out.
+
+Whatever is read before the lock is held may be old by then: another program may have put another
+configuration in force meanwhile, or changed what is on the node.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from s3mount_agent.config import desired
+from s3mount_agent.config.desired import Desired
+from s3mount_agent.core.plan import Observed
+from s3mount_agent.reconcile.context import Context, gather
+from s3mount_agent.reconcile.observe import observe
+from s3mount_agent.system import journal, lock, node
+
+_PATIENCE_SECONDS = 300.0
+
+
+@dataclass(frozen=True)
+class Session:
+    """A node that nobody else changes: what it shall be, its facts, and how it was found."""
+
+    desired: Desired
+    context: Context
+    observed: Observed
+
+
+@contextlib.contextmanager
+def node_session(
+    by: str,
+    read: Callable[[], Desired] | None = None,
+    *,
+    timeout: float = _PATIENCE_SECONDS,
+) -> Iterator[Session]:
+    """Holds the node's lock; ``by`` is who holds it, as those are told who must wait.
+
+    ``read`` says, once the lock is held, what the node shall be (default: what is in force).
+    Raises ``not-root``, ``locked`` after ``timeout`` seconds, what ``read`` raises, and what is
+    wrong with the node's facts.
+    """
+    node.require_root()
+    with lock.hold(by, timeout=timeout, on_wait=_tell_wait):
+        yield look((read or desired.in_force)())
+
+
+def look(wanted: Desired) -> Session:
+    """The node as it is; for who holds its lock. Raises what its facts and its mounts raise."""
+    context = gather(wanted.configuration)
+    return Session(wanted, context, observe(context.supervisor))
+
+
+def _tell_wait(holder: str) -> None:
+    journal.say(f"         waiting for another program to end: {holder}")

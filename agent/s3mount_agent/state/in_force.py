@@ -1,0 +1,57 @@
+"""/var/lib/s3mount-agent/in-force.json: the configuration that the mounts of this node follow.
+
+config.yaml says what shall be. It is put in force by bootstrap, apply, a reload or start of the
+service, or a new version of its source; until then an edit of it changes nothing, and a broken one
+never does.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from s3mount_agent.state import codec
+from s3mount_agent.system import files, paths
+
+PATH = paths.STATE / "in-force.json"
+_SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class InForce:
+    """A configuration's text, the source that it is from (None: arguments, or none is known), and
+    the bootstrap's own options."""
+
+    text: str
+    url: str | None = None
+    overrides: dict[str, str] = field(default_factory=dict)
+
+
+def load() -> InForce | None:
+    """What is in force, or None where nothing is written down of it."""
+    return codec.read(PATH, _build)
+
+
+def save(record: InForce) -> bool:
+    """Writes down what is in force from now on; returns whether that is news."""
+    if record == load():
+        return False
+    # Who may not read config.yaml may not read its copy.
+    mode = files.mode(paths.CONFIG) or 0o644
+    return codec.write(PATH, {"schema": _SCHEMA, **asdict(record)}, mode=mode)
+
+
+def is_edited() -> bool:
+    """Whether config.yaml is not what is in force: it was edited, or has gone."""
+    record = load()
+    return record is not None and files.read(paths.CONFIG) != record.text
+
+
+def _build(fields: Any) -> InForce | None:
+    if codec.field(fields, "schema", int) != _SCHEMA:
+        return None
+    return InForce(
+        codec.field(fields, "text", str),
+        codec.optional(fields, "url", str),
+        codec.named_texts(fields["overrides"]),
+    )
