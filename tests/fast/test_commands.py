@@ -69,6 +69,7 @@ class Node:
         self.presence: dict[str, Presence] = {}
         self.placed: dict[str, Placed] = {}
         self.memory = 65_536
+        self.cpus = 8
 
     def gather(self, configuration: Configuration) -> object:
         return context(configuration, Supervisor())
@@ -92,7 +93,7 @@ def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Node:
     monkeypatch.setattr(paths, "CONFIG", found.path)
     monkeypatch.setattr(in_force, "PATH", tmp_path / "in-force.json")
     monkeypatch.setattr(origin.load, "__defaults__", (tmp_path / "origin.json",))
-    monkeypatch.setattr(machine, "read", lambda: Machine(found.memory))
+    monkeypatch.setattr(machine, "read", lambda: Machine(found.memory, None, found.cpus))
     monkeypatch.setattr(preview, "gather", found.gather)
     monkeypatch.setattr(preview, "observe", lambda sup: Observed(found.placed, found.presence))
     monkeypatch.setattr(program, "find", lambda: Installed("/usr/bin/mount-s3", found.version))
@@ -168,6 +169,29 @@ def test_a_changed_share_is_a_change_without_a_new_mount(run: Run, node: Node) -
     assert out.count("  ~ ") == 3
     assert out.count("(its share of the node changes, without a new mount)") == 3
     assert "Plan: 0 to add, 3 to change, 0 to remove." in out
+
+
+def test_a_plan_tells_how_many_files_may_be_open_for_writing(run: Run, node: Node) -> None:
+    node.version = (1, 24, 0)
+    node.put(OLD)
+    assert run("plan")[1].splitlines() == [
+        "Nothing to change: this node is as its configuration says.",
+        "  files that can be open for writing at once: 1193 on /mnt/three",
+    ]
+    node.path.write_text(NEW + "memory_percent: 5\n")
+    node.cpus = 102
+    assert run("plan")[1].splitlines()[-2:] == [
+        "  files that can be open for writing at once: 118 on /mnt/two, 118 on /mnt/four",
+        "Plan: 1 to add, 2 to change, 1 to remove.",
+    ]
+    node.cpus = 128
+    code, out_text, _ = run("plan")
+    assert code == Exit.PENDING
+    assert out_text.count("  warning: only 118 files can be open for writing at once on /mnt/") == 2
+    assert "this node has 128 CPUs" in out_text
+    shown = json.loads(run("plan", "--json")[1])
+    assert shown["write_files"] == {"/mnt/two": 118, "/mnt/four": 118}
+    assert len(shown["warnings"]) == 2
 
 
 @pytest.mark.parametrize(

@@ -228,6 +228,24 @@ def test_only_entries_of_root_are_believed(tmp_path: Path, monkeypatch: pytest.M
     assert all("_SYSTEMD_UNIT=mountpoint-s3-91ef1212.service" in line for line in asked[2:])
 
 
+def test_what_several_processes_warned_of_is_asked_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = """\
+Nov 25 13:00:00 a-host mount-s3[62]: [WARN] ThreadId(03) open{req=2}: fuse: open failed: x: y
+Nov 25 13:00:01 a-host mount-s3[7]: [WARN] mount-s3[62]: of itself
+Nov 25 13:00:01 a-host kernel: something else"""
+    journalctl(tmp_path, monkeypatch, f"echo \"$@\" >> {tmp_path}/asked; echo '{lines}'")
+    assert journal.warnings("mount-s3", [62, 7], seconds=300) == [
+        (62, "[WARN] ThreadId(03) open{req=2}: fuse: open failed: x: y"),
+        (7, "[WARN] mount-s3[62]: of itself"),
+    ]
+    (asked,) = (tmp_path / "asked").read_text().splitlines()
+    assert "--since=-300s" in asked
+    assert " _UID=0 " in asked
+    assert asked.endswith(" _PID=62 _PID=7")
+
+
 def test_a_journald_that_does_not_answer_is_asked_once_for_all_mounts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,12 +5,13 @@ The children that look are real, and so is the file system that hangs; only the 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
 from fast.small_fuse import MAY_MOUNT, SmallFuse, small_fuse
-from fast.ward import HUNG_AFTER, LIST, LOOK, RARELY, Ward, let_it_work
+from fast.ward import HUNG_AFTER, LIST, LOOK, RARELY, Ward, let_it_work, placed
 from s3mount_agent.config.configuration import Configuration
 from s3mount_agent.core.health import Condition
 from s3mount_agent.core.states import Failure
@@ -337,6 +338,65 @@ def test_the_journal_tells_why_s3_cannot_be_used(
     assert failure is not None
     assert failure.code == "access-denied"
     assert asked == [("mount-s3", 77)]
+
+
+ENOMEM = "open failed with errno 12: write handle limit reached (max 47)"
+
+
+def test_a_mount_that_refuses_writers_is_told_until_it_no_longer_does(
+    ward: Ward, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = [(77, ENOMEM), (77, "open failed with errno 1: something else")]
+    asked: list[tuple[list[int], float]] = []
+
+    def warnings(identifier: str, pids: Iterable[int], *, seconds: float) -> list[tuple[int, str]]:
+        assert identifier == "mount-s3"
+        asked.append((list(pids), seconds))
+        return told
+
+    monkeypatch.setattr(journal, "warnings", warnings)
+    ward.configuration = Configuration(look_every=RARELY, check_s3_every=LIST)
+    names = {name: tmp_path / name for name in ("limited", "quiet", "unlimited", "read")}
+    for path in names.values():
+        path.mkdir()
+    target = "--memory-target=512"
+    up = [
+        placed("limited", str(names["limited"]), 77, target),
+        placed("quiet", str(names["quiet"]), 78, target),
+        placed("unlimited", str(names["unlimited"]), 79),
+        placed("read", str(names["read"]), 80, target, "--read-only"),
+    ]
+    ward.health.follow(up, ward.configuration)
+    ward.work(LIST)
+    ward.settle()
+    assert asked == [([77, 78], LIST)]  # one question for all
+    failures = {name: ward.condition(name).s3 for name in names}
+    limited = failures.pop("limited")
+    assert set(failures.values()) == {None}
+    assert limited is not None
+    assert limited.code == "write-limit"
+    assert str(names["limited"]) in limited.reason
+    assert "memory_target" in limited.hint
+    told.clear()
+    ward.work(LIST / 4)
+    ward.settle()
+    assert ward.condition("limited").s3 is None
+
+
+def test_a_limit_of_writers_excuses_no_silence_and_explains_no_error_of_s3(
+    ward: Ward, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = f"list failed: Service error: Access Denied\n{ENOMEM}\n"
+    monkeypatch.setattr(journal, "last_words", lambda identifier, pid: words)
+    ward.configuration = Configuration(look_every=RARELY, check_s3_every=LIST)
+    file = tmp_path / "file"
+    file.write_text("")
+    ward.follow(it=(str(file), 77))
+    ward.work(LIST)
+    ward.settle()
+    failure = ward.condition("it").s3
+    assert failure is not None
+    assert failure.code == "access-denied"
 
 
 @pytest.mark.parametrize("there", [False, True], ids=["no journalctl", "journalctl fails"])

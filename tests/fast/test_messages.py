@@ -22,6 +22,26 @@ Caused by:
 
 
 @pytest.mark.parametrize(
+    "line",
+    [
+        'open{req=2078 ino=25 name="x"}: mountpoint_s3_fs::fuse: open failed with errno 12: '
+        "write handle limit reached (max 47)",
+        "no concurrent open-for-write file handles allowed: memory target leaves no budget",
+    ],
+)
+def test_a_file_that_could_not_be_opened_for_writing_is_a_problem_of_its_own(line: str) -> None:
+    error = messages.explain(line, bucket=BUCKET, directory=DIRECTORY)
+    assert error.problem is Problem.WRITE_LIMIT
+    assert DIRECTORY in error.message
+
+
+def test_targets_and_parts_that_do_not_go_together_are_refused_arguments() -> None:
+    words = "Error: read part size (400 MiB) exceeds the memory available for data buffers (1 MiB)"
+    error = messages.explain(words, bucket=BUCKET, directory=DIRECTORY)
+    assert error.problem is Problem.MOUNT_REFUSED
+
+
+@pytest.mark.parametrize(
     ("cause", "problem"),
     [
         (

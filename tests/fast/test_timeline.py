@@ -5,6 +5,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import os
+import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -17,11 +20,12 @@ from s3mount_agent.core.plan import Observed, Placed
 from s3mount_agent.core.roles import Mode
 from s3mount_agent.core.states import NodeState, Presence, State
 from s3mount_agent.mountpoint import messages
-from s3mount_agent.reconcile import look
+from s3mount_agent.reconcile import look, overview
 from s3mount_agent.state import status_file, timeline
 from s3mount_agent.state.origin import Origin
 from s3mount_agent.state.status_file import Row
 from s3mount_agent.state.timeline import Timeline
+from s3mount_agent.system.process import arguments as process_arguments
 
 NODE = {
     "role": "compute",
@@ -152,6 +156,43 @@ def test_status_json_of_eight_mounts_fits_what_ssm_keeps(
     mounts = json.loads(text)["mounts"]
     assert [mount.keys() >= KEYS for mount in mounts] == [True] * 8
     assert {mount["reason"] is None for mount in mounts} == {False}
+
+
+def test_status_tells_how_many_files_may_be_open_for_writing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By what its process was started with, which a later share of the node does not change."""
+    words = ("mount-s3", "--foreground", "--memory-target=512", "a-bucket", "/mnt/s3")
+    command = ["python3", "-c", "print(input())", *words]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        while process_arguments(process.pid)[-1:] != ("/mnt/s3",):
+            time.sleep(0.01)  # it has its words a moment after its program
+        rows = [row(number) for number in range(8)]
+        refused = messages.explain(
+            "open failed with errno 12: x", bucket="b", directory="/mnt/s3-7"
+        )
+        failure = status_file.failure_of(refused)
+        rows = [dataclasses.replace(each, s3=failure, pid=process.pid) for each in rows]
+        up = {
+            each.id: dataclasses.replace(placed(each, active=True), pid=process.pid)
+            for each in rows
+        }
+        there = {each.path: Presence.MOUNTPOINT_S3 for each in rows}
+        sights = look.look(rows, Observed(up, there))
+        process.communicate(b"\n")
+    shown = [sight.to_json() for sight in sights]
+    assert [(each["state"], each["write_files"]) for each in shown] == [("degraded", 47)] * 8
+    seen = overview.Overview(NODE, sights, "now", "2026-11-23T17:00:00Z", True)
+    monkeypatch.setattr(overview, "take", lambda: seen)
+    for cpus, warned in ((47, 0), (48, 8)):
+        monkeypatch.setattr(os, "cpu_count", lambda cpus=cpus: cpus)
+        cli.main(["status"])
+        out = capsys.readouterr().out
+        assert out.count("warning: only 47 files can be open for writing at once") == warned
+    cli.main(["status", "--json"])
+    assert len(capsys.readouterr().out) < 2500
+    gone = look.look(rows, Observed({}, {}))[0].to_json()
+    assert "write_files" not in gone
 
 
 def test_status_json_has_what_was_promised() -> None:

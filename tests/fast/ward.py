@@ -61,8 +61,8 @@ class Ward:
         return self.health.conditions()[mount_id]
 
 
-def placed(mount_id: str, directory: str, pid: int) -> Placed:
-    command = ("/usr/bin/mount-s3", "my-bucket", directory)
+def placed(mount_id: str, directory: str, pid: int, *options: str) -> Placed:
+    command = ("/usr/bin/mount-s3", *options, "my-bucket", directory)
     definition = Definition("my-bucket", directory, command, Mode.SYSTEMD, False)
     return Placed(mount_id, definition, "", active=True, starting=False, pid=pid)
 

@@ -23,9 +23,12 @@ def main(given: Given) -> int:
 
 def _json(todo: Plan) -> str:
     changes = [{**vars(action), "kind": _sign(action, todo)[1]} for action in _shown(todo)]
-    return json.dumps(
-        {"schema": 1, "changes": changes, "foreign": todo.foreign}, separators=(",", ":")
-    )
+    shown: dict[str, object] = {"schema": 1, "changes": changes, "foreign": todo.foreign}
+    if todo.write_files:
+        shown["write_files"] = dict(todo.write_files)
+    if todo.warnings:
+        shown["warnings"] = todo.warnings
+    return json.dumps(shown, separators=(",", ":"))
 
 
 def _lines(todo: Plan) -> list[str]:
@@ -39,10 +42,14 @@ def _lines(todo: Plan) -> list[str]:
         lines.append(f"  {sign} {action.directory:<{width}}  {bucket}  ({action.because})")
     for directory in todo.foreign:
         lines.append(f"  ! {directory}  (something else is mounted there: not touched)")
+    notes = [f"  warning: {sentence}" for sentence in todo.warnings]
+    if todo.write_files:
+        files = ", ".join(f"{number} on {directory}" for directory, number in todo.write_files)
+        notes.insert(0, f"  files that can be open for writing at once: {files}")
     if not todo:
-        return [*lines, "Nothing to change: this node is as its configuration says."]
+        return [*lines, "Nothing to change: this node is as its configuration says.", *notes]
     told = ", ".join(f"{count} to {word}" for word, count in counts.items())
-    return [*lines, f"Plan: {told}."]
+    return [*lines, *notes, f"Plan: {told}."]
 
 
 def _shown(todo: Plan) -> list[Action]:

@@ -9,6 +9,7 @@ import time
 
 from s3mount_agent.commands.parser import Given
 from s3mount_agent.core.errors import AgentError, Exit, Problem
+from s3mount_agent.core.options import few_files
 from s3mount_agent.core.states import NodeState, State
 from s3mount_agent.reconcile import look, overview
 from s3mount_agent.reconcile.look import Sight
@@ -83,6 +84,9 @@ def _table(seen: overview.Overview) -> str:
             f"  {sight.judgement.state.value:<9} {sight.row.path:<{width}}  {access}  "
             f"s3://{sight.row.bucket}  {pid}, since {sight.row.since}"
         )
+        few = few_files(sight.row.path, sight.write_files, os.cpu_count() or 1)
+        if few:
+            lines.append(f"{'':12}warning: {few}")
         if sight.row.pending:
             lines.append(f"{'':12}pending: {sight.row.pending}")
         if sight.judgement.state is not State.OK:

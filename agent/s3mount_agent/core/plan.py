@@ -89,6 +89,10 @@ class Plan:
     actions: tuple[Action, ...] = ()
     foreign: tuple[str, ...] = ()
     """Directories on which a mount is wanted but something else is mounted."""
+    write_files: tuple[tuple[str, int], ...] = ()
+    """How many files may be open for writing at once, by the directories of mounts for which
+    something limits that."""
+    warnings: tuple[str, ...] = ()
 
     def __bool__(self) -> bool:
         return bool(self.actions)

@@ -75,17 +75,6 @@ def net(target: int) -> int:
     return target + max(512, target // 2)
 
 
-def few_files(directory: str, files: int | None, cpus: int) -> str | None:
-    """A warning where fewer files may be open for writing at once than a node has CPUs."""
-    if files is None or files >= cpus:
-        return None
-    return (
-        f"only {files} files can be open for writing at once on {directory}, and this node has "
-        f"{cpus} CPUs: one more gets 'Cannot allocate memory'; raise its memory_target or weight, "
-        "or memory_percent"
-    )
-
-
 def _limits(mount: Mount, target: int, version: Version) -> tuple[tuple[str, ...], int | None]:
     if version < TARGET_SINCE or "memory-target" in mount.options:
         return (), None

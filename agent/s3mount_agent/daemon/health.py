@@ -62,6 +62,7 @@ class Health:
         self._looks: list[_Look] = []
         self._look_due = 0.0
         self._recalled: dict[int, Failure] = {}
+        self._refusing: Mapping[int, Failure] = {}
 
     def recall(self, known: Mapping[int, Failure]) -> None:
         """What was wrong with S3, by the process of the mount, when somebody looked before us."""
@@ -133,6 +134,7 @@ class Health:
         # One that waits beyond hope waits on, as the only one at its mount, and is not in the way.
         deep = sum(look.probe.deep and now - look.probe.since < _S3_SECONDS for look in self._looks)
         if deep < _DEEP_AT_ONCE and any(mount.deep_due <= now for mount in due):
+            self._refusing = _refusing(due, configuration.check_s3_every)
             self._look(sorted(due, key=lambda mount: mount.deep_due), deep=True)
         if self._look_due <= now:
             self._look_due = now + _jittered(configuration.look_every)
@@ -217,9 +219,9 @@ class Health:
         if not deep:
             return Condition(s3=mount.condition.s3, seconds=finding.seconds)
         well = finding.answer is Answer.ANSWERS
-        s3 = None if well else _why(mount.placed, finding)
+        s3 = self._refusing.get(mount.placed.pid or 0) if well else _why(mount.placed, finding)
         # What is broken is looked at more often: it should be seen to heal.
-        every = configuration.check_s3_every if well else configuration.check_s3_every / 4
+        every = configuration.check_s3_every if s3 is None else configuration.check_s3_every / 4
         mount.deep_due = self._clock() + _jittered(max(5.0, every))
         return Condition(s3=s3, seconds=mount.condition.seconds)
 
@@ -242,9 +244,28 @@ def _complaint(placed: Placed) -> Failure | None:
     # The newest line first: older ones may be of another fault.
     for line in reversed(journal.last_words("mount-s3", placed.pid or 0).splitlines()):
         read = messages.explain(line, bucket=definition.bucket, directory=definition.directory)
-        if read.problem is not Problem.MOUNT_FAILED:
+        if read.problem not in (Problem.MOUNT_FAILED, Problem.WRITE_LIMIT):
             return _failure(read)
     return None
+
+
+def _refusing(mounts: Iterable[_Mount], seconds: float) -> Mapping[int, Failure]:
+    """Those that have lately refused to open a file for writing, by their processes: no look at
+    them would tell, as only one that opens so many files meets it."""
+    limited = {
+        mount.placed.pid: mount.placed.definition
+        for mount in mounts
+        if mount.placed.pid and mount.placed.definition.options.write_files is not None
+    }
+    found = {}
+    if limited:
+        for pid, line in journal.warnings("mount-s3", limited, seconds=seconds):
+            of = limited.get(pid)
+            if of is not None:
+                read = messages.explain(line, bucket=of.bucket, directory=of.directory)
+                if read.problem is Problem.WRITE_LIMIT:
+                    found[pid] = _failure(read)
+    return found
 
 
 def _failure(error: AgentError) -> Failure:

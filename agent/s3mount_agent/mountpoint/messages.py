@@ -35,8 +35,7 @@ _READINGS = (
     _reading(
         r"errno 12\b|write handle limit|open-for-write file handles",
         Problem.WRITE_LIMIT,
-        "a file could not be opened for writing on {directory}: as many are open as its memory "
-        "allows",
+        "{directory} has as many files open for writing as its memory allows",
     ),
     _reading(
         r"No signing credentials (available|found)",

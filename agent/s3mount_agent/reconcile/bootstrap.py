@@ -133,6 +133,8 @@ def _mount(session: Session, installed: Installed, timeline: Timeline) -> Failur
         done = [f"{action.kind.value} {action.directory}" for action in todo.actions]
         step.result = ", ".join(done) or "nothing to change"
         timeline.changed |= bool(todo)
+    for sentence in execute.warnings(wanted):
+        journal.say(f"         warning: {sentence}")
     return failures
 
 

@@ -10,6 +10,7 @@ from s3mount_agent.config.configuration import WhenBusy
 from s3mount_agent.core.definition import Definition
 from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.core.events import Event
+from s3mount_agent.core.options import few_files
 from s3mount_agent.core.plan import Action, Kind, Observed, Placed, Plan, Wanted
 from s3mount_agent.core.resources import divide
 from s3mount_agent.mountpoint import install
@@ -67,6 +68,14 @@ def want(
         definition = _not_lowered(definition, observed.placed.get(mount.id))
         wanted.append(Wanted(mount, definition, context.supervisor.text(definition)))
     return tuple(wanted), failures
+
+
+def warnings(wanted: Sequence[Wanted]) -> tuple[str, ...]:
+    """What jobs on this node may run into, a sentence each."""
+    cpus = machine.read().cpus
+    definitions = (each.definition for each in wanted)
+    told = (few_files(each.directory, each.options.write_files, cpus) for each in definitions)
+    return tuple(sentence for sentence in told if sentence)
 
 
 def _not_lowered(new: Definition, placed: Placed | None) -> Definition:

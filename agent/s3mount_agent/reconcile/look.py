@@ -6,10 +6,12 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from s3mount_agent.core.options import Options
 from s3mount_agent.core.plan import Observed
 from s3mount_agent.core.states import Facts, Judgement, NodeState, judge, node_state
 from s3mount_agent.state.origin import Origin
 from s3mount_agent.state.status_file import Row, now
+from s3mount_agent.system import process
 
 
 @dataclass(frozen=True)
@@ -19,6 +21,9 @@ class Sight:
     row: Row
     judgement: Judgement
     pid: int | None
+    write_files: int | None = None
+    """How many files may be open for writing at once, by the target that its process was started
+    with; None where nothing limits that."""
 
     def without_hint(self) -> Sight:
         """The same for where there is little room: the command without --json tells the hint."""
@@ -36,6 +41,8 @@ class Sight:
             "pid": self.pid,
             "read_only": self.row.read_only,
         }
+        if self.write_files is not None:
+            shown["write_files"] = self.write_files
         if self.row.pending:
             shown["pending"] = self.row.pending
         return shown
@@ -91,4 +98,11 @@ def _see(row: Row, observed: Observed) -> Sight:
     )
     if judgement.state is not row.state:
         row = dataclasses.replace(row, state=judgement.state, since=now())
-    return Sight(row, judgement, placed.pid if placed and placed.active else None)
+    pid = placed.pid if placed and placed.active else None
+    return Sight(row, judgement, pid, _write_files(pid))
+
+
+def _write_files(pid: int | None) -> int | None:
+    # Not of its definition, which may be newer than the process: shares change without a restart.
+    words = process.arguments(pid) if pid else ()
+    return Options.of(word for word in words if word.startswith("--")).write_files

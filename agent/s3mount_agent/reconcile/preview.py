@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from s3mount_agent.config import desired
 from s3mount_agent.core.plan import Plan, plan
 from s3mount_agent.mountpoint import install, program
@@ -28,4 +30,9 @@ def preview(url: str | None = None) -> Plan:
     todo = plan(wanted, observed)
     # What is in the way of a mount is shown with all the rest.
     execute.require_possible(context, observed, but=todo.foreign)
-    return todo
+    files = ((each.definition.directory, each.definition.options.write_files) for each in wanted)
+    return dataclasses.replace(
+        todo,
+        write_files=tuple((directory, number) for directory, number in files if number is not None),
+        warnings=execute.warnings(wanted),
+    )

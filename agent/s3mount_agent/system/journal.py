@@ -11,10 +11,12 @@ import contextlib
 import errno
 import fcntl
 import os
+import re
 import socket
 import struct
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 from s3mount_agent.core.errors import AgentError
@@ -74,6 +76,16 @@ def last_words(identifier: str, pid: int) -> str:
     there is no journal, or one that cannot be read now."""
     since, what = "--since=-5min", "--priority=warning"
     return read(since, what, f"--identifier={identifier}", f"_PID={pid}", lines=10)
+
+
+def warnings(identifier: str, pids: Iterable[int], *, seconds: float) -> list[tuple[int, str]]:
+    """What processes of root's have warned of in the last so many seconds, each with its pid, the
+    oldest first; nothing where the journal cannot be read now. One question for all of them."""
+    command = ["journalctl", "--no-pager", "--quiet", "--output=short", "--lines=1000", "_UID=0"]
+    since = [f"--since=-{seconds:.0f}s", "--priority=warning", f"--identifier={identifier}"]
+    told = _ask("files", [*command, *since, *(f"_PID={pid}" for pid in pids)], _READ_SECONDS)
+    found = re.findall(rf"^.*? {re.escape(identifier)}\[(\d+)\]: (.*)$", told, re.MULTILINE)
+    return [(int(pid), message) for pid, message in found]
 
 
 def errors_of(unit: str, invocation: str) -> str:

@@ -107,6 +107,15 @@ def run(
     return completed
 
 
+def arguments(pid: int) -> tuple[str, ...]:
+    """A process's command line as it was started, empty if it has ended."""
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except (FileNotFoundError, ProcessLookupError):
+        return ()
+    return tuple(word.decode(errors="surrogateescape") for word in words[:-1])
+
+
 def started(pid: int) -> int | None:
     """When a process started, in clock ticks since boot, or None if it has ended.
 
