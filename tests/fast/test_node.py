@@ -133,7 +133,7 @@ def test_a_directory_service_is_asked_with_a_deadline_and_its_silence_is_remembe
             node.owner("bob")
         error = caught.value
         assert (error.problem, error.retry_for) == (Problem.OWNER_UNKNOWN, math.inf)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 40
 
 
 @pytest.mark.parametrize(

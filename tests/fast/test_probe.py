@@ -192,7 +192,7 @@ def test_who_may_never_answer_is_left_behind_and_asked_by_one_child_only(
         with pytest.raises(SilenceError):
             probe.ask(time.sleep, 60, timeout=0.3, place="/hung")
     # Who comes later waits for nothing: the first still does.
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 40
     assert len(left) == 1
     # What else is asked meanwhile is answered; this place again, once the child has gone.
     assert probe.ask(lambda: 1, timeout=20, place="/other") == 1
