@@ -88,7 +88,7 @@ class Node:
 @pytest.fixture
 def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Node:
     found = Node(tmp_path)
-    monkeypatch.setattr(environment.load, "__defaults__", (tmp_path / "environment",))
+    monkeypatch.setattr(environment, "PATH", tmp_path / "environment")
     monkeypatch.setattr(config_file, "PATH", found.path)
     monkeypatch.setattr(paths, "CONFIG", found.path)
     monkeypatch.setattr(in_force, "PATH", tmp_path / "in-force.json")

@@ -11,13 +11,13 @@ from typing import Union
 
 import pytest
 
-from s3mount_agent.config import config_file, desired, source
+from s3mount_agent.config import config_file, desired, environment, source
 from s3mount_agent.config.source import Fetched
 from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.core.events import Event
 from s3mount_agent.core.roles import Mode, OnFailure, Role
 from s3mount_agent.reconcile import refresh
-from s3mount_agent.state import in_force
+from s3mount_agent.state import in_force, secrets
 from s3mount_agent.state import origin as origins
 from s3mount_agent.state.origin import Origin
 from s3mount_agent.system import files, journal, lock, paths
@@ -79,6 +79,9 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
     found = Place(tmp_path / "config.yaml", tmp_path / "origin.json", Source(), [], [])
     monkeypatch.setattr(config_file, "PATH", found.config)
     monkeypatch.setattr(paths, "CONFIG", found.config)
+    monkeypatch.setattr(environment, "NODE", tmp_path / "environment")
+    monkeypatch.setattr(environment, "MOUNTS", tmp_path / "mounts.env")
+    monkeypatch.setattr(secrets, "PATH", tmp_path / "secrets.json")
     monkeypatch.setattr(in_force, "PATH", tmp_path / "in-force.json")
     monkeypatch.setattr(origins.load, "__defaults__", (found.origin,))
     monkeypatch.setattr(origins.save, "__defaults__", (found.origin,))

@@ -202,8 +202,10 @@ def test_the_environment_file_is_read_as_systemd_reads_it(
 def test_the_environment_file_reaches_this_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(environment, "PATH", tmp_path / "environment")
     monkeypatch.setenv("S3MOUNT_TEST", "before")
-    environment.load(tmp_path / "none")
+    environment.load()
     assert os.environ["S3MOUNT_TEST"] == "before"
-    environment.load(written(tmp_path / "environment", "S3MOUNT_TEST='after this'\n"))
+    written(tmp_path / "environment", "S3MOUNT_TEST='after this'\n")
+    environment.load()
     assert os.environ["S3MOUNT_TEST"] == "after this"

@@ -13,6 +13,7 @@ from s3mount_agent.system import node
 def main(given: Given) -> int:
     """0 if every mount is as it should be, 4 if a change waits for a mount in use, 1 if not."""
     node.require_root()
+    environment.require_understood()
     environment.load()
 
     from s3mount_agent.config import desired

@@ -33,6 +33,10 @@ def main(given: Given) -> int:
             hint="put all mounts into the configuration file",
         )
     node.require_root()
+    environment.require_understood()
+    only_checks = given.has("--check") or given.has("--precheck")
+    if not only_checks:
+        environment.keep_given()
     environment.load()
 
     from s3mount_agent.config import desired
@@ -45,7 +49,7 @@ def main(given: Given) -> int:
         read = partial(desired.from_answer, url, desired.ask(url), overrides)
     else:
         read = partial(desired.from_arguments, given.words, overrides)
-    if given.has("--check") or given.has("--precheck"):
+    if only_checks:
         bootstrap.check(read().configuration)
         return Exit.OK
     return outcome(*bootstrap.bootstrap(read))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from s3mount_agent.commands.parser import Given
 from s3mount_agent.config import environment
-from s3mount_agent.core.errors import Exit
+from s3mount_agent.core.errors import AgentError, Exit
+from s3mount_agent.core.events import Event
 from s3mount_agent.system import node
 
 
@@ -14,6 +15,11 @@ def main(given: Given) -> int:
     environment.load()
 
     from s3mount_agent.daemon import loop
+    from s3mount_agent.system import journal
 
+    try:
+        environment.require_understood()
+    except AgentError as error:  # no reason to leave the mounts alone
+        journal.event(Event.REFUSED, error.message, error_code=error.problem.code)
     loop.run()
     return Exit.OK

@@ -12,6 +12,7 @@ from s3mount_agent.core.plan import Action, Kind, Plan
 
 def main(given: Given) -> int:
     """0 with nothing to do, 4 with changes."""
+    environment.require_understood()
     environment.load()
 
     from s3mount_agent.reconcile import preview

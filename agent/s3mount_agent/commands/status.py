@@ -97,7 +97,7 @@ def _table(seen: overview.Overview) -> str:
         lines.append("  the agent's service is down: `systemctl start s3mount-agent`")
     followed = origin.load()
     if followed is not None:
-        lines.append(f"  configuration: version {followed.shown} of {followed.url}")
+        lines.append(f"  configuration: version {followed.shown} of {followed.shown_url}")
         if followed.problem:
             lines.append(f"{'':12}problem: {followed.problem}")
     edit = _pending()

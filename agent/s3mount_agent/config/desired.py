@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Union
 
-from s3mount_agent.config import config_file, source
+from s3mount_agent.config import config_file, environment, source
 from s3mount_agent.config.arguments import parse_arguments
 from s3mount_agent.config.configuration import Configuration, of_mounts
 from s3mount_agent.config.source import Fetched
 from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.core.events import Event
 from s3mount_agent.core.roles import Mode, OnFailure, Role
+from s3mount_agent.core.secrets import is_secret
 from s3mount_agent.state import in_force as record
 from s3mount_agent.state import origin as origins
 from s3mount_agent.state.in_force import InForce
@@ -41,11 +42,21 @@ class Desired:
 
     def save(self) -> bool:
         """Puts it in force; returns whether that changed anything."""
-        changed = files.write(config_file.PATH, self.text)
+        changed = files.write(config_file.PATH, self.text, exactly=_mode(self.configuration))
+        environment.settle(self.configuration.environment)
         url, overrides = (self.origin.url, self.origin.overrides) if self.origin else (None, {})
         changed |= record.save(InForce(self.text, url, overrides))
         origins.save(self.origin)
         return changed
+
+
+def _mode(configuration: Configuration) -> int | None:
+    """Who may read config.yaml: everybody, unless a password stands in it; as it was, where the
+    administrator has decided that."""
+    secret = [*configuration.environment.values(), configuration.install.url or ""]
+    if any(map(is_secret, secret)):
+        return 0o600
+    return 0o644 if is_secret(files.read(config_file.PATH) or "") else None
 
 
 def from_arguments(arguments: Sequence[str], overrides: Overrides) -> Desired:

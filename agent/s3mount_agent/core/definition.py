@@ -19,7 +19,9 @@ class Definition:
 
     ``command`` is the whole argument list, the program first; ``share`` those of its words that are
     this mount's part of the node, which change with every other mount's coming and going and are
-    not worth a restart. ``memory_max`` is the limit of its cgroup in MiB, None for no limit.
+    not worth a restart. ``secrets`` are variables whose values not everybody may see, each with
+    what tells its value from another. ``memory_max`` is the limit of its cgroup in MiB, None for no
+    limit.
     """
 
     bucket: str
@@ -30,6 +32,7 @@ class Definition:
     share: tuple[str, ...] = ()
     memory_max: int | None = None
     environment: tuple[tuple[str, str], ...] = ()
+    secrets: tuple[tuple[str, str], ...] = ()
 
     @property
     def essence(self) -> tuple[str, ...]:
@@ -42,7 +45,8 @@ class Definition:
         plain = (word for word in own if not word.startswith("--"))
         options = Options.of(word for word in own if word.startswith("--")).normal()
         environment = (f"{name}={value}" for name, value in self.environment)
-        return (*plain, *options.arguments(), *environment)
+        secrets = (f"{name}=(secret {value})" for name, value in self.secrets)
+        return (*plain, *options.arguments(), *environment, *secrets)
 
     @property
     def options(self) -> Options:
@@ -73,4 +77,5 @@ class Definition:
             share=tuple(map(str, fields.get("share", ()))),
             memory_max=fields.get("memory_max"),
             environment=tuple((str(k), str(v)) for k, v in fields.get("environment", ())),
+            secrets=tuple((str(k), str(v)) for k, v in fields.get("secrets", ())),
         )

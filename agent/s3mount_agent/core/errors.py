@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from enum import Enum, IntEnum
 
+from s3mount_agent.core.secrets import masked
+
 
 class Exit(IntEnum):
     """The exit codes, frozen. Never 194: SSM Run Command reads it as a request to reboot."""
@@ -114,6 +116,11 @@ class Problem(Enum):
         "config-invalid",
         Exit.USAGE,
         "docs/configuration.md has all keys; `s3mount-agent validate FILE` checks a file",
+    )
+    ENVIRONMENT_INVALID = (
+        "environment-invalid",
+        Exit.USAGE,
+        "write one NAME=value a line, as EnvironmentFile= in systemd.exec(5) has it",
     )
     SHARES_IMPOSSIBLE = (
         "shares-impossible",
@@ -315,6 +322,8 @@ class AgentError(Exception):
         retry_for: float | None = None,
         more: Sequence[AgentError] = (),
     ) -> None:
+        # It may quote a URL or a line of a file, and is told to everybody.
+        message, cause = masked(message), masked(cause) if cause else cause
         super().__init__(message)
         self._fields = (problem, message, cause, hint or problem.hint, retry_for, tuple(more))
 

@@ -13,11 +13,13 @@ from s3mount_agent.core.events import Event
 from s3mount_agent.core.options import few_files
 from s3mount_agent.core.plan import Action, Kind, Observed, Placed, Plan, Wanted
 from s3mount_agent.core.resources import divide
+from s3mount_agent.core.secrets import is_secret
 from s3mount_agent.mountpoint import install
 from s3mount_agent.mountpoint.command_line import require_known_to
 from s3mount_agent.mountpoint.program import Installed
 from s3mount_agent.reconcile import directories
 from s3mount_agent.reconcile.context import Context
+from s3mount_agent.state import secrets
 from s3mount_agent.supervisor.protocol import Supervisor
 from s3mount_agent.system import journal, machine, mountinfo
 from s3mount_agent.system.retry import patiently
@@ -45,6 +47,8 @@ def want(
         percent=configuration.memory_percent,
         gbps=configuration.bandwidth_gbps,
     )
+    # Of a secret the unit, which everybody may read, has no more than what tells it from others.
+    variables = sorted(configuration.environment.items())
     wanted: list[Wanted] = []
     failures: Failures = {}
     for mount in context.mounts:
@@ -63,7 +67,10 @@ def want(
             read_only=mount.read_only,
             share=share.arguments,
             memory_max=share.memory_max,
-            environment=tuple(sorted(configuration.environment.items())),
+            environment=tuple(each for each in variables if not is_secret(each[1])),
+            secrets=tuple(
+                (name, secrets.fingerprint(value)) for name, value in variables if is_secret(value)
+            ),
         )
         definition = _not_lowered(definition, observed.placed.get(mount.id))
         wanted.append(Wanted(mount, definition, context.supervisor.text(definition)))

@@ -75,7 +75,7 @@ def document(
     }
     followed = {"pending": pending}
     if origin is not None:
-        known = {"source": origin.url, "version": origin.shown, "problem": origin.problem}
+        known = {"source": origin.shown_url, "version": origin.shown, "problem": origin.problem}
         followed = {**known, **followed}
     if any(followed.values()):
         shown["config"] = {key: value for key, value in followed.items() if value}

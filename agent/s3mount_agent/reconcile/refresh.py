@@ -107,7 +107,9 @@ def _put_in_force(fetched: Fetched, origin: Origin) -> News:
 def _refuse(error: AgentError, origin: Origin, seen: str) -> News:
     _note(dataclasses.replace(origin, seen=seen, problem=error.message), origin, error)
     told = f"{error.message}; version {origin.shown} stays in force"
-    return News(error=AgentError(error.problem, told, cause=error.cause, hint=error.hint))
+    return News(
+        error=AgentError(error.problem, told, cause=error.cause, hint=error.hint, more=error.more)
+    )
 
 
 def _note(new: Origin, old: Origin, error: AgentError | None = None) -> None:

@@ -36,9 +36,9 @@ def read(path: Path, build: Callable[[Any], _Built]) -> _Built | None:
         return None
 
 
-def write(path: Path, document: object, *, mode: int = 0o644) -> bool:
-    """Writes a document as one line; returns whether that changed anything."""
-    return files.write(path, json.dumps(document) + "\n", mode=mode)
+def write(path: Path, document: object, *, exactly: int | None = None) -> bool:
+    """Writes a document as one line, as :func:`files.write` does."""
+    return files.write(path, json.dumps(document) + "\n", exactly=exactly)
 
 
 def field(

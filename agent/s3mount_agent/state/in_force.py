@@ -7,9 +7,11 @@ never does.
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from s3mount_agent.core.secrets import masked
 from s3mount_agent.state import codec
 from s3mount_agent.system import files, paths
 
@@ -34,11 +36,13 @@ def load() -> InForce | None:
 
 def save(record: InForce) -> bool:
     """Writes down what is in force from now on; returns whether that is news."""
+    if record.url is not None:
+        record = dataclasses.replace(record, url=masked(record.url))
     if record == load():
         return False
     # Who may not read config.yaml may not read its copy.
-    mode = files.mode(paths.CONFIG) or 0o644
-    return codec.write(PATH, {"schema": _SCHEMA, **asdict(record)}, mode=mode)
+    mode = files.permissions(paths.CONFIG) or 0o644
+    return codec.write(PATH, {"schema": _SCHEMA, **asdict(record)}, exactly=mode)
 
 
 def is_edited() -> bool:

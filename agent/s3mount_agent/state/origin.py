@@ -6,11 +6,13 @@ is also in in-force.json: where this file is damaged, the source is asked as if 
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from s3mount_agent.state import codec, in_force
+from s3mount_agent.core.secrets import masked
+from s3mount_agent.state import codec, in_force, secrets
 from s3mount_agent.system import files, paths
 
 PATH = paths.STATE / "origin.json"
@@ -33,23 +35,33 @@ class Origin:
         """The version as people see it: S3's ETags come in quotes."""
         return self.version.strip('"') or "unknown"
 
+    @property
+    def shown_url(self) -> str:
+        """The source without what only root may see of it."""
+        return masked(self.url)
+
 
 def load(path: Path = PATH) -> Origin | None:
     """The origin, or None if the configuration was given as arguments."""
     found = codec.read(path, _build)
     record = in_force.load()
-    if record is None or (found is not None and found.url == record.url):
-        return found
+    if found is not None and (record is None or found.url == record.url):
+        return dataclasses.replace(found, url=secrets.source(found.url))
+    if record is None:
+        return None
     # Damaged, or the power went before it was written.
-    return Origin(record.url, overrides=record.overrides) if record.url else None
+    if record.url is None:
+        return None
+    return Origin(secrets.source(record.url), overrides=record.overrides)
 
 
 def save(origin: Origin | None, path: Path = PATH) -> None:
     """Writes it down, or forgets it."""
+    secrets.keep_source(origin.url if origin else None)
     if origin is None:
         files.remove(path)
     else:
-        codec.write(path, asdict(origin))
+        codec.write(path, {**asdict(origin), "url": origin.shown_url})
 
 
 def _build(fields: Any) -> Origin:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from s3mount_agent.config import environment
 from s3mount_agent.core.definition import Definition
 from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.core.plan import Placed, Wanted
@@ -87,9 +88,7 @@ class Processes:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=log,
-                env=process.environment(
-                    {k: v for k, v in want.definition.environment if k not in os.environ}
-                ),
+                env=process.environment(environment.of_mounts()),
                 start_new_session=True,
                 cwd="/",
             )

@@ -44,7 +44,7 @@ def modified(path: Path) -> int:
         return 0
 
 
-def mode(path: Path) -> int:
+def permissions(path: Path) -> int:
     """The permission bits of a file, or 0 where there is none."""
     try:
         return path.stat().st_mode & 0o777
@@ -52,13 +52,14 @@ def mode(path: Path) -> int:
         return 0
 
 
-def write(path: Path, text: str, *, mode: int = 0o644) -> bool:
+def write(path: Path, text: str, *, mode: int = 0o644, exactly: int | None = None) -> bool:
     """Makes a file hold ``text``; returns whether anything had to change.
 
     Readers see the old text or the new one, never a part; an existing file keeps its mode and
-    owner. Raises ``no-space`` or ``file-failed``.
+    owner, unless ``exactly`` says which mode it has to have. Raises ``no-space`` or
+    ``file-failed``.
     """
-    if read(path) == text:
+    if read(path) == text and (exactly is None or permissions(path) == exactly):
         return False
     with told_plainly(f"write {path}"):
         target = path.resolve()  # /etc/fuse.conf may be a link: the link must stay
@@ -74,6 +75,8 @@ def write(path: Path, text: str, *, mode: int = 0o644) -> bool:
                 stream.write(text.encode("utf-8", errors="surrogateescape"))
                 stream.flush()
                 _copy_ownership(target, descriptor, mode)
+                if exactly is not None:
+                    os.fchmod(descriptor, exactly)
                 os.fsync(descriptor)
             name.replace(target)
         except BaseException:

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from s3mount_agent.core.errors import AgentError
 from s3mount_agent.core.events import Event
+from s3mount_agent.core.secrets import masked
 from s3mount_agent.system import process
 
 IDENTIFIER = "s3mount-agent"
@@ -56,12 +57,12 @@ def event(
         "S3MOUNT_MOUNT": mount,
         "S3MOUNT_BUCKET": bucket,
         "S3MOUNT_ERROR_CODE": error_code,
-        "S3MOUNT_CAUSE": cause,
+        "S3MOUNT_CAUSE": masked(cause),
         "PRIORITY": str(_ERROR if kind.is_bad else _INFO),
         "SYSLOG_IDENTIFIER": IDENTIFIER,
     }
     _tell_lost()
-    if not _send(message, {name: value for name, value in fields.items() if value}):
+    if not _send(masked(message), {name: value for name, value in fields.items() if value}):
         _count_lost()
 
 
@@ -199,7 +200,7 @@ def say(line: str) -> None:
     if sys.stdout is None:  # closed when we were started
         return
     try:
-        sys.stdout.write(line + "\n")
+        sys.stdout.write(masked(line) + "\n")
         sys.stdout.flush()
     except OSError:
         pass

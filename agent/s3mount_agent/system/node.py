@@ -35,6 +35,7 @@ class NodeFacts:
     cluster: str = ""
     queue: str = ""
     user: str = ""
+    proxy: str = ""
 
 
 def read(dna: Path = DNA, cfnconfig: Path = CFNCONFIG) -> NodeFacts:
@@ -51,7 +52,13 @@ def read(dna: Path = DNA, cfnconfig: Path = CFNCONFIG) -> NodeFacts:
         cluster=chef.get("cluster_name") or chef.get("stack_name") or shell.get("stack_name") or "",
         queue=chef.get("scheduler_queue_name") or chef.get("pool_name") or "",
         user=chef.get("cluster_user") or shell.get("cfn_cluster_user") or "",
+        proxy=_proxy(chef.get("proxy"), shell.get("cfn_proxy")),
     )
+
+
+def _proxy(*given: str | None) -> str:
+    """ParallelCluster's HttpProxyAddress; without one its files say NONE."""
+    return next((each for each in given if each and each.upper() != "NONE"), "")
 
 
 def owner(user: str) -> Owner | None:

@@ -47,7 +47,7 @@ def get(
     deadline = time.monotonic() + seconds
     try:
         request = urllib.request.Request(url, headers=dict(headers or {}))  # noqa: S310
-        with _OPENER.open(request, timeout=min(seconds, _SILENCE_SECONDS)) as answer:
+        with _opener().open(request, timeout=min(seconds, _SILENCE_SECONDS)) as answer:
             expected = int(answer.headers.get("Content-Length") or 0)
             if expected > limit:
                 raise TooLargeError(f"{url} is too large")
@@ -103,4 +103,6 @@ class _Careful(urllib.request.HTTPRedirectHandler):
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
-_OPENER: Any = urllib.request.build_opener(_Careful)
+def _opener() -> Any:
+    """Made for each question: it keeps the proxies that the environment names when it is made."""
+    return urllib.request.build_opener(_Careful)
