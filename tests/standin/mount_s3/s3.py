@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import calendar
 import http.client
 import os
@@ -12,7 +13,7 @@ import time
 import xml.etree.ElementTree as Xml
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
-from urllib.parse import quote, urlsplit
+from urllib.parse import SplitResult, quote, urlsplit
 
 from . import VERSION
 from .buckets import Location
@@ -85,6 +86,7 @@ class S3:
         self.region_is_guessed = not chosen
         endpoint = arguments.get("--endpoint-url") or os.environ.get("AWS_ENDPOINT_URL")
         self._endpoint = urlsplit(endpoint or f"https://s3.{self.region}.amazonaws.com")
+        self._proxy = _proxy_for(self._endpoint)
         self._ca_bundle = arguments.get("--ca-bundle") or os.environ.get("AWS_CA_BUNDLE")
         self._attempts = int(os.environ.get("AWS_MAX_ATTEMPTS") or DEFAULT_ATTEMPTS)
         self._signs = not arguments.get("--no-sign-request")
@@ -177,29 +179,55 @@ class S3:
             body.seek(0)
         connection = self._connect()
         try:
-            connection.request(method, f"{path}?{text}" if text else path, body, headers)
+            target = f"{path}?{text}" if text else path
+            if self._proxy and self._endpoint.scheme == "http":
+                target = f"http://{self._endpoint.netloc}{target}"
+                headers.update(_authorization(self._proxy))
+            connection.request(method, target, body, headers)
             response = connection.getresponse()
             return Answer(response.status, response.headers, response.read())
         finally:
             connection.close()
 
     def _connect(self) -> http.client.HTTPConnection:
-        host = self._endpoint.hostname or ""
+        host, port = self._endpoint.hostname or "", self._endpoint.port
+        if self._proxy:
+            host, port = self._proxy.hostname or "", self._proxy.port
         connection: http.client.HTTPConnection
         if self._endpoint.scheme == "https":
             import ssl  # slow to load, and tests talk plain HTTP
 
             context = ssl.create_default_context(cafile=self._ca_bundle)
             connection = http.client.HTTPSConnection(
-                host, self._endpoint.port, timeout=CONNECT_SECONDS, context=context
+                host, port, timeout=CONNECT_SECONDS, context=context
             )
+            if self._proxy:
+                end = self._endpoint
+                connection.set_tunnel(end.hostname or "", end.port, _authorization(self._proxy))
         else:
-            connection = http.client.HTTPConnection(
-                host, self._endpoint.port, timeout=CONNECT_SECONDS
-            )
+            connection = http.client.HTTPConnection(host, port, timeout=CONNECT_SECONDS)
         connection.connect()
         connection.sock.settimeout(SILENCE_SECONDS)
         return connection
+
+
+def _proxy_for(endpoint: SplitResult) -> SplitResult | None:
+    """The proxy that the environment names for an endpoint, as the CRT finds it: in lower case
+    first, unless NO_PROXY has the host or the end of its name."""
+    name = f"{endpoint.scheme}_proxy"
+    url = os.environ.get(name) or os.environ.get(name.upper())
+    spared = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
+    host = endpoint.hostname or ""
+    if not url or any(each and host.endswith(each.strip()) for each in spared.split(",")):
+        return None
+    return urlsplit(url)
+
+
+def _authorization(proxy: SplitResult) -> dict[str, str]:
+    if proxy.username is None:
+        return {}
+    words = f"{proxy.username}:{proxy.password or ''}".encode()
+    return {"Proxy-Authorization": f"Basic {base64.b64encode(words).decode()}"}
 
 
 def open_bucket(arguments: Arguments, location: Location) -> S3:
