@@ -17,8 +17,9 @@ from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.core.events import Event
 from s3mount_agent.core.roles import Mode, OnFailure, Role
 from s3mount_agent.reconcile import refresh
-from s3mount_agent.state import in_force, secrets
+from s3mount_agent.state import identity, in_force, secrets
 from s3mount_agent.state import origin as origins
+from s3mount_agent.state.identity import Identity
 from s3mount_agent.state.origin import Origin
 from s3mount_agent.system import files, journal, lock, paths
 
@@ -81,6 +82,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
     monkeypatch.setattr(paths, "CONFIG", found.config)
     monkeypatch.setattr(environment, "NODE", tmp_path / "environment")
     monkeypatch.setattr(environment, "MOUNTS", tmp_path / "mounts.env")
+    monkeypatch.setattr(identity, "PATH", tmp_path / "machine.json")
     monkeypatch.setattr(secrets, "PATH", tmp_path / "secrets.json")
     monkeypatch.setattr(in_force, "PATH", tmp_path / "in-force.json")
     monkeypatch.setattr(origins.load, "__defaults__", (found.origin,))
@@ -535,3 +537,49 @@ def test_apply_now_looks_again_at_a_version_that_was_refused(place: Place) -> No
         assert news.error.message.startswith(f"{URL}:3:12: ")
         assert news.error.message.endswith("; version 1 stays in force")
     assert len(place.told) == 1
+
+
+@pytest.mark.parametrize(
+    ("kept", "here", "another"),
+    [
+        (Identity("i-1", "m1"), Identity("i-1", "m1"), False),
+        (Identity("i-1", "m1"), Identity("i-2", "m1"), True),  # an image with its machine id
+        (Identity("i-1", "m1"), Identity("i-1", "m2"), False),  # a new id for the same instance
+        (Identity("", "m1"), Identity("i-1", "m1"), False),
+        (Identity("", "m1"), Identity("i-1", "m2"), True),
+        (Identity("", ""), Identity("i-1", "m2"), False),  # nothing is known: an upgrade
+    ],
+)
+def test_an_image_on_another_machine_is_recognised(
+    kept: Identity, here: Identity, another: bool
+) -> None:
+    assert kept.is_another(here) is another
+
+
+def test_on_another_machine_nothing_counts_until_a_bootstrap(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine_id = place.config.with_name("machine-id")
+    monkeypatch.setattr(identity, "MACHINE_ID", machine_id)
+    monkeypatch.setattr(identity, "CLOUD_INIT", place.config.with_name("instance-id"))
+    monkeypatch.setattr(identity, "ASSET_TAG", place.config.with_name("asset-tag"))
+    machine_id.write_text("0123\n")
+    place.begin()
+    identity.PATH.unlink()  # as a version before this one would have left it
+    desired.begin()
+    assert identity.is_foreign() is False
+    machine_id.write_text("4567\n")
+    for look in (desired.in_force, desired.on_disk, desired.begin):
+        with pytest.raises(AgentError) as caught:
+            look()
+        assert caught.value.problem is Problem.FOREIGN_MACHINE
+    asked = len(place.source.asked)
+    assert not refresh.refresh()
+    assert len(place.source.asked) == asked
+    place.source.now = AWAY  # the image's copy of it is not this machine's
+    with pytest.raises(AgentError) as caught:
+        desired.from_source(URL, {})
+    assert caught.value.problem is Problem.SOURCE_FAILED
+    place.source.now = Fetched(TWO, '"2"')
+    place.begin()
+    assert place.bucket == "bucket-two"

@@ -18,7 +18,7 @@ from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.core.roles import Mode
 from s3mount_agent.core.secrets import is_secret, masked
 from s3mount_agent.mountpoint.command_line import parse_options
-from s3mount_agent.state import in_force, origin, secrets
+from s3mount_agent.state import identity, in_force, origin, secrets
 from s3mount_agent.state.origin import Origin
 from s3mount_agent.supervisor.unit_text import render
 from s3mount_agent.system import node, paths
@@ -62,6 +62,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
     monkeypatch.setattr(environment, "PATH", found.file("environment"))
     monkeypatch.setattr(environment, "NODE", found.file("node.env"))
     monkeypatch.setattr(environment, "MOUNTS", found.file("mounts.env"))
+    monkeypatch.setattr(identity, "PATH", found.file("machine.json"))
     monkeypatch.setattr(secrets, "PATH", found.file("secrets.json"))
     monkeypatch.setattr(in_force, "PATH", found.file("in-force.json"))
     monkeypatch.setattr(config_file, "PATH", found.file("config.yaml"))
@@ -241,7 +242,10 @@ def test_secrets_lie_in_files_of_root_alone(place: Place) -> None:
     found = origin.load()
     assert found == Origin(SIGNED, "1", "1")
     assert found.shown_url == "https://host/s3mount.yaml?***"
-    assert environment.parse(place.file("mounts.env").read_text()) == configuration.environment
+    assert environment.parse(place.file("mounts.env").read_text()) == {
+        **configuration.environment,
+        "https_proxy": SECRET_PROXY,
+    }
     # To who may not read the secrets it is another source, but the same to look at.
     place.file("secrets.json").unlink()
     found = origin.load()

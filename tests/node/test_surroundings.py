@@ -4,13 +4,14 @@ them, secrets that nobody else may see, and state of another machine."""
 from __future__ import annotations
 
 import json
+import uuid
 from typing import TYPE_CHECKING
 
 import pytest
 
 from cluster.cluster import Cluster
 from cluster.proxy import OUTSIDE, Proxy
-from node.article import ENVIRONMENT, UNIT, WRITABLE, listed, main_pid
+from node.article import ENVIRONMENT, UNIT, WRITABLE, listed, main_pid, mounted, status
 from node.conftest import NewNode
 from node.live_site import CONFIG, Site, document, until
 
@@ -212,3 +213,28 @@ while True:
     for pair in ((client, behind), (behind, client)):
         threading.Thread(target=pump, args=pair, daemon=True).start()
 """
+
+
+def test_an_image_of_a_node_does_nothing_on_another_machine(
+    cluster: Cluster, new_ready_node: NewNode
+) -> None:
+    node = new_ready_node("head")
+    assert cluster.custom_action(node, ARGS).returncode == 0
+    node.power_off()
+    (node.root / "etc/machine-id").write_text(f"{uuid.uuid4().hex}\n", encoding="ascii")
+    node.boot()
+    assert main_pid(node, "s3mount-agent.service") > 0  # up at once: it has nothing to wait for
+    refused = node.run(["s3mount-agent", "status"], check=False)
+    assert refused.returncode == 1
+    assert "error [foreign-machine]" in refused.stderr
+    assert "s3mount-bootstrap" in refused.stderr
+    assert node.run(["s3mount-agent", "apply"], check=False).returncode == 1
+    assert mounted(node) == {}
+    assert node.run(["pgrep", "-x", "mount-s3"], check=False).stdout == ""
+    # Whatever this one is: it is asked to be something else, and is that and nothing more.
+    other = ("hpc-dev-mountpoint-sample-1", "/mnt/other", "--read-only --allow-other")
+    action = cluster.custom_action(node, other)
+    assert (action.returncode, action.stderr) == (0, ""), action.stdout
+    assert mounted(node).keys() == {"/mnt/other"}
+    assert [mount["path"] for mount in status(node, wait=30)["mounts"]] == ["/mnt/other"]
+    assert not node.exists(f"/etc/systemd/system/{UNIT[WRITABLE]}")

@@ -17,6 +17,7 @@ from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.core.events import Event
 from s3mount_agent.core.roles import Mode, OnFailure, Role
 from s3mount_agent.core.secrets import is_secret
+from s3mount_agent.state import identity
 from s3mount_agent.state import in_force as record
 from s3mount_agent.state import origin as origins
 from s3mount_agent.state.in_force import InForce
@@ -42,6 +43,7 @@ class Desired:
 
     def save(self) -> bool:
         """Puts it in force; returns whether that changed anything."""
+        identity.claim()
         changed = files.write(config_file.PATH, self.text, exactly=_mode(self.configuration))
         environment.settle(self.configuration.environment)
         url, overrides = (self.origin.url, self.origin.overrides) if self.origin else (None, {})
@@ -94,7 +96,7 @@ def from_answer(url: str, answer: Answer, overrides: Overrides) -> Desired:
         version = answer.version
         return Desired(configuration, answer.text, Origin(url, version, version, None, overrides))
     known = origins.load()
-    if known is None or known.url != url or not known.version:
+    if known is None or known.url != url or not known.version or identity.is_foreign():
         raise answer
     kept = in_force()
     configuration = overridden(config_file.parse(kept.text, url), overrides)
@@ -105,11 +107,13 @@ def from_answer(url: str, answer: Answer, overrides: Overrides) -> Desired:
 
 def on_disk() -> Desired:
     """What config.yaml says, with the bootstrap's options. Raises ``not-configured`` and others."""
+    identity.require_own()
     return _with_origin(config_file.read(), str(config_file.PATH))
 
 
 def in_force() -> Desired:
     """What was last put in force; without a record of it, what config.yaml says."""
+    identity.require_own()
     kept = record.load()
     if kept is None:
         return on_disk()
@@ -122,6 +126,7 @@ def begin() -> tuple[Desired, AgentError | None]:
     Returns what is in force, and what is wrong with config.yaml. Raises that where there is no
     last good one.
     """
+    identity.require_own()
     try:
         wanted = on_disk()
     except AgentError as error:

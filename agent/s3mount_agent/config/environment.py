@@ -169,7 +169,14 @@ def settle(of_mounts: Mapping[str, str]) -> None:
     proxies = _proxies(own, {}, _of_parallelcluster(), secrets.load())
     wanted = {**{n: v for n, v in own.items() if n not in by_systemd}, **proxies}
     _write(NODE, {n: v for n, v in wanted.items() if n not in by_systemd})
-    _write(MOUNTS, of_mounts)
+    configured = dict(of_mounts)
+    for kind in _KINDS:  # in both spellings, or else programs would differ in whom they believe
+        value = None if _of(kind, own) is not None else _of(kind, configured)
+        for name in (kind, kind.upper()):
+            configured.pop(name, None)
+            if value is not None:
+                configured[name] = value
+    _write(MOUNTS, configured)
 
 
 def of_mounts() -> dict[str, str]:

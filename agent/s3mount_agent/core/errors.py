@@ -145,6 +145,11 @@ class Problem(Enum):
         Exit.FAILED,
         "bake mount-s3 and libfuse2 into the image: a node that has them needs no package manager",
     )
+    FOREIGN_MACHINE = (
+        "foreign-machine",
+        Exit.FAILED,
+        "run s3mount-bootstrap on this machine; until then the agent does nothing here",
+    )
     LOCKED = ("locked", Exit.FAILED, "wait for it to end, then run again")
     SOURCE_FAILED = (
         "source-failed",

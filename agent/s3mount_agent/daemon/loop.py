@@ -44,6 +44,7 @@ _BLIND_SECONDS = 2.0
 _CYCLE_SECONDS = 300.0
 _INSTALL_SECONDS = 120.0
 _ROUND_SECONDS = 60.0
+_NOTHING_TO_DO = (Problem.NOT_CONFIGURED, Problem.FOREIGN_MACHINE)
 _SETTLED = {State.OK, State.FAILED, State.FOREIGN, State.DEGRADED}
 _MOVING = {State.STARTING, State.STALE, State.HUNG}
 
@@ -151,7 +152,7 @@ class Daemon:
                 journal.event(Event.CYCLE_FAILED, error.message, error_code=error.problem.code)
             self.sentence = error.message
             # Without a configuration there is nothing that a boot could wait for.
-            if error.problem.exit_code is Exit.USAGE or error.problem is Problem.NOT_CONFIGURED:
+            if error.problem.exit_code is Exit.USAGE or error.problem in _NOTHING_TO_DO:
                 self.settled = True
             return
         self._due = time.monotonic() + self._until_next()

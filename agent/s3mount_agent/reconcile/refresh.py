@@ -13,6 +13,7 @@ from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.core.events import Event
 from s3mount_agent.reconcile import execute
 from s3mount_agent.reconcile.session import look
+from s3mount_agent.state import identity
 from s3mount_agent.state import origin as origins
 from s3mount_agent.state.origin import Origin
 from s3mount_agent.system import journal, lock
@@ -44,7 +45,7 @@ def refresh(*, anew: bool = False) -> News:
     """
     for _ in range(_ATTEMPTS):
         origin = origins.load()
-        if origin is None:
+        if origin is None or identity.is_foreign():
             return News()
         answer = _ask(origin, anew=anew or desired.is_damaged())
         if answer is None and _unchanged(origin) == origin:

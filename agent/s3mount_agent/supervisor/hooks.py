@@ -11,6 +11,7 @@ from collections.abc import Iterable
 
 from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.core.states import Presence
+from s3mount_agent.state import identity
 from s3mount_agent.system import fuse, mountinfo, probe, process, safe_path
 from s3mount_agent.system.probe import Answer
 
@@ -41,8 +42,10 @@ def prepare(directory: str, pid: int, *places: str) -> bool:
 
     ``places`` are ``cache=PATH`` and their like. Not only when the configuration comes: whoever can
     rename on the way has all the time of the world until the next start. Raises
-    ``path-unsafe`` and the other problems of :mod:`system.safe_path`.
+    ``path-unsafe`` and the other problems of :mod:`system.safe_path`, and ``foreign-machine`` where
+    the unit came with an image of another machine.
     """
+    identity.require_own()
     clean(directory, pid)
     safe_path.require(directory)
     require_places((kind, path) for kind, _, path in (each.partition("=") for each in places))
