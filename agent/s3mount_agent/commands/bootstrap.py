@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
@@ -12,13 +14,16 @@ from s3mount_agent.config import environment
 from s3mount_agent.core.errors import AgentError, Exit, Problem
 from s3mount_agent.core.retry_policy import is_lasting
 from s3mount_agent.core.roles import OnFailure
-from s3mount_agent.system import journal, node
+from s3mount_agent.core.secrets import is_secret, masked
+from s3mount_agent.system import journal, node, paths, process
 
 if TYPE_CHECKING:
     from s3mount_agent.reconcile.context import Context
     from s3mount_agent.reconcile.execute import Failures
 
 _OVERRIDES = ("--role", "--mode", "--on-failure")
+# Which only root can read of a process: /proc/PID/environ.
+_UNSEEN = "S3MOUNT_SOURCE"
 
 
 def main(given: Given) -> int:
@@ -45,7 +50,7 @@ def main(given: Given) -> int:
     read: Callable[[], desired.Desired]
     if given.has("--config"):
         # Asked before the lock is taken: a source may be slow.
-        url = given.value("--config")
+        url = _source(given.value("--config"), may_begin_anew=not only_checks)
         read = partial(desired.from_answer, url, desired.ask(url), overrides)
     else:
         read = partial(desired.from_arguments, given.words, overrides)
@@ -53,6 +58,18 @@ def main(given: Given) -> int:
         bootstrap.check(read().configuration)
         return Exit.OK
     return outcome(*bootstrap.bootstrap(read))
+
+
+def _source(url: str, *, may_begin_anew: bool) -> str:
+    """The URL of the source. With a secret in it the program begins anew without it in its command
+    line: everybody can read that in `ps`, and journald writes it down with each entry."""
+    kept = os.environ.pop(_UNSEEN, "")
+    if kept and masked(kept) == url:
+        return kept
+    if may_begin_anew and is_secret(url):
+        shown = [word.replace(url, masked(url)) for word in sys.argv[1:]]
+        process.become([paths.COMMAND, *shown], {_UNSEEN: url})
+    return url
 
 
 def outcome(failures: Failures, context: Context) -> int:

@@ -58,6 +58,12 @@ def program(name: str) -> str:
     raise AgentError(Problem.PROGRAM_FAILED, f"this node has no {name} in {':'.join(_PLACES)}")
 
 
+def become(arguments: Sequence[str], extra_environment: Mapping[str, str]) -> None:
+    """Goes on as another program, with the same process id; returns if there is no such program."""
+    with contextlib.suppress(OSError):
+        os.execve(arguments[0], list(arguments), {**os.environ, **extra_environment})  # noqa: S606
+
+
 def run(
     arguments: Sequence[str],
     *,
