@@ -40,6 +40,9 @@ def main(given: Given) -> int:
     node.require_root()
     environment.require_understood()
     only_checks = given.has("--check") or given.has("--precheck")
+    url = given.value("--config")
+    if url is not None:
+        url = _source(url, may_begin_anew=not only_checks)
     if not only_checks:
         environment.keep_given()
     environment.load()
@@ -48,9 +51,8 @@ def main(given: Given) -> int:
     from s3mount_agent.reconcile import bootstrap
 
     read: Callable[[], desired.Desired]
-    if given.has("--config"):
+    if url is not None:
         # Asked before the lock is taken: a source may be slow.
-        url = _source(given.value("--config"), may_begin_anew=not only_checks)
         read = partial(desired.from_answer, url, desired.ask(url), overrides)
     else:
         read = partial(desired.from_arguments, given.words, overrides)
