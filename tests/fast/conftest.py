@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from fast.daemon_world import World, make_world
+from fast.daemon_world import World
 from fast.small_fuse import SmallFuse, small_fuse
 from fast.ward import Ward
 from s3mount_agent.daemon import health as healths
@@ -18,9 +18,9 @@ from s3mount_agent.system import journal, probe
 
 
 @pytest.fixture
-def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+def world() -> World:
     """A node for the daemon."""
-    return make_world(tmp_path, monkeypatch)
+    return World()
 
 
 @pytest.fixture

@@ -5,36 +5,29 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import random
-from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
-from types import SimpleNamespace
-
-import pytest
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
 
 from fast.in_memory import Supervisor, context
-from s3mount_agent.config import desired
 from s3mount_agent.config.arguments import parse_mount
 from s3mount_agent.config.configuration import Configuration, Entry
-from s3mount_agent.config.desired import Desired
 from s3mount_agent.core.buckets import Bucket
 from s3mount_agent.core.definition import Definition
-from s3mount_agent.core.errors import Problem
+from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.core.events import Event
 from s3mount_agent.core.health import Condition
-from s3mount_agent.core.plan import Observed, Placed, Wanted
+from s3mount_agent.core.plan import Observed, Placed, Plan, Wanted
 from s3mount_agent.core.roles import Mode
 from s3mount_agent.core.states import Failure, Presence
-from s3mount_agent.daemon import loop as daemons
 from s3mount_agent.daemon.loop import Daemon
-from s3mount_agent.daemon.retries import Troubles
-from s3mount_agent.mountpoint import program
+from s3mount_agent.daemon.surroundings import Surroundings
 from s3mount_agent.mountpoint.program import Installed
-from s3mount_agent.reconcile import directories, execute, look
+from s3mount_agent.reconcile import execute, look
 from s3mount_agent.reconcile.context import Context
-from s3mount_agent.reconcile.execute import Failures
+from s3mount_agent.reconcile.execute import Failures, Hands
 from s3mount_agent.reconcile.look import Sight
-from s3mount_agent.state import held, in_force, status_file
-from s3mount_agent.system import files, journal, lock
+from s3mount_agent.state import status_file
 
 DIRECTORY = "/mnt/s3"
 DEADLINE = 600
@@ -78,11 +71,27 @@ class Health:
         return 3600.0
 
 
-class World:
+class Untouched(Hands):
+    """Makes and removes no directory, and tells the world."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def make(self, want: Wanted) -> None:
+        pass
+
+    def remove(self, gone: Iterable[str]) -> None:
+        tuple(gone)
+
+    def tell(self, event: Event, message: str, **fields: str) -> None:
+        self._world.event(event, message, **fields)
+
+
+class World(Surroundings):
     """A node with one mount, whose options are changed while it is in use."""
 
     def __init__(self) -> None:
-        self.now = 1000.0
+        self.time = 1000.0
         self.supervisor = Supervisor(DIRECTORY)
         self.up: Wanted | None = OLD
         self.active = True
@@ -91,15 +100,21 @@ class World:
         self.ending = ""
         self.covered = False
         self.wanted = [NEW]
+        self.unmakable: Failures = {}
         self.tries = 0
         self.failures: Failures = {}
-        self.health = Health()
+        self.watch = Health()
         self.told: list[Event] = []
         self.codes: list[str] = []
-        self.known: status_file.Snapshot | None = None
-        self.configuration = Configuration(
+        self.messages: list[str] = []
+        self.known: tuple[status_file.Row, ...] = ()
+        self.written = 1
+        self.broken: AgentError | None = None
+        self.blind: AgentError | None = None
+        self.in_force = Configuration(
             (Entry(Bucket("my-bucket"), DIRECTORY),), busy_deadline=DEADLINE
         )
+        self._luck = random.Random(1)  # noqa: S311
         stop = self.supervisor.stop
 
         def counted(placed: Placed, *, force: bool = False) -> None:
@@ -109,7 +124,94 @@ class World:
 
         self.supervisor.stop = counted  # type: ignore[method-assign]
 
-    def observe(self, supervisor: object) -> Observed:
+    def now(self) -> float:
+        return self.time
+
+    def luck(self) -> float:
+        return self._luck.random()
+
+    def health(self) -> Any:
+        return self.watch
+
+    def versions(self) -> tuple[int, int]:
+        return self.written, 0
+
+    def configuration(self) -> Configuration:
+        if self.broken is not None:
+            raise self.broken
+        return self.in_force
+
+    def begin(self) -> tuple[Configuration, AgentError | None]:
+        return self.configuration(), None
+
+    def edited(self) -> int:
+        return 0
+
+    def pending(self) -> str | None:
+        return None
+
+    def ask_ahead(self, configuration: Configuration) -> None:
+        pass
+
+    def recall(self) -> tuple[status_file.Row, ...]:
+        return self.known
+
+    def alone(self) -> AbstractContextManager[None]:
+        @contextlib.contextmanager
+        def hold() -> Iterator[None]:
+            yield
+
+        return hold()
+
+    def table(self) -> Mapping[str, object]:
+        return {}
+
+    def gather(self, configuration: Configuration) -> Context:
+        if self.blind is not None:
+            raise self.blind
+        return context(configuration, self.supervisor)
+
+    def installed(self) -> Installed | None:
+        return Installed("/usr/bin/mount-s3", (1, 23, 0))
+
+    def want(
+        self, around: Context, installed: Installed, observed: Observed
+    ) -> tuple[tuple[Wanted, ...], Failures]:
+        wanted = (each for each in self.wanted if each.mount.id not in self.unmakable)
+        return tuple(wanted), dict(self.unmakable)
+
+    def held(self) -> frozenset[str]:
+        return frozenset()
+
+    def carry_out(
+        self,
+        todo: Plan,
+        wanted: Sequence[Wanted],
+        observed: Observed,
+        around: Context,
+        told: Failures,
+    ) -> Failures:
+        start, hands = self.supervisor.start_later, Untouched(self)
+        return execute.carry_out(
+            todo, wanted, observed, around, start=start, told=told, hands=hands
+        )
+
+    def tidy(self, wanted: Iterable[str]) -> None:
+        pass
+
+    def install_later(self) -> None:
+        pass
+
+    def progress(self) -> None:
+        pass
+
+    def tell(
+        self, event: Event, message: str, error: AgentError | None, *, mount: str, bucket: str
+    ) -> None:
+        code = error.problem.code if error else ""
+        self.event(event, message, mount=mount, bucket=bucket, error_code=code)
+
+    def observe(self, around: Context) -> Observed:
         if self.up is None:
             return Observed({}, {})
         placed = Placed(
@@ -128,7 +230,7 @@ class World:
     def remember(
         self,
         around: Context,
-        installed: object,
+        installed: Installed | None,
         failures: Failures,
         conditions: Mapping[str, Condition],
     ) -> tuple[Sight, ...]:
@@ -146,7 +248,7 @@ class World:
                 pid=self.pid if self.active else None,
             )
             rows.append(row)
-        return look.look(rows, self.observe(self.supervisor))
+        return look.look(rows, self.observe(around))
 
     def event(
         self,
@@ -158,51 +260,25 @@ class World:
         error_code: str = "",
         cause: str = "",
     ) -> None:
-        assert (mount, bucket) == (DIRECTORY, "my-bucket")
+        if kind not in (Event.REFUSED, Event.CYCLE_FAILED):
+            assert (mount, bucket) == (DIRECTORY, "my-bucket")
         assert message
+        self.messages.append(message)
         self.told.append(kind)
         self.codes.append(error_code)
 
+    def write(self) -> None:
+        """Somebody writes the configuration."""
+        self.written += 1
+
     def run(self, daemon: Daemon, seconds: float) -> int:
         """Lives through some seconds as the service does; returns how often it looked."""
-        end, looks, happened = self.now + seconds, 0, True
-        while self.now < end:
+        end, looks, happened = self.time + seconds, 0, True
+        while self.time < end:
             if happened or daemon.is_due(table_changed=False):
                 daemon.cycle()
                 assert "mounts are up" in daemon.sentence
                 looks += 1
             happened = False
-            self.now += max(0.05, daemon.pause())
+            self.time += max(0.05, daemon.pause())
         return looks
-
-
-def make_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
-    """A world in whose stead the daemon touches nothing else."""
-    found = World()
-    random.seed(1)
-    monkeypatch.setattr(in_force, "PATH", tmp_path / "in-force.json")
-    files.write(in_force.PATH, "a version\n")
-
-    @contextlib.contextmanager
-    def hold(purpose: str, *, timeout: float) -> Iterator[None]:
-        yield
-
-    monkeypatch.setattr(lock, "hold", hold)
-    monkeypatch.setattr(journal, "event", found.event)
-    monkeypatch.setattr(held, "load", frozenset)
-    monkeypatch.setattr(status_file, "load", lambda: found.known)
-    monkeypatch.setattr(daemons, "time", SimpleNamespace(monotonic=lambda: found.now))
-    monkeypatch.setattr(daemons, "Health", lambda: found.health)
-    monkeypatch.setattr(desired, "in_force", lambda: Desired(found.configuration, ""))
-    monkeypatch.setattr(desired, "begin", lambda: (Desired(found.configuration, ""), None))
-    monkeypatch.setattr(desired, "pending", lambda: None)
-    monkeypatch.setattr(daemons, "gather", lambda conf: context(conf, found.supervisor))
-    monkeypatch.setattr(program, "find", lambda: Installed("/usr/bin/mount-s3", (1, 23, 0)))
-    monkeypatch.setattr(execute, "want", lambda *given: (tuple(found.wanted), {}))
-    monkeypatch.setattr(daemons, "observe", found.observe)
-    monkeypatch.setattr(daemons, "remember", found.remember)
-    monkeypatch.setattr(daemons, "Troubles", lambda: Troubles(lambda: found.now))
-    monkeypatch.setattr(directories, "make", lambda directory: None)
-    monkeypatch.setattr(directories, "remove", lambda gone: None)
-    monkeypatch.setattr(directories, "tidy", lambda wanted: None)
-    return found

@@ -9,21 +9,17 @@ from typing import Any
 import pytest
 
 from fast.daemon_world import DEADLINE, NEW, OLD, World
-from s3mount_agent.config.configuration import Configuration
 from s3mount_agent.core.errors import AgentError, Exit, Problem
 from s3mount_agent.core.events import Event
 from s3mount_agent.core.health import Condition
 from s3mount_agent.core.states import State
-from s3mount_agent.daemon import loop as daemons
 from s3mount_agent.daemon.loop import Daemon
-from s3mount_agent.reconcile.context import Context
 from s3mount_agent.reconcile.look import Sight
-from s3mount_agent.state import in_force, status_file
-from s3mount_agent.system import files, journal
+from s3mount_agent.state import status_file
 
 
 def test_a_change_of_a_mount_in_use_waits_without_being_restless(world: World) -> None:
-    daemon = Daemon()
+    daemon = Daemon(world)
     looks = world.run(daemon, DEADLINE)
     assert world.supervisor.log == []
     assert world.up is OLD
@@ -38,7 +34,7 @@ def test_a_change_of_a_mount_in_use_waits_without_being_restless(world: World) -
 
 
 def test_after_the_deadline_it_is_left_alone(world: World) -> None:
-    daemon = Daemon()
+    daemon = Daemon(world)
     world.run(daemon, DEADLINE + 120)
     assert world.failures[OLD.mount.id].retry_for == 0
     tries = world.tries
@@ -50,7 +46,7 @@ def test_after_the_deadline_it_is_left_alone(world: World) -> None:
 
 
 def test_once_it_is_free_it_is_changed(world: World) -> None:
-    daemon = Daemon()
+    daemon = Daemon(world)
     world.run(daemon, 100)
     world.supervisor.refusing = ()
     world.run(daemon, 31)
@@ -65,10 +61,10 @@ def test_once_it_is_free_it_is_changed(world: World) -> None:
 
 
 def test_a_change_that_is_taken_back_waits_no_longer(world: World) -> None:
-    daemon = Daemon()
+    daemon = Daemon(world)
     world.run(daemon, 100)
     world.wanted = [OLD]
-    files.write(in_force.PATH, "mounts: []  # as it was\n")
+    world.write()
     tries = world.tries
     world.run(daemon, 300)
     assert world.tries == tries
@@ -79,13 +75,13 @@ def test_a_change_that_is_taken_back_waits_no_longer(world: World) -> None:
 
 def test_a_mount_in_use_that_is_no_longer_wanted_waits_too(world: World) -> None:
     world.wanted = []
-    daemon = Daemon()
+    daemon = Daemon(world)
     world.run(daemon, DEADLINE)
     assert 20 <= world.tries <= 46
     assert world.up is OLD
     assert world.told == [Event.STOP_FAILED]
     world.supervisor.refusing = ()
-    daemon = Daemon()  # restarted: it asks at once
+    daemon = Daemon(world)  # restarted: it asks at once
     world.run(daemon, 1)
     assert world.supervisor.log == ["stop s3", "remove s3"]
     assert world.told[-1] is Event.STOPPED
@@ -93,28 +89,28 @@ def test_a_mount_in_use_that_is_no_longer_wanted_waits_too(world: World) -> None
 
 
 def test_a_new_configuration_is_a_new_chance(world: World) -> None:
-    daemon = Daemon()
+    daemon = Daemon(world)
     world.run(daemon, DEADLINE + 120)
     tries = world.tries
-    world.configuration = dataclasses.replace(world.configuration, busy_deadline=60)
-    files.write(in_force.PATH, "mounts: []  # another\n")
+    world.in_force = dataclasses.replace(world.in_force, busy_deadline=60)
+    world.write()
     world.run(daemon, 60)
     assert world.tries > tries
 
 
 def test_the_longest_pause_is_the_configurations(world: World) -> None:
-    world.configuration = dataclasses.replace(world.configuration, retry_at_most_every=5)
-    world.run(Daemon(), DEADLINE)
+    world.in_force = dataclasses.replace(world.in_force, retry_at_most_every=5)
+    world.run(Daemon(world), DEADLINE)
     assert DEADLINE / 5 <= world.tries <= DEADLINE / 2.5 + 5
 
 
 def test_a_mount_that_is_well_is_left_alone(world: World) -> None:
     world.wanted = [OLD]
-    daemon = Daemon()
+    daemon = Daemon(world)
     looks = world.run(daemon, 3600)
     assert 3600 / 300 <= looks <= 3600 / 300 + 1
     assert (world.supervisor.log, world.told, world.failures) == ([], [], {})
-    assert world.health.followed == [OLD.mount.id]
+    assert world.watch.followed == [OLD.mount.id]
     assert daemon.settled
     daemon.cycle()
     assert 0 < daemon.pause() <= 300
@@ -122,13 +118,13 @@ def test_a_mount_that_is_well_is_left_alone(world: World) -> None:
 
 def test_a_mount_that_may_hang_is_left_alone_until_that_is_certain(world: World) -> None:
     world.wanted = [OLD]
-    world.health.condition = Condition(silences=1)
-    daemon = Daemon()
+    world.watch.condition = Condition(silences=1)
+    daemon = Daemon(world)
     daemon.cycle()
     assert (world.supervisor.log, world.told) == ([], [])
     assert daemon.sentence == "0 of 1 mounts are up; /mnt/s3 is hung"
     assert not daemon.settled
-    world.health.condition = Condition(silences=2)
+    world.watch.condition = Condition(silences=2)
     daemon.cycle()
     assert (world.supervisor.log, world.told) == (["end s3"], [Event.HUNG])
     assert daemon.pause() <= 0.5
@@ -146,8 +142,8 @@ def test_what_the_bootstrap_found_to_be_without_hope_is_tried_once_at_a_start_an
     row = dataclasses.replace(
         status_file.fresh_row(OLD.mount), state=State.FAILED, failure=hopeless
     )
-    world.known = status_file.Snapshot(status_file.now(), {}, (row,))
-    daemon = Daemon()
+    world.known = (row,)
+    daemon = Daemon(world)
     daemon.cycle()
     assert world.supervisor.log.count("start s3") in tries
     assert world.told == []
@@ -157,21 +153,10 @@ def test_what_the_bootstrap_found_to_be_without_hope_is_tried_once_at_a_start_an
 
 @pytest.mark.parametrize(("problem", "told"), [(Problem.LOCKED, 0), (Problem.CONFIG_INVALID, 1)])
 def test_a_cycle_that_is_not_possible_is_tried_again_soon_and_told_once(
-    world: World, monkeypatch: pytest.MonkeyPatch, problem: Problem, told: int
+    world: World, problem: Problem, told: int
 ) -> None:
-    kinds: list[tuple[Event, str]] = []
-    error = AgentError(problem, "not now")
-
-    def event(kind: Event, message: str, *, error_code: str) -> None:
-        assert message == error.message
-        kinds.append((kind, error_code))
-
-    def gather(configuration: Configuration) -> Context:
-        raise error
-
-    monkeypatch.setattr(journal, "event", event)
-    monkeypatch.setattr(daemons, "gather", gather)
-    daemon = Daemon()
+    world.blind = AgentError(problem, "not now")
+    daemon = Daemon(world)
     for _ in range(3):
         assert daemon.is_due(table_changed=False)
         daemon.cycle()
@@ -179,20 +164,23 @@ def test_a_cycle_that_is_not_possible_is_tried_again_soon_and_told_once(
         assert daemon.settled is (problem.exit_code is Exit.USAGE)  # nothing to wait for
         assert not daemon.is_due(table_changed=False)
         assert 0 < daemon.pause() <= 2
-        world.now += 2
-    assert kinds == [(Event.CYCLE_FAILED, problem.code)] * told
+        world.time += 2
+    assert world.told == [Event.CYCLE_FAILED] * told
+    assert world.codes == [problem.code] * told
+    assert world.messages == ["not now"] * told
 
 
-def test_a_mount_that_comes_up_during_a_cycle_is_looked_after_at_once(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+class RisingWorld(World):
+    """The mount comes up while the daemon writes down what it has seen."""
+
+    def remember(self, *seen: Any) -> tuple[Sight, ...]:
+        self.active, self.starting = True, False
+        return super().remember(*seen)
+
+
+def test_a_mount_that_comes_up_during_a_cycle_is_looked_after_at_once() -> None:
+    world = RisingWorld()
     world.wanted = [OLD]
     world.active, world.starting = False, True
-
-    def remember(*seen: Any) -> tuple[Sight, ...]:
-        world.active, world.starting = True, False
-        return world.remember(*seen)
-
-    monkeypatch.setattr(daemons, "remember", remember)
-    assert world.run(Daemon(), 60) == 2  # and not one every half second from then on
-    assert world.health.pids == {7}
+    assert world.run(Daemon(world), 60) == 2  # and not one every half second from then on
+    assert world.watch.pids == {7}

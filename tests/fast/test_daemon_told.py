@@ -4,33 +4,28 @@ from __future__ import annotations
 
 import dataclasses
 
-import pytest
-
 from fast.daemon_world import OLD, World
-from s3mount_agent.config import desired
 from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.core.events import Event
 from s3mount_agent.core.health import Condition
 from s3mount_agent.core.plan import Placed
 from s3mount_agent.core.states import Failure, State
 from s3mount_agent.daemon.loop import Daemon
-from s3mount_agent.reconcile import execute
-from s3mount_agent.state import in_force, status_file
-from s3mount_agent.system import files, journal
+from s3mount_agent.state import status_file
 
 
 def test_degraded_is_told_once_and_so_is_its_end(world: World) -> None:
     world.wanted = [OLD]
-    daemon = Daemon()
+    daemon = Daemon(world)
     daemon.cycle()
     away = Failure("s3-unreachable", "S3 cannot be reached", "wait", permanent=False)
-    world.health.condition = Condition(s3=away)
+    world.watch.condition = Condition(s3=away)
     for _ in range(3):
         daemon.cycle()
     assert (world.told, world.codes) == ([Event.DEGRADED], ["s3-unreachable"])
     assert daemon.sentence == "0 of 1 mounts are up; /mnt/s3 is degraded"
     assert daemon.settled
-    world.health.condition = Condition()
+    world.watch.condition = Condition()
     for _ in range(3):
         daemon.cycle()
     assert world.told == [Event.DEGRADED, Event.HEALED]
@@ -39,7 +34,7 @@ def test_degraded_is_told_once_and_so_is_its_end(world: World) -> None:
 
 def test_something_else_on_top_is_told_once_and_so_is_its_end(world: World) -> None:
     world.wanted = [OLD]
-    daemon = Daemon()
+    daemon = Daemon(world)
     daemon.cycle()
     for covered in (True, True, False, False):
         world.covered = covered
@@ -54,28 +49,26 @@ def test_what_was_told_before_a_restart_is_not_told_again(world: World) -> None:
     row = dataclasses.replace(
         status_file.fresh_row(OLD.mount), state=State.DEGRADED, s3=away, pid=7
     )
-    world.known = status_file.Snapshot(status_file.now(), {}, (row,))
-    world.health.condition = Condition(s3=away)
-    daemon = Daemon()
+    world.known = (row,)
+    world.watch.condition = Condition(s3=away)
+    daemon = Daemon(world)
     daemon.cycle()
     assert world.told == []
-    assert world.health.recalled == {7: away}
-    world.health.condition = Condition()
+    assert world.watch.recalled == {7: away}
+    world.watch.condition = Condition()
     daemon.cycle()
     assert world.told == [Event.HEALED]
 
 
-def test_that_the_agent_ended_a_hung_mount_is_no_failed_start(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_that_the_agent_ended_a_hung_mount_is_no_failed_start(world: World) -> None:
     world.wanted = [OLD]
-    daemon = Daemon()
+    daemon = Daemon(world)
     daemon.cycle()
-    world.health.condition = Condition(silences=2)
+    world.watch.condition = Condition(silences=2)
     daemon.cycle()
-    world.health.condition = Condition()
+    world.watch.condition = Condition()
     world.active, world.ending = False, "killed by SIGKILL"
-    monkeypatch.setattr(world.supervisor, "failure", lambda placed: placed.ended())
+    world.supervisor.failure = lambda placed: placed.ended()  # type: ignore[method-assign]
     daemon.cycle()
     world.active, world.pid, world.ending = True, 8, ""
     daemon.cycle()
@@ -83,61 +76,50 @@ def test_that_the_agent_ended_a_hung_mount_is_no_failed_start(
 
 
 def test_a_hung_mount_that_cannot_be_ended_keeps_nobody_waiting_and_is_told_once(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    world: World,
 ) -> None:
     world.wanted = [OLD]
 
     def end(placed: Placed) -> None:
         raise AgentError(Problem.PROGRAM_FAILED, "systemd-run takes too long")
 
-    monkeypatch.setattr(world.supervisor, "end", end)
-    world.health.condition = Condition(silences=2)
-    daemon = Daemon()
+    world.supervisor.end = end  # type: ignore[method-assign]
+    world.watch.condition = Condition(silences=2)
+    daemon = Daemon(world)
     for _ in range(3):
         daemon.cycle()
     assert world.told == [Event.HUNG, Event.STOP_FAILED]
     assert world.codes == [Problem.MOUNT_SILENT.code, Problem.PROGRAM_FAILED.code]
 
 
-def test_a_configuration_that_is_wrong_changes_nothing(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_configuration_that_is_wrong_changes_nothing(world: World) -> None:
     world.wanted = [OLD]
-    daemon = Daemon()
+    daemon = Daemon(world)
     daemon.cycle()
 
-    def wrong() -> desired.Desired:
-        raise AgentError(Problem.CONFIG_INVALID, "it is wrong")
-
-    told: list[Event] = []
-    monkeypatch.setattr(desired, "in_force", wrong)
-    monkeypatch.setattr(journal, "event", lambda kind, *args, **fields: told.append(kind))
-    files.write(in_force.PATH, "mounts: [\n")
+    world.broken = AgentError(Problem.CONFIG_INVALID, "it is wrong")
+    world.write()
     world.active, world.ending = False, "killed by SIGKILL"
     for _ in range(3):
         daemon.cycle()
     assert "start s3" in world.supervisor.log
-    assert told.count(Event.REFUSED) == 1
+    assert world.told.count(Event.REFUSED) == 1
 
 
-def test_what_this_node_cannot_have_yet_is_tried_soon(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_this_node_cannot_have_yet_is_tried_soon(world: World) -> None:
     late = AgentError(Problem.OWNER_UNKNOWN, "there is no user alice yet")
-    monkeypatch.setattr(execute, "want", lambda *given: ((), {OLD.mount.id: late}))
+    world.unmakable = {OLD.mount.id: late}
     world.wanted = [OLD]
-    daemon = Daemon()
+    daemon = Daemon(world)
     assert world.run(daemon, 300) >= 10
 
 
-def test_a_failed_start_is_told_once_and_so_is_the_recovery(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_start_is_told_once_and_so_is_the_recovery(world: World) -> None:
     world.wanted = [OLD]
     world.active = False
     reason = AgentError(Problem.S3_UNREACHABLE, "S3 cannot be reached", retry_for=float("inf"))
-    monkeypatch.setattr(world.supervisor, "failure", lambda placed: reason)
-    daemon = Daemon()
+    world.supervisor.failure = lambda placed: reason  # type: ignore[method-assign]
+    daemon = Daemon(world)
     world.run(daemon, 300)
     failed = [code for kind, code in zip(world.told, world.codes) if kind is Event.START_FAILED]
     assert failed == [Problem.S3_UNREACHABLE.code]
@@ -153,7 +135,7 @@ def test_a_failed_start_is_told_once_and_so_is_the_recovery(
 
 def test_the_end_of_a_process_is_told_and_so_is_the_recovery(world: World) -> None:
     world.wanted = [OLD]
-    daemon = Daemon()
+    daemon = Daemon(world)
     daemon.cycle()
     world.active, world.ending = False, "killed by SIGKILL"
     daemon.cycle()
@@ -170,7 +152,7 @@ def test_the_end_of_a_process_is_told_and_so_is_the_recovery(world: World) -> No
 
 def test_where_systemd_was_quicker_both_are_told(world: World) -> None:
     world.wanted = [OLD]
-    daemon = Daemon()
+    daemon = Daemon(world)
     daemon.cycle()
     world.pid = 8
     daemon.cycle()
@@ -181,7 +163,7 @@ def test_where_systemd_was_quicker_both_are_told(world: World) -> None:
 
 def test_a_process_that_ends_again_and_again_is_not_started_in_a_flurry(world: World) -> None:
     world.wanted = [OLD]
-    daemon = Daemon()
+    daemon = Daemon(world)
     daemon.cycle()
     for _ in range(3600):
         before = world.supervisor.log.count("start s3")
@@ -190,17 +172,17 @@ def test_a_process_that_ends_again_and_again_is_not_started_in_a_flurry(world: W
             world.active, world.pid = True, world.pid + 1
         else:
             world.active = False
-        world.now += 1
+        world.time += 1
     # Ten minutes of quick attempts, and from then on one about every four minutes, for ever.
     assert 40 <= world.supervisor.log.count("start s3") <= 80
     assert world.told[:3] == [Event.ENDED, Event.RECOVERED, Event.ENDED]
-    assert len(world.told) <= 6, "told again when it becomes slow, and hourly"
+    assert len(world.told) <= 6, "told again when it becomes slow"
     assert world.failures[OLD.mount.id].retry_for == 0
 
 
 def test_a_mount_that_something_else_covers_is_not_said_to_be_mounted_again(world: World) -> None:
     world.wanted = [OLD]
-    daemon = Daemon()
+    daemon = Daemon(world)
     daemon.cycle()
     world.active, world.ending = False, "killed by SIGKILL"
     daemon.cycle()
@@ -212,14 +194,12 @@ def test_a_mount_that_something_else_covers_is_not_said_to_be_mounted_again(worl
     assert world.told.count(Event.RECOVERED) == 1
 
 
-def test_who_asks_has_a_failed_mount_tried_at_once(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_who_asks_has_a_failed_mount_tried_at_once(world: World) -> None:
     world.wanted = [OLD]
     world.active = False
     missing = AgentError(Problem.BUCKET_MISSING, "there is no such bucket")
-    monkeypatch.setattr(world.supervisor, "failure", lambda placed: missing)
-    daemon = Daemon()
+    world.supervisor.failure = lambda placed: missing  # type: ignore[method-assign]
+    daemon = Daemon(world)
     world.run(daemon, 3600)
     for _ in range(3):  # what was due, how it went, and nothing
         starts, told = world.supervisor.log.count("start s3"), list(world.told)

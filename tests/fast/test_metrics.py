@@ -13,8 +13,10 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from s3mount_agent.config.configuration import Metrics
+from s3mount_agent.core import lifecycle
 from s3mount_agent.core.events import Event
 from s3mount_agent.core.health import Condition
+from s3mount_agent.core.lifecycle import Judged, Record
 from s3mount_agent.core.states import Failure, Judgement, State
 from s3mount_agent.daemon.metrics import Recorder
 from s3mount_agent.reconcile.look import Sight
@@ -33,6 +35,7 @@ class World:
         self.path = path
         self.wanted = Metrics(prometheus=str(path))
         self.recorder = Recorder(lambda: self.now)
+        self.records: dict[str, Record] = {}
         self.lines: list[str] = []
         self.told: list[tuple[Event, str]] = []
 
@@ -41,8 +44,13 @@ class World:
     ) -> None:
         """The daemon has looked at the mounts, and comes to the end of its round."""
         self.now += after
+        for each in sights:
+            seen = Judged(each.judgement.state, each.row.path, pid=each.pid, held=each.row.held)
+            record = self.records.get(each.row.id, Record())
+            self.records[each.row.id], _ = lifecycle.step(record, seen, self.now)
         self.recorder.follow(sights)
-        self.recorder.publish(self.wanted, sights, conditions or {})
+        stories = {key: record.story for key, record in self.records.items()}
+        self.recorder.publish(self.wanted, sights, conditions or {}, stories)
 
     def event(self, kind: Event, message: str, **fields: str) -> None:
         self.told.append((kind, fields["error_code"]))

@@ -11,7 +11,17 @@ from s3mount_agent.config import config_file
 from s3mount_agent.config.arguments import parse_mount
 from s3mount_agent.core.definition import Definition
 from s3mount_agent.core.mounts import Owner
-from s3mount_agent.core.plan import Action, Kind, Observed, Placed, Plan, Wanted, difference, plan
+from s3mount_agent.core.plan import (
+    Action,
+    Kind,
+    Observed,
+    Placed,
+    Plan,
+    Standing,
+    Wanted,
+    difference,
+    plan,
+)
 from s3mount_agent.core.roles import Mode, Role
 from s3mount_agent.core.states import Presence
 
@@ -314,3 +324,44 @@ mounts:
         for mount in mounts
     }
     assert len(found) == 1
+
+
+HANGS = Standing(hung=True)
+WAITS = Standing(waits="S3 cannot be reached")
+IN_USE = Standing(waits="it is in use", busy=True)
+
+
+@pytest.mark.parametrize(
+    ("want", "here", "presence", "known", "expected"),
+    [
+        pytest.param(WANT, UP, OURS, HANGS, ["kill"], id="hangs"),
+        pytest.param(None, UP, OURS, HANGS, ["kill"], id="hangs and is to go"),
+        pytest.param(WANT, OTHER_OPTIONS, OURS, HANGS, ["kill"], id="hangs and changes"),
+        pytest.param(WANT, UP, OTHER, HANGS, [], id="what hangs is somebody else's"),
+        pytest.param(WANT, RISING, {}, HANGS, [], id="ended, and on its way again"),
+        pytest.param(WANT, None, {}, WAITS, ["wait"], id="not tried before its time"),
+        pytest.param(WANT, DOWN, {}, WAITS, ["wait"], id="not started before its time"),
+        pytest.param(None, DOWN, {}, WAITS, ["stop"], id="what failed can go"),
+        pytest.param(None, UP, OURS, IN_USE, ["wait"], id="in use, and is to go"),
+        pytest.param(WANT, OTHER_OPTIONS, OURS, IN_USE, ["wait"], id="in use, and changes"),
+        pytest.param(WANT, UP, OURS, IN_USE, ["wait"], id="in use, and was to change"),
+    ],
+)
+def test_what_is_remembered_decides_with_what_is_seen(
+    want: Wanted | None,
+    here: Placed | None,
+    presence: dict[str, Presence],
+    known: Standing,
+    expected: list[str],
+) -> None:
+    observed = Observed({here.id: here} if here else {}, presence)
+    todo = plan([want] if want else [], observed, records={WANT.mount.id: known})
+    assert [action.kind.value for action in todo.actions] == expected
+    assert bool(todo) is (expected not in ([], ["wait"]))
+
+
+def test_a_bucket_waits_for_the_one_whose_directory_it_takes() -> None:
+    observed = Observed({OTHER_BUCKET.id: OTHER_BUCKET}, OURS)
+    todo = plan([WANT], observed, records={OTHER_BUCKET.id: IN_USE})
+    assert kinds(todo) == [("wait", OTHER_BUCKET.id), ("wait", WANT.mount.id)]
+    assert todo.foreign == ()

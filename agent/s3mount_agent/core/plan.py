@@ -3,7 +3,7 @@ uninstall all go through it."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
@@ -62,18 +62,32 @@ class Observed:
         return self.presence.get(directory, Presence.ABSENT)
 
 
+@dataclass(frozen=True)
+class Standing:
+    """What is remembered of a mount and cannot be seen on the node: ``hung``, it does not answer,
+    which is certain; ``waits``, why it is not to be tried yet; ``busy``, that it is up, but in use
+    and so in the way of a change."""
+
+    hung: bool = False
+    waits: str | None = None
+    busy: bool = False
+
+
 class Kind(str, Enum):
     """What is done to a mount, in the order in which it is done."""
 
+    KILL = "kill"
     STOP = "stop"
     WRITE = "write"
     START = "start"
+    WAIT = "wait"
 
 
 @dataclass(frozen=True)
 class Action:
-    """One change: ``stop`` takes a mount down and forgets it, ``write`` puts its definition on the
-    node without disturbing it, ``start`` makes it (writing first)."""
+    """One change: ``kill`` ends a process that hangs, ``stop`` takes a mount down and forgets it,
+    ``write`` puts its definition on the node without disturbing it, ``start`` makes it (writing
+    first), and ``wait`` leaves it alone until its next attempt is due."""
 
     kind: Kind
     id: str
@@ -95,26 +109,34 @@ class Plan:
     warnings: tuple[str, ...] = ()
 
     def __bool__(self) -> bool:
-        return bool(self.actions)
+        return any(action.kind is not Kind.WAIT for action in self.actions)
 
     def of(self, kind: Kind) -> tuple[Action, ...]:
         """The actions of one kind."""
         return tuple(action for action in self.actions if action.kind is kind)
 
 
-def plan(wanted: Iterable[Wanted], observed: Observed, *, keep: Collection[str] = ()) -> Plan:
+def plan(
+    wanted: Iterable[Wanted],
+    observed: Observed,
+    *,
+    keep: Collection[str] = (),
+    records: Mapping[str, Standing] | None = None,
+) -> Plan:
     """What to do so that the node has exactly the wanted mounts; nothing if it has.
 
     A mount that runs with the wanted command is never restarted, whatever else differs. ``keep``
     are the ids of mounts that are wanted, but cannot be made as they are wanted now: what is there
-    of them stays.
+    of them stays. ``records`` are what is remembered of mounts by those who look again and again:
+    one that hangs is ended first of all, and one that failed is not tried before its time.
     """
     wanted = tuple(wanted)
     ids = {want.mount.id for want in wanted}
-    actions: list[Action] = []
+    set_aside = _set_aside(wanted, observed, records or {})
+    actions = list(set_aside.values())
     foreign: list[str] = []
     for placed in observed.placed.values():
-        if placed.id in ids or placed.id in keep:
+        if placed.id in ids or placed.id in keep or placed.id in set_aside:
             continue
         directory = placed.definition.directory
         if (placed.active or placed.starting) and observed.on(directory) is Presence.OTHER:
@@ -123,6 +145,8 @@ def plan(wanted: Iterable[Wanted], observed: Observed, *, keep: Collection[str] 
         else:
             actions.append(_stop(placed, "it is no longer wanted"))
     for want in wanted:
+        if want.mount.id in set_aside:
+            continue
         here = observed.placed.get(want.mount.id)
         presence = observed.on(want.mount.directory)
         # Who mounted there, if not the agent? Another bucket's mount of ours is about to go.
@@ -137,6 +161,35 @@ def plan(wanted: Iterable[Wanted], observed: Observed, *, keep: Collection[str] 
     return Plan(tuple(actions), tuple(foreign))
 
 
+def _set_aside(
+    wanted: Sequence[Wanted], observed: Observed, records: Mapping[str, Standing]
+) -> dict[str, Action]:
+    """What to do about mounts that are not dealt with by what can be seen alone, by id."""
+    found: dict[str, Action] = {}
+    unknown = Standing()
+    ids = {want.mount.id for want in wanted}
+    taken: dict[str, str] = {}
+    for placed in observed.placed.values():
+        known = records.get(placed.id, unknown)
+        directory = placed.definition.directory
+        ours = placed.active and observed.on(directory) is Presence.MOUNTPOINT_S3
+        if known.hung and ours:
+            found[placed.id] = _of(Kind.KILL, placed, "it does not answer")
+        elif known.waits and (known.busy or placed.id in ids):
+            # Whatever else failed, what is no longer wanted can go; only who uses it is waited for.
+            found[placed.id] = _of(Kind.WAIT, placed, known.waits)
+        else:
+            continue
+        taken[directory] = found[placed.id].because
+    for want in wanted:
+        mount = want.mount
+        # What lies on a directory must be gone before another bucket is mounted there.
+        why = records.get(mount.id, unknown).waits or taken.get(mount.directory)
+        if why and mount.id not in found:
+            found[mount.id] = _for(Kind.WAIT, want, why)
+    return found
+
+
 def _converge(want: Wanted, here: Placed | None, presence: Presence) -> list[Action]:
     if here is None:
         return [_start(want, "it is new")]
@@ -149,12 +202,11 @@ def _converge(want: Wanted, here: Placed | None, presence: Presence) -> list[Act
         stale = presence is Presence.MOUNTPOINT_S3
         return [_start(want, "its process has ended" if stale else "it is not running")]
     if here.text != want.text or not here.settled:
-        mount = want.mount
         shares = here.definition.share, here.definition.memory_max
         same = shares == (want.definition.share, want.definition.memory_max)
         what = "its unit" if same else "its share of the node"
         because = f"{what} changes, without a new mount"
-        return [Action(Kind.WRITE, mount.id, mount.directory, str(mount.bucket), because)]
+        return [_for(Kind.WRITE, want, because)]
     return []
 
 
@@ -166,10 +218,18 @@ def difference(old: Definition, new: Definition) -> str:
 
 
 def _start(want: Wanted, because: str) -> Action:
-    mount = want.mount
-    return Action(Kind.START, mount.id, mount.directory, str(mount.bucket), because)
+    return _for(Kind.START, want, because)
 
 
 def _stop(placed: Placed, because: str) -> Action:
+    return _of(Kind.STOP, placed, because)
+
+
+def _for(kind: Kind, want: Wanted, because: str) -> Action:
+    mount = want.mount
+    return Action(kind, mount.id, mount.directory, str(mount.bucket), because)
+
+
+def _of(kind: Kind, placed: Placed, because: str) -> Action:
     definition = placed.definition
-    return Action(Kind.STOP, placed.id, definition.directory, definition.bucket, because)
+    return Action(kind, placed.id, definition.directory, definition.bucket, because)

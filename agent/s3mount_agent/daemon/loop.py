@@ -6,33 +6,28 @@ something changes or the time has come, so that one mount never waits for anothe
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
-from s3mount_agent.config import config_file, desired
 from s3mount_agent.config.configuration import Configuration
+from s3mount_agent.core import lifecycle
 from s3mount_agent.core.errors import AgentError, Exit, Problem
 from s3mount_agent.core.events import Event
-from s3mount_agent.core.plan import Kind, Observed, Placed, Wanted, plan
+from s3mount_agent.core.health import Condition
+from s3mount_agent.core.lifecycle import Chance, Happening, Judged, Looked, Recalled, Record, Tried
+from s3mount_agent.core.plan import Kind, Observed, Placed, Plan, Wanted, plan
 from s3mount_agent.core.retry_policy import Wake
 from s3mount_agent.core.states import Presence, State
-from s3mount_agent.daemon.health import Health
 from s3mount_agent.daemon.metrics import Recorder
 from s3mount_agent.daemon.refresher import Refresher
-from s3mount_agent.daemon.reports import Changes
-from s3mount_agent.daemon.retries import Troubles
-from s3mount_agent.mountpoint import program
-from s3mount_agent.reconcile import directories, execute
-from s3mount_agent.reconcile.context import Context, ask_ahead, gather
+from s3mount_agent.daemon.surroundings import Surroundings
+from s3mount_agent.reconcile.context import Context
 from s3mount_agent.reconcile.execute import Failures
 from s3mount_agent.reconcile.look import Sight
-from s3mount_agent.reconcile.observe import observe
-from s3mount_agent.reconcile.remember import remember
-from s3mount_agent.state import held, in_force, leftovers, origin, status_file
+from s3mount_agent.state import leftovers, status_file
 from s3mount_agent.supervisor import service
-from s3mount_agent.system import files, journal, lock, mountinfo, systemd
+from s3mount_agent.system import lock, systemd
 from s3mount_agent.system.wakeups import Events
 
 _ALONE_SECONDS = 10.0
@@ -53,7 +48,7 @@ def run() -> None:
     """Works until SIGTERM; the mounts stay."""
     events = Events()  # who finds the lock taken may send a signal
     with lock.hold("daemon", timeout=_ALONE_SECONDS, path=service.LOCK):
-        _work(events, Daemon(), Refresher())
+        _work(events, Daemon(Surroundings()), Refresher())
 
 
 def _work(events: Events, daemon: Daemon, refresher: Refresher) -> None:
@@ -84,27 +79,24 @@ def _work(events: Events, daemon: Daemon, refresher: Refresher) -> None:
 class Daemon:
     """What the service remembers between two cycles; ``sentence`` is what the last one found."""
 
-    def __init__(self) -> None:
+    def __init__(self, around: Surroundings) -> None:
         self.sentence = "starting"
         self.settled = False
         self.configuration = Configuration()
-        self.health = Health()
+        self.health = around.health()
+        self._around = around
+        self._records: dict[str, Record] = {}
         self._sights: tuple[Sight, ...] = ()
-        self._troubles = Troubles()
-        self._recorder = Recorder()
-        self._changes = Changes()
+        self._recorder = Recorder(around.now)
         self._unmade = False
-        # Mounts that were up in the last cycle, and those that have gone down since they were.
-        self._up: dict[str, Placed] = {}
-        self._lost: set[str] = set()
-        self._table: dict[str, mountinfo.Entry] = {}
+        self._table: Mapping[str, object] = {}
         self._written: tuple[int, int] | None = None
         # At its start, and when it is reloaded, config.yaml is put in force.
         self._begins = True
         self._edited = 0
         self._due = 0.0
         # The bootstrap has just tried.
-        self._install_due = time.monotonic() + _INSTALL_SECONDS
+        self._install_due = around.now() + _INSTALL_SECONDS
 
     @property
     def pids(self) -> list[int]:
@@ -114,11 +106,11 @@ class Daemon:
     def is_due(self, *, table_changed: bool) -> bool:
         """Whether to look again though nothing happened to a process; takes in what probes have
         found. Other people's mounts, of which there may be many, are no reason."""
-        if self.health.work(self.configuration) or time.monotonic() >= self._due:
+        if self.health.work(self.configuration) or self._around.now() >= self._due:
             return True
         if not table_changed:
             return False
-        table = mountinfo.read()
+        table = self._around.table()
         return any(
             table.get(sight.row.path) != self._table.get(sight.row.path) for sight in self._sights
         )
@@ -126,36 +118,35 @@ class Daemon:
     def reload(self) -> None:
         """Puts config.yaml in force with the next cycle, and tries at once what has failed."""
         self._begins = True
-        self._troubles.wake(Wake.ASKED)
+        self._step_all(Wake.ASKED)
 
     def is_outdated(self) -> bool:
         """Whether the configuration is another one than in the last cycle."""
-        return self._written != _versions()
+        return self._written != self._around.versions()
 
     def pause(self) -> float:
         """How many seconds may pass until then."""
         metrics = self._recorder.pause(self.configuration.metrics)
-        return max(0.0, min(self._due - time.monotonic(), self.health.pause(), metrics))
+        return max(0.0, min(self._due - self._around.now(), self.health.pause(), metrics))
 
     def cycle(self) -> None:
         """Starts what is down and may be tried, ends what hangs, and saves what is seen."""
         # As it was before: what changes from now on is news.
-        self._table = mountinfo.read()
-        ask_ahead(self.configuration)
+        self._table = self._around.table()
+        self._around.ask_ahead(self.configuration)
         try:
-            # Not waited for: while another command works, SIGTERM must still be heard.
-            with lock.hold("daemon", timeout=0):
+            with self._around.alone():
                 self._sights = self._cycle()
         except AgentError as error:
-            self._due = time.monotonic() + _BLIND_SECONDS
+            self._due = self._around.now() + _BLIND_SECONDS
             if error.problem is not Problem.LOCKED and error.message != self.sentence:
-                journal.event(Event.CYCLE_FAILED, error.message, error_code=error.problem.code)
+                self._tell(Event.CYCLE_FAILED, error.message, error)
             self.sentence = error.message
             # Without a configuration there is nothing that a boot could wait for.
             if error.problem.exit_code is Exit.USAGE or error.problem in _NOTHING_TO_DO:
                 self.settled = True
             return
-        self._due = time.monotonic() + self._until_next()
+        self._due = self._around.now() + self._until_next()
         self.sentence = _sentence(self._sights)
         self.settled = all(
             sight.row.held or sight.judgement.state in _SETTLED for sight in self._sights
@@ -163,8 +154,9 @@ class Daemon:
 
     def publish(self) -> None:
         """Publishes figures, if the configuration asks for them."""
-        conditions = self.health.conditions()
-        self._recorder.publish(self.configuration.metrics, self._sights, conditions)
+        stories = {mount_id: record.story for mount_id, record in self._records.items()}
+        wanted, conditions = self.configuration.metrics, self.health.conditions()
+        self._recorder.publish(wanted, self._sights, conditions, stories)
 
     def _until_next(self) -> float:
         if any(sight.judgement.state in _MOVING for sight in self._sights):
@@ -173,41 +165,54 @@ class Daemon:
         up = {sight.pid for sight in self._sights if sight.judgement.state is State.OK}
         if not up <= self.health.pids:
             return _MOVING_SECONDS
-        due = self._troubles.seconds_until_due()
-        longest = self._troubles.longest_pause if self._unmade else _CYCLE_SECONDS
-        return longest if due is None else min(due, longest)
+        now = self._around.now()
+        longest = self.configuration.retry_at_most_every if self._unmade else _CYCLE_SECONDS
+        return min([longest, *(record.pause(now) for record in self._records.values())])
 
     def _cycle(self) -> tuple[Sight, ...]:
         self._read_configuration()
-        context = gather(self.configuration)
-        installed = program.find()
-        observed = self._end_hung(observe(context.supervisor), context)
-        failures: Failures = {}
+        around = self._around
+        context = around.gather(self.configuration)
+        installed = around.installed()
+        observed = around.observe(context)
+        self._follow(observed)
+        wanted: tuple[Wanted, ...] = ()
         if installed is None:
             failures = dict.fromkeys((mount.id for mount in context.mounts), self._install_later())
         else:
-            wanted, failures = execute.want(context, installed, observed)
-            down = held.load()
-            up = tuple(each for each in wanted if each.mount.id not in down)
-            self._reconcile(up, observed, context, keep=failures)
-            directories.tidy(mount.directory for mount in context.mounts)
+            wanted, failures = around.want(context, installed, observed)
+        down = around.held()
+        up = tuple(each for each in wanted if each.mount.id not in down)
+        self._reconcile(up, observed, context, keep=failures)
+        if installed is not None:
+            around.tidy(mount.directory for mount in context.mounts)
         # What this node cannot have yet, for want of mount-s3 or of a mount's owner.
         self._unmade = bool(failures)
-        failures = {**self._troubles.failures(), **failures}
-        sights = remember(context, installed, failures, self.health.conditions())
-        self._changes.tell(sights)
+        failures = {**self._failures(), **failures}
+        sights = around.remember(context, installed, failures, self.health.conditions())
+        for sight in sights:
+            self._judge(sight)
         self._recorder.follow(sights)
         return sights
 
     def _install_later(self) -> AgentError:
         """Has another attempt made to install mount-s3, now and then; says so in the meantime."""
-        now = time.monotonic()
+        now = self._around.now()
         if now >= self._install_due:
             self._install_due = now + _INSTALL_SECONDS
-            service.apply_later()
+            self._around.install_later()
         return AgentError(
             Problem.PACKAGES_FAILED, "mount-s3 could not be installed yet", retry_for=math.inf
         )
+
+    def _follow(self, observed: Observed) -> None:
+        """Has the health of what is up watched."""
+        up = [
+            placed
+            for placed in observed.placed.values()
+            if placed.active and observed.on(placed.definition.directory) is Presence.MOUNTPOINT_S3
+        ]
+        self.health.follow(up, self.configuration)
 
     def _reconcile(
         self,
@@ -218,179 +223,151 @@ class Daemon:
         keep: Collection[str],
     ) -> None:
         ids = {want.mount.id for want in wanted}
-        self._troubles.keep_only(ids | set(observed.placed))
-        before, self._up = self._up, {}
-        self._lost &= ids
-        for placed in observed.placed.values():
-            if placed.id in ids and not self._troubles.is_busy(placed.id):
-                self._take_note_of_end(before.get(placed.id), placed)
-                self._take_note(placed, observed, context)
-        # What has to wait is neither started, nor stopped, nor taken for unwanted.
-        due = tuple(want for want in wanted if self._troubles.may_try(want.mount.id))
-        visible = {
-            mount_id: placed
-            for mount_id, placed in observed.placed.items()
-            if self._troubles.may_try(mount_id)
-            # Whatever failed, what is no longer wanted can go; only who uses it is waited for.
-            or (mount_id not in ids and not self._troubles.is_busy(mount_id))
-        }
-        seen = Observed(visible, observed.presence)
-        todo = plan(due, seen, keep=keep)
-        start = context.supervisor.start_later
-        told = self._troubles.failures()
-        failures = execute.carry_out(todo, due, seen, context, start=start, told=told)
-        essences = {want.mount.id: want.definition.essence for want in due}
-        for action in todo.of(Kind.STOP):
-            if action.id not in failures:
-                self._troubles.over(action.id)
-                self._up.pop(action.id, None)
-                if seen.placed[action.id].definition.essence == essences.get(action.id):
-                    self._lost.add(action.id)  # not changed, but to be repaired
-        for action in todo.of(Kind.START):
-            self._troubles.trying(action.id)
-        for mount_id, error in failures.items():
-            self._troubles.note(mount_id, error)
-
-    def _end_hung(self, observed: Observed, context: Context) -> Observed:
-        """Has the health of what is up watched, and ends what hangs: from then on it is on its way,
-        like anything that is started again."""
-        up = [
-            placed
-            for placed in observed.placed.values()
-            if placed.active and observed.on(placed.definition.directory) is Presence.MOUNTPOINT_S3
-        ]
-        self.health.follow(up, self.configuration)
+        self._keep_only(ids | set(observed.placed), context)
         conditions = self.health.conditions()
-        hung = [placed for placed in up if conditions[placed.id].lost]
-        for placed in hung:
-            self._end(placed, context)
-        ended = {p.id: dataclasses.replace(p, active=False, starting=True) for p in hung}
-        return Observed({**observed.placed, **ended}, observed.presence)
+        for placed in observed.placed.values():
+            condition = conditions.get(placed.id)
+            # Of what is to go, only a hang is of interest.
+            if placed.id in ids or (condition is not None and condition.lost):
+                self._look(placed, observed, context)
+        now = self._around.now()
+        records = {
+            mount_id: lifecycle.standing(record, conditions.get(mount_id), now)
+            for mount_id, record in self._records.items()
+        }
+        todo = plan(wanted, observed, keep=keep, records=records)
+        failures = self._around.carry_out(todo, wanted, observed, context, self._failures())
+        self._around.progress()
+        self._learn(todo, wanted, observed, failures)
 
-    def _end(self, placed: Placed, context: Context) -> None:
-        news = placed.id not in self._lost
-        self._lost.add(placed.id)
-        if news:
-            told = f"{placed.definition.directory} does not answer: mount-s3 is ended"
-            _tell_placed(placed, Event.HUNG, told, AgentError(Problem.MOUNT_SILENT, told))
-        try:
-            context.supervisor.end(placed)
-        except AgentError as error:  # the others are looked after all the same
-            if news:
-                _tell_placed(placed, Event.STOP_FAILED, error.message, error)
-        # Each takes its time, and is progress.
-        systemd.notify("WATCHDOG=1")
+    def _look(self, placed: Placed, observed: Observed, context: Context) -> None:
+        failure = None
+        if self._record(placed.id).wants_reason(placed):
+            failure = context.supervisor.failure(placed)
+            self._around.progress()  # the journal may take its time
+        condition = self.health.conditions().get(placed.id, Condition())
+        seen = Looked(placed, observed.on(placed.definition.directory), condition, failure)
+        self._step(placed.id, seen, placed.definition.directory, placed.definition.bucket)
 
-    def _take_note_of_end(self, before: Placed | None, placed: Placed) -> None:
-        """Learns that the process of a mount has ended, though nobody changed the mount; by now
-        systemd may have started another."""
-        if before is None or before.pid == placed.pid or before.text != placed.text:
-            return
-        error = placed.ended()
-        if self._troubles.note(placed.id, error):
-            _tell_placed(placed, Event.ENDED, error.message, error)
-        if placed.starting:
-            self._troubles.trying(placed.id)
+    def _learn(
+        self,
+        todo: Plan,
+        wanted: tuple[Wanted, ...],
+        observed: Observed,
+        failures: Failures,
+    ) -> None:
+        """Takes note of what was done, and how that went."""
+        stops = todo.of(Kind.STOP)
+        # Their starts were not tried, for the same reason.
+        unstopped = {action.id for action in stops if action.id in failures}
+        essences = {want.mount.id: want.definition.essence for want in wanted}
+        for action in todo.actions:
+            if action.kind is Kind.WAIT:
+                continue
+            error = failures.get(action.id)
+            here = observed.placed.get(action.id)
+            # Not changed, but to be as it was.
+            repair = here is not None and here.definition.essence == essences.get(action.id)
+            if action.kind is Kind.START and action.id in unstopped:
+                continue
+            tried = Tried(action.kind, error, repair)
+            self._step(action.id, tried, action.directory, action.bucket)
 
-    def _take_note(self, placed: Placed, observed: Observed, context: Context) -> None:
-        """Learns how the last attempt to start a mount went, if it is over."""
-        if placed.starting:
-            # Whoever began it: how it ends is news.
-            self._troubles.trying(placed.id)
-            return
-        if placed.active:
-            self._up[placed.id] = placed
-            if observed.on(placed.definition.directory) is not Presence.MOUNTPOINT_S3:
-                return  # its process lives, but nobody can use it
-            if self._troubles.over(placed.id) or placed.id in self._lost:
-                told = f"{placed.definition.directory} is mounted again"
-                _tell_placed(placed, Event.RECOVERED, told)
-            self._lost.discard(placed.id)
-            return
-        if not self._troubles.is_news(placed.id):
-            return
-        error = context.supervisor.failure(placed)
-        # That we have ended one that hung was told by then.
-        ours = (
-            placed.id in self._lost and error is not None and error.problem is Problem.MOUNT_ENDED
-        )
-        if error is not None and self._troubles.note(placed.id, error) and not ours:
-            _tell_placed(placed, Event.START_FAILED, error.message, error)
-        systemd.notify("WATCHDOG=1")  # the journal may take its time
+    def _judge(self, sight: Sight) -> None:
+        row, judgement = sight.row, sight.judgement
+        failure = row.s3 if judgement.state is State.DEGRADED else None
+        problem = status_file.error_of(failure).problem if failure else None
+        reason = judgement.reason or ""
+        seen = Judged(judgement.state, row.path, reason, problem, sight.pid, row.held)
+        self._step(row.id, seen, row.path, row.bucket)
+
+    def _step(self, mount_id: str, seen: Happening, directory: str, bucket: str) -> None:
+        chance = Chance(float(self.configuration.retry_at_most_every), self._around.luck())
+        record, told = lifecycle.step(self._record(mount_id), seen, self._around.now(), chance)
+        self._records[mount_id] = record
+        for each in told:
+            self._tell(each.event, each.message, each.error, directory, bucket)
+
+    def _step_all(self, seen: Wake) -> None:
+        for mount_id in self._records:
+            self._step(mount_id, seen, "", "")
+
+    def _record(self, mount_id: str) -> Record:
+        return self._records.get(mount_id, Record())
+
+    def _failures(self) -> Failures:
+        errors = {mount_id: record.error for mount_id, record in self._records.items()}
+        return {mount_id: error for mount_id, error in errors.items() if error is not None}
+
+    def _keep_only(self, ids: Collection[str], context: Context) -> None:
+        """Forgets mounts that are no longer wanted, and what befell those that are held down."""
+        known = {*ids, *(mount.id for mount in context.mounts)}
+        self._records = {
+            mount_id: record if mount_id in ids else record.at_rest()
+            for mount_id, record in self._records.items()
+            if mount_id in known
+        }
+
+    def _tell(
+        self,
+        event: Event,
+        message: str,
+        error: AgentError | None,
+        directory: str = "",
+        bucket: str = "",
+    ) -> None:
+        self._around.tell(event, message, error, mount=directory, bucket=bucket)
 
     def _read_configuration(self) -> None:
-        """A new configuration is a new chance for what had failed for good; one that is wrong
-        changes nothing."""
-        written = _versions()
+        """A new configuration is a new chance for what has failed; one that is wrong changes
+        nothing."""
+        written = self._around.versions()
         if written == self._written and not self._begins:
             self._tell_edit()
             return
         first, self._written = self._written is None, written
         begins, self._begins = self._begins, False
-        wanted: desired.Desired | None
+        new: Configuration | None
         wrong: AgentError | None = None
         try:
             if begins:
-                wanted, wrong = desired.begin()
-                self._written = _versions()
+                new, wrong = self._around.begin()
+                self._written = self._around.versions()
             else:
-                wanted = desired.in_force()
+                new = self._around.configuration()
         except AgentError as error:
             if first:
                 self._written, self._begins = None, True
                 raise
-            wanted, wrong = None, error
+            new, wrong = None, error
         if wrong is not None:
             told = f"{wrong.message}; the last good configuration stays in force"
-            journal.event(Event.REFUSED, told, error_code=wrong.problem.code)
-        if wanted is None:
+            self._tell(Event.REFUSED, told, wrong)
+        if new is None:
             return
-        again = begins and not first and wanted.configuration == self.configuration
-        self.configuration = wanted.configuration
-        if not again:
-            self._troubles.clear()
-        self._troubles.longest_pause = float(self.configuration.retry_at_most_every)
+        again = begins and not first and new == self.configuration
+        self.configuration = new
         if first:
             self._recall()
+        elif not again:
+            self._step_all(Wake.CONFIGURATION)
 
     def _tell_edit(self) -> None:
         """Tells once that config.yaml is not what is in force."""
-        edited = files.modified(config_file.PATH)
+        edited = self._around.edited()
         if edited != self._edited:
             self._edited = edited
-            told = desired.pending()
+            told = self._around.pending()
             if told:
-                journal.event(Event.EDITED, told)
+                self._tell(Event.EDITED, told, None)
 
     def _recall(self) -> None:
         """What was known before the service was started need not be found out, or told, again."""
-        known = status_file.load()
-        rows = known.rows if known else ()
-        self._changes.recall(rows)
+        rows = self._around.recall()
         self.health.recall({row.pid: row.s3 for row in rows if row.pid and row.s3})
         for row in rows:
-            # What the bootstrap, or a daemon before this one, has found and told.
-            if row.failure is not None:
-                self._troubles.note(row.id, status_file.error_of(row.failure))
-        self._troubles.wake(Wake.ASKED)
-
-
-def _versions() -> tuple[int, int]:
-    """When the configuration in force, and what is known of its source, were last written."""
-    return files.modified(in_force.PATH), files.modified(origin.PATH)
-
-
-def _tell_placed(
-    placed: Placed, event: Event, message: str, error: AgentError | None = None
-) -> None:
-    journal.event(
-        event,
-        message,
-        mount=placed.definition.directory,
-        bucket=placed.definition.bucket,
-        error_code=error.problem.code if error else "",
-        cause=(error.cause or "") if error else "",
-    )
+            error = status_file.error_of(row.failure) if row.failure else None
+            self._step(row.id, Recalled(error, row.state), row.path, row.bucket)
 
 
 def _sentence(sights: tuple[Sight, ...]) -> str:

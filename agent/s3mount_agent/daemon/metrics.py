@@ -9,12 +9,12 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 from s3mount_agent.config.configuration import Metrics
 from s3mount_agent.core.errors import AgentError
 from s3mount_agent.core.events import Event
 from s3mount_agent.core.health import Condition
+from s3mount_agent.core.lifecycle import Story
 from s3mount_agent.core.states import State
 from s3mount_agent.reconcile.look import Sight
 from s3mount_agent.state import metrics_file
@@ -32,34 +32,18 @@ _HELP = {
 }
 
 
-@dataclass
-class _Story:
-    """What has happened to one mount since the daemon started. ``down_since`` is None also while
-    it is down because that was asked for, or has never been up."""
-
-    was_up: bool = False
-    pid: int | None = None
-    restarts: int = 0
-    down_since: float | None = None
-    recovery: float | None = None
-
-
 class Recorder:
-    """Follows the mounts and publishes their figures, once a minute and when something changes."""
+    """Publishes the figures of the mounts, once a minute and when something changes."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._stories: dict[str, _Story] = {}
         self._shown: dict[str, object] = {}
         self._wanted = Metrics()
         self._trouble = ""
         self._published = self._due = -math.inf
 
     def follow(self, sights: tuple[Sight, ...]) -> None:
-        """Takes note of restarts, recoveries and other changes."""
-        now = self._clock()
-        for sight in sights:
-            self._follow(self._stories.setdefault(sight.row.id, _Story()), sight, now)
+        """Takes note of what has changed."""
         shown: dict[str, object] = {s.row.id: (s.judgement.state, s.pid) for s in sights}
         if shown != self._shown:
             self._shown, self._due = shown, min(self._due, self._published + _SOON_SECONDS)
@@ -71,7 +55,11 @@ class Recorder:
         return max(0.1, self._due - self._clock())
 
     def publish(
-        self, wanted: Metrics, sights: tuple[Sight, ...], conditions: Mapping[str, Condition]
+        self,
+        wanted: Metrics,
+        sights: tuple[Sight, ...],
+        conditions: Mapping[str, Condition],
+        stories: Mapping[str, Story],
     ) -> None:
         """Writes the figures where they are wanted, if it is time."""
         if wanted != self._wanted:
@@ -82,7 +70,17 @@ class Recorder:
         if now < self._due or not (wanted.prometheus or wanted.cloudwatch):
             return
         self._published, self._due = now, now + _EVERY_SECONDS
-        figures = [(s, self._figures(s, conditions.get(s.row.id, Condition()))) for s in sights]
+        figures = [
+            (
+                sight,
+                _figures(
+                    sight,
+                    conditions.get(sight.row.id, Condition()),
+                    stories.get(sight.row.id, Story()),
+                ),
+            )
+            for sight in sights
+        ]
         if wanted.prometheus:
             self._write(wanted.prometheus, prometheus(figures))
         if wanted.cloudwatch:
@@ -103,29 +101,15 @@ class Recorder:
                 )
             self._trouble = error.message
 
-    @staticmethod
-    def _follow(story: _Story, sight: Sight, now: float) -> None:
-        if sight.pid and story.pid and sight.pid != story.pid:
-            story.restarts += 1
-        story.pid = sight.pid or story.pid
-        if sight.judgement.state is State.OK:
-            if story.down_since is not None:
-                story.recovery = now - story.down_since
-            story.was_up, story.down_since = True, None
-        elif sight.row.held:
-            story.down_since = None
-        elif story.was_up and story.down_since is None:
-            story.down_since = now
 
-    def _figures(self, sight: Sight, condition: Condition) -> dict[str, float]:
-        story = self._stories.get(sight.row.id, _Story())
-        found = {
-            "s3mount_up": float(sight.judgement.state is State.OK),
-            "s3mount_restarts_total": float(story.restarts),
-            "s3mount_recovery_seconds": story.recovery,
-            "s3mount_probe_seconds": condition.seconds,
-        }
-        return {name: value for name, value in found.items() if value is not None}
+def _figures(sight: Sight, condition: Condition, story: Story) -> dict[str, float]:
+    found = {
+        "s3mount_up": float(sight.judgement.state is State.OK),
+        "s3mount_restarts_total": float(story.restarts),
+        "s3mount_recovery_seconds": story.recovery,
+        "s3mount_probe_seconds": condition.seconds,
+    }
+    return {name: value for name, value in found.items() if value is not None}
 
 
 Figures = list[tuple[Sight, dict[str, float]]]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from s3mount_agent.config.configuration import WhenBusy
@@ -128,6 +128,23 @@ def require_divisible(context: Context) -> None:
     )
 
 
+class Hands:
+    """What the plan does beside the supervisor: to directories, and to the journal."""
+
+    def make(self, want: Wanted) -> None:
+        """Makes a mount's directory, and those that it stores in."""
+        directories.make(want.mount.directory)
+        directories.make_stores(want.definition)
+
+    def remove(self, gone: Iterable[str]) -> None:
+        """Removes the directories of mounts that have gone, if the agent made them."""
+        directories.remove(gone)
+
+    def tell(self, event: Event, message: str, **fields: str) -> None:
+        """Writes an entry into the journal."""
+        journal.event(event, message, **fields)
+
+
 def carry_out(
     todo: Plan,
     wanted: Sequence[Wanted],
@@ -136,20 +153,25 @@ def carry_out(
     *,
     start: Callable[[Wanted], None],
     told: Failures | None = None,
+    hands: Hands | None = None,
 ) -> Failures:
-    """Does what the plan says, in three waves; within a wave all mounts go at the same time.
+    """Does what the plan says, in waves; within a wave all mounts go at the same time.
 
     ``start`` starts one mount. A mount that fails fails alone; what is in ``told`` is not told
-    again.
+    again. That one which hangs was ended is told by who found that it hangs.
     """
     supervisor = context.supervisor
     by_id = {each.mount.id: each for each in wanted}
+    hands = hands or Hands()
+    reporter = _Reporter(hands, told or {})
 
+    kills = todo.of(Kind.KILL)
+    unkilled = _each(kills, lambda action: supervisor.end(observed.placed[action.id]))
     stops = todo.of(Kind.STOP)
-    failures = _each(stops, lambda action: _stop(observed.placed[action.id], context), told=told)
-    _tell_done(stops, failures)
+    failures = _each(stops, lambda action: _stop(observed.placed[action.id], context), reporter)
+    reporter.done(stops, failures)
     stopped = [action for action in stops if action.id not in failures]
-    unremoved = _remove(stopped, by_id, observed, supervisor, told)
+    unremoved = _remove(stopped, by_id, observed, supervisor, reporter)
 
     # What lies on a directory must be gone before another bucket is mounted there.
     busy = {action.directory: failures[action.id] for action in stops if action.id in failures}
@@ -159,23 +181,21 @@ def carry_out(
             failures.setdefault(action.id, busy[action.directory])
     starts = [action for action in todo.of(Kind.START) if action.id not in failures]
     # One after the other: they share one record of what was made.
-    failures.update(
-        _each(starts, lambda action: _make_room(by_id[action.id]), at_once=1, told=told)
-    )
+    failures.update(_each(starts, lambda action: hands.make(by_id[action.id]), reporter, at_once=1))
     starts = [action for action in starts if action.id not in failures]
     writes = [*todo.of(Kind.WRITE), *starts]
     unwritten = supervisor.write([by_id[action.id] for action in writes]) if writes else {}
     for action in writes:
         if action.id in unwritten:
-            _tell_failed(action, Event.WRITE_FAILED, unwritten[action.id], told)
+            reporter.failed(action, Event.WRITE_FAILED, unwritten[action.id])
     failures.update(unwritten)
     starts = [action for action in starts if action.id not in unwritten]
 
-    started = _each(starts, lambda action: start(by_id[action.id]), told=told)
+    started = _each(starts, lambda action: start(by_id[action.id]), reporter)
     # Of one that only came down by itself it is told when it is up.
-    again = (told or {}).keys() - {action.id for action in stopped}
-    _tell_done([action for action in starts if action.id not in again], started)
-    return {**failures, **started}
+    again = reporter.told.keys() - {action.id for action in stopped}
+    reporter.done([action for action in starts if action.id not in again], started)
+    return {**unkilled, **failures, **started}
 
 
 def _remove(
@@ -183,7 +203,7 @@ def _remove(
     wanted: Collection[str],
     observed: Observed,
     supervisor: Supervisor,
-    told: Failures | None,
+    reporter: _Reporter,
 ) -> Failures:
     """Forgets mounts that have been stopped; returns what of those that are not to start again
     could not be removed. What is to start again is written anew, which fails or mends it."""
@@ -194,14 +214,9 @@ def _remove(
     failures = {action.id: unremoved[action.id] for action in leaving if action.id in unremoved}
     for action in leaving:
         if action.id in failures:
-            _tell_failed(action, Event.STOP_FAILED, failures[action.id], told)
-    directories.remove(action.directory for action in leaving)
+            reporter.failed(action, Event.STOP_FAILED, failures[action.id])
+    reporter.hands.remove(action.directory for action in leaving)
     return failures
-
-
-def _make_room(want: Wanted) -> None:
-    directories.make(want.mount.directory)
-    directories.make_stores(want.definition)
 
 
 def await_started(
@@ -219,7 +234,7 @@ def await_started(
         for each in observed.placed.values()
         if each.starting and each.id in by_id and each.id not in planned
     ]
-    return _each(begun, lambda action: start(by_id[action.id]))
+    return _each(begun, lambda action: start(by_id[action.id]), _Reporter(Hands(), {}))
 
 
 def _stop(placed: Placed, context: Context) -> None:
@@ -249,15 +264,16 @@ def start_patiently(supervisor: Supervisor, *, budget: float) -> Callable[[Wante
 def _each(
     actions: Sequence[Action],
     do: Callable[[Action], None],
+    reporter: _Reporter | None = None,
     *,
     at_once: int = _AT_ONCE,
-    told: Failures | None = None,
 ) -> Failures:
     def attempt(action: Action) -> AgentError | None:
         try:
             do(action)
         except AgentError as error:
-            _tell_failed(action, _FAILED[action.kind], error, told)
+            if reporter is not None:
+                reporter.failed(action, _FAILED[action.kind], error)
             return error
         return None
 
@@ -268,26 +284,34 @@ def _each(
     return {action.id: error for action, error in zip(actions, results) if error is not None}
 
 
-def _tell_failed(action: Action, event: Event, error: AgentError, told: Failures | None) -> None:
-    known = (told or {}).get(action.id)
-    if known is None or known.problem is not error.problem:
-        journal.event(
-            event,
-            error.message,
-            mount=action.directory,
-            bucket=action.bucket,
-            error_code=error.problem.code,
-            cause=error.cause or "",
-        )
+class _Reporter:
+    """Tells what is done and what failed, but not what is in ``told`` already."""
 
+    def __init__(self, hands: Hands, told: Failures) -> None:
+        self.hands = hands
+        self.told = told
 
-def _tell_done(actions: Sequence[Action], failures: Failures) -> None:
-    for action in actions:
-        if action.id not in failures:
-            event, verb = _DONE[action.kind]
-            journal.event(
+    def failed(self, action: Action, event: Event, error: AgentError) -> None:
+        """An action failed."""
+        known = self.told.get(action.id)
+        if known is None or known.problem is not error.problem:
+            self.hands.tell(
                 event,
-                f"{verb} {action.directory}, because {action.because}",
+                error.message,
                 mount=action.directory,
                 bucket=action.bucket,
+                error_code=error.problem.code,
+                cause=error.cause or "",
             )
+
+    def done(self, actions: Sequence[Action], failures: Failures) -> None:
+        """Actions were carried out, but for those that failed."""
+        for action in actions:
+            if action.id not in failures:
+                event, verb = _DONE[action.kind]
+                self.hands.tell(
+                    event,
+                    f"{verb} {action.directory}, because {action.because}",
+                    mount=action.directory,
+                    bucket=action.bucket,
+                )

@@ -1,0 +1,148 @@
+"""All that the daemon touches: the node, its files, its journal and its clock, one method for each.
+
+It is handed to the daemon, whose tests hand in a node of their own.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+
+from s3mount_agent.config import config_file, desired
+from s3mount_agent.config.configuration import Configuration
+from s3mount_agent.core.errors import AgentError
+from s3mount_agent.core.events import Event
+from s3mount_agent.core.health import Condition
+from s3mount_agent.core.plan import Observed, Plan, Wanted
+from s3mount_agent.daemon.health import Health
+from s3mount_agent.mountpoint import program
+from s3mount_agent.mountpoint.program import Installed
+from s3mount_agent.reconcile import context, directories, execute, observe, remember
+from s3mount_agent.reconcile.context import Context
+from s3mount_agent.reconcile.execute import Failures
+from s3mount_agent.reconcile.look import Sight
+from s3mount_agent.state import held, in_force, origin, status_file
+from s3mount_agent.supervisor import service
+from s3mount_agent.system import files, journal, lock, mountinfo, systemd
+
+
+class Surroundings:
+    """The node on which the service runs."""
+
+    def now(self) -> float:
+        """Monotonic seconds."""
+        return time.monotonic()
+
+    def luck(self) -> float:
+        """What is left to chance, from 0 to 1."""
+        return random.random()  # noqa: S311
+
+    def health(self) -> Health:
+        """Who looks after the mounts that are up."""
+        return Health()
+
+    def versions(self) -> tuple[int, int]:
+        """When the configuration in force, and what is known of its source, were last written."""
+        return files.modified(in_force.PATH), files.modified(origin.PATH)
+
+    def configuration(self) -> Configuration:
+        """What is in force; raises what is wrong with it."""
+        return desired.in_force().configuration
+
+    def begin(self) -> tuple[Configuration, AgentError | None]:
+        """Puts config.yaml in force, and what is wrong with it where the last good one stays;
+        raises that where there is none."""
+        wanted, wrong = desired.begin()
+        return wanted.configuration, wrong
+
+    def edited(self) -> int:
+        """When config.yaml was last written."""
+        return files.modified(config_file.PATH)
+
+    def pending(self) -> str | None:
+        """How config.yaml differs from what is in force, if it does."""
+        return desired.pending()
+
+    def ask_ahead(self, configuration: Configuration) -> None:
+        """Asks what may take its time before anybody waits for it."""
+        context.ask_ahead(configuration)
+
+    def recall(self) -> tuple[status_file.Row, ...]:
+        """What was last known of the mounts in this boot."""
+        known = status_file.load()
+        return known.rows if known else ()
+
+    def alone(self) -> AbstractContextManager[None]:
+        """Keeps others from changing the node. Not waited for: while another command works, SIGTERM
+        must still be heard. Raises ``locked``."""
+        return lock.hold("daemon", timeout=0)
+
+    def table(self) -> Mapping[str, object]:
+        """The mount table, to be compared with a later one."""
+        return mountinfo.read()
+
+    def gather(self, configuration: Configuration) -> Context:
+        """The node's facts; raises what is wrong with them."""
+        return context.gather(configuration)
+
+    def installed(self) -> Installed | None:
+        """The node's mount-s3."""
+        return program.find()
+
+    def observe(self, around: Context) -> Observed:
+        """The node as it is."""
+        return observe.observe(around.supervisor)
+
+    def want(
+        self, around: Context, installed: Installed, observed: Observed
+    ) -> tuple[tuple[Wanted, ...], Failures]:
+        """The mounts as they shall be, and those that cannot be."""
+        return execute.want(around, installed, observed)
+
+    def held(self) -> frozenset[str]:
+        """The ids of mounts that an administrator took down."""
+        return held.load()
+
+    def carry_out(
+        self,
+        todo: Plan,
+        wanted: Sequence[Wanted],
+        observed: Observed,
+        around: Context,
+        told: Failures,
+    ) -> Failures:
+        """Does what the plan says, and waits for no start."""
+        start = around.supervisor.start_later
+        return execute.carry_out(todo, wanted, observed, around, start=start, told=told)
+
+    def tidy(self, wanted: Iterable[str]) -> None:
+        """Removes directories that the agent made and nobody wants any more."""
+        directories.tidy(wanted)
+
+    def remember(
+        self,
+        around: Context,
+        installed: Installed | None,
+        failures: Failures,
+        conditions: Mapping[str, Condition],
+    ) -> tuple[Sight, ...]:
+        """Writes down what is known of the mounts, and returns it."""
+        return remember.remember(around, installed, failures, conditions)
+
+    def tell(
+        self, event: Event, message: str, error: AgentError | None, *, mount: str, bucket: str
+    ) -> None:
+        """Writes an entry into the journal, of one mount or of none ("")."""
+        code = error.problem.code if error else ""
+        cause = (error.cause or "") if error else ""
+        journal.event(event, message, mount=mount, bucket=bucket, error_code=code, cause=cause)
+
+    def install_later(self) -> None:
+        """Has another attempt made to install mount-s3."""
+        service.apply_later()
+
+    def progress(self) -> None:
+        """Says that the work goes on: a mount may take its time."""
+        systemd.notify("WATCHDOG=1")
