@@ -170,6 +170,13 @@ def test_a_relapse_counts_on_and_a_long_good_run_does_not(life: Life) -> None:
     assert life.may_try
 
 
+def test_a_new_configuration_is_a_new_story(life: Life) -> None:
+    life.happens(Looked(UP, OURS), Looked(KILLED, OURS), Looked(UP, OURS))
+    life.happens(Wake.CONFIGURATION)
+    assert life.happens(Looked(KILLED, OURS)) == [Event.ENDED]
+    assert life.may_try
+
+
 def test_the_same_trouble_is_told_at_most_hourly(life: Life) -> None:
     told = []
     for _ in range(2 * 60 + 2):

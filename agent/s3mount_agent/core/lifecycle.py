@@ -283,8 +283,11 @@ def _recall(record: Record, seen: Recalled, now: float, chance: Chance) -> Recor
 
 
 def _wake(record: Record, wake: Wake, now: float) -> Record:
-    """Makes its next attempt due, with pauses that begin anew; it is told no earlier. A change that
-    waits is another one with a new configuration, or none."""
+    """Makes its next attempt due, with pauses that begin anew; it is told no earlier. With a new
+    configuration what is over belongs to another story, and a change that waits is another one, or
+    none."""
+    if wake is Wake.CONFIGURATION:
+        record = replace(record, past=None, said=Said(record.said.open))
     trouble = record.trouble
     if trouble is not None and trouble.is_busy and wake is Wake.CONFIGURATION:
         return record.free()

@@ -7,12 +7,15 @@ import os
 import select
 import signal
 import socket
+import time
 from collections.abc import Collection, Iterable
 from pathlib import Path
 from types import FrameType
 
 # Who has ended already is seen soon, but not at once: nothing may turn in a circle.
 _GONE_SECONDS = 0.5
+# Any user may mount and unmount as often as he likes: it is looked at this rarely.
+_TABLE_SECONDS = 0.25
 
 
 class Events:
@@ -36,8 +39,7 @@ class Events:
         signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)
         self._mounts = Path("/proc/self/mountinfo").open("rb")  # noqa: SIM115
         self._poll = select.poll()
-        # The kernel reports a changed mount table as an error condition: proc_pid_mounts(5).
-        self._poll.register(self._mounts, select.POLLERR | select.POLLPRI)
+        self._table_due = 0.0
         self._poll.register(self._receiver, select.POLLIN)
 
     def wait(
@@ -53,12 +55,14 @@ class Events:
                 # No events: only its end (POLLHUP). What is said before can wait until then.
                 self._poll.register(descriptor, 0)
                 stack.callback(self._poll.unregister, descriptor)
-            happened = self._poll.poll((min(seconds, _GONE_SECONDS) if gone else seconds) * 1000)
+            happened = self._await(min(seconds, _GONE_SECONDS) if gone else seconds)
             for descriptor, _ in happened:
                 if descriptor == self._receiver.fileno():
                     self._receiver.recv(4096)
         quiet = {*descriptors, self._mounts.fileno()}
-        self._table |= any(descriptor == self._mounts.fileno() for descriptor, _ in happened)
+        if any(descriptor == self._mounts.fileno() for descriptor, _ in happened):
+            self._table = True
+            self._table_due = time.monotonic() + _TABLE_SECONDS
         return bool(gone) or any(descriptor not in quiet for descriptor, _ in happened)
 
     def take_table_change(self) -> bool:
@@ -70,6 +74,22 @@ class Events:
         """Whether a reload was asked for since the last time."""
         asked, self._reload = self._reload, False
         return asked
+
+    def _await(self, seconds: float) -> list[tuple[int, int]]:
+        """What happens within ``seconds``; a change of the mount table soon after another one is
+        only seen a little later, and none is lost."""
+        deaf = min(seconds, self._table_due - time.monotonic())
+        if deaf > 0:
+            happened = self._poll.poll(deaf * 1000)
+            if happened or deaf == seconds:
+                return happened
+            seconds -= deaf
+        # The kernel reports a changed mount table as an error condition: proc_pid_mounts(5).
+        self._poll.register(self._mounts, select.POLLERR | select.POLLPRI)
+        try:
+            return self._poll.poll(seconds * 1000)
+        finally:
+            self._poll.unregister(self._mounts)
 
     def _watch(self, pid: int, stack: contextlib.ExitStack) -> bool:
         """A pidfd becomes readable when its process ends: pidfd_open(2), Linux 5.3. Returns False
