@@ -135,6 +135,8 @@ class Life(RuleBasedStateMachine):
         observed = self.world.observe()
         ids = {each.mount.id: each for each in self.wanted.values()}
         self.records = {k: v for k, v in self.records.items() if k in ids or k in observed.placed}
+        # Who forgets a mount tells no more of it.
+        self.open = {k: v for k, v in self.open.items() if k in self.records}
         conditions = {}
         for key, placed in observed.placed.items():
             unit = self.world.units[key]
