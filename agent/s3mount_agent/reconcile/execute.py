@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from s3mount_agent.config.configuration import WhenBusy
@@ -165,8 +165,7 @@ def carry_out(
     hands = hands or Hands()
     reporter = _Reporter(hands, told or {})
 
-    kills = todo.of(Kind.KILL)
-    unkilled = _each(kills, lambda action: supervisor.end(observed.placed[action.id]))
+    unkilled = _each(todo.of(Kind.KILL), lambda each: supervisor.end(observed.placed[each.id]))
     stops = todo.of(Kind.STOP)
     failures = _each(stops, lambda action: _stop(observed.placed[action.id], context), reporter)
     reporter.done(stops, failures)
@@ -183,11 +182,7 @@ def carry_out(
     # One after the other: they share one record of what was made.
     failures.update(_each(starts, lambda action: hands.make(by_id[action.id]), reporter, at_once=1))
     starts = [action for action in starts if action.id not in failures]
-    writes = [*todo.of(Kind.WRITE), *starts]
-    unwritten = supervisor.write([by_id[action.id] for action in writes]) if writes else {}
-    for action in writes:
-        if action.id in unwritten:
-            reporter.failed(action, Event.WRITE_FAILED, unwritten[action.id])
+    unwritten = _write([*todo.of(Kind.WRITE), *starts], by_id, supervisor, reporter)
     failures.update(unwritten)
     starts = [action for action in starts if action.id not in unwritten]
 
@@ -196,6 +191,19 @@ def carry_out(
     again = reporter.told.keys() - {action.id for action in stopped}
     reporter.done([action for action in starts if action.id not in again], started)
     return {**unkilled, **failures, **started}
+
+
+def _write(
+    actions: Sequence[Action],
+    wanted: Mapping[str, Wanted],
+    supervisor: Supervisor,
+    reporter: _Reporter,
+) -> Failures:
+    unwritten = supervisor.write([wanted[action.id] for action in actions]) if actions else {}
+    for action in actions:
+        if action.id in unwritten:
+            reporter.failed(action, Event.WRITE_FAILED, unwritten[action.id])
+    return unwritten
 
 
 def _remove(
