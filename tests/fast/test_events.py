@@ -212,8 +212,7 @@ def journalctl(directory: Path, monkeypatch: pytest.MonkeyPatch, script: str) ->
     program = directory / "journalctl"
     program.write_text(f"#!/bin/sh\n{script}\n")
     program.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{directory}:/usr/bin:/bin")
-    monkeypatch.setattr(process, "_PATH", "")
+    monkeypatch.setattr(process, "_PLACES", (str(directory), "/usr/bin", "/bin"))
     monkeypatch.setattr(journal, "_silent_until", {})
 
 
