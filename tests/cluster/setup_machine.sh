@@ -4,7 +4,7 @@
 set -eu
 
 # debootstrap needs the keyring to check Debian's signatures on Ubuntu.
-packages="debootstrap debian-archive-keyring systemd-container iproute2 gnupg util-linux python3-venv"
+packages="debootstrap debian-archive-keyring systemd-container iproute2 gnupg util-linux python3-venv locales"
 
 missing=""
 for package in $packages; do

@@ -141,6 +141,7 @@ def test_a_store_is_made_where_its_parent_is_there(home: Path) -> None:
     with pytest.raises(AgentError, match="there is no directory") as caught:
         safe_path.make_store(str(home / "disk/cache"), 0o700)
     assert str(home / "disk") in caught.value.message
+    assert caught.value.problem is Problem.PATH_MISSING
     assert not (home / "disk").exists()
 
 

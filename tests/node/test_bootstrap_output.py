@@ -4,13 +4,25 @@ from __future__ import annotations
 
 import re
 import signal
+import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
 
 from cluster.cluster import Cluster
 from cluster.executor import PATH
-from node.article import COMPUTE, ENVIRONMENT, HEAD, ONE, READONLY, WRITABLE, states
+from node.article import (
+    COMPUTE,
+    ENVIRONMENT,
+    HEAD,
+    ONE,
+    READONLY,
+    SECOND,
+    SEEN,
+    WRITABLE,
+    listed,
+    states,
+)
 from node.conftest import BOOTSTRAP, NewNode
 
 if TYPE_CHECKING:
@@ -89,6 +101,27 @@ def test_an_odd_environment_does_no_harm(node: Node) -> None:
     }
     answer = node.run([SCRIPT, *COMPUTE], env=odd, check=False)
     assert (answer.returncode, answer.stderr) == (0, "")
+
+
+def test_names_are_utf8_in_every_locale(node: Node) -> None:
+    """At 12edeff the directory was made with other bytes than mount-s3 was given."""
+    directory, locale = "/mnt/bücher", "de_DE.ISO-8859-1"
+    made = ["localedef", "-i", "de_DE", "-f", "ISO-8859-1", "--no-archive", f"--prefix={node.root}"]
+    subprocess.run([*made, locale], check=True)
+    odd = {"LC_ALL": locale}
+    assert node.run(["locale", "charmap"], env=odd).stdout == "ISO-8859-1\n"
+    arguments = [*COMPUTE, SECOND, directory, "--allow-other"]
+    answer = node.run([SCRIPT, *arguments], env=odd, check=False)
+    assert (answer.returncode, answer.stderr) == (0, "")
+    assert f"{directory} <- s3://{SECOND}" in answer.stdout
+    assert states(node)[directory] == "ok"
+    assert SEEN in listed(node, directory)
+    assert "nothing to change" in node.run([SCRIPT, *arguments]).stdout  # in another locale
+    for command in (["status"], ["unmount", directory]):
+        shown = node.run(["s3mount-agent", *command], env=odd, check=False)
+        assert directory in shown.stdout, shown.stderr
+    assert node.run([SCRIPT, *COMPUTE], env=odd).stderr == ""
+    assert listed(node, "/mnt") == ["s3", "s3-readonly"]
 
 
 def test_a_narrow_umask_does_not_lock_users_out(cluster: Cluster, new_ready_node: NewNode) -> None:

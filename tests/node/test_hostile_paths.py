@@ -7,8 +7,10 @@ Each of these gave root, or files of root's, at 12edeff.
 from __future__ import annotations
 
 import contextlib
+import re
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.node
 
+PAGE = Path(__file__).parents[2] / "docs/security.md"
 USER = "ubuntu"
 OTHER = "/mnt/s3"
 PRECIOUS = "/root/precious"
@@ -157,6 +160,15 @@ def test_what_the_system_searches_is_never_mounted_over(site: Site, node: Node) 
         node.run(["umount", "/srv/bound"])
 
 
+def test_the_daemon_is_no_more_exposed_than_the_page_says(node: Node) -> None:
+    told = re.search(r"level for s3mount-agent.service: (\d+\.\d+)", PAGE.read_text())
+    assert told
+    answer = node.run(["systemd-analyze", "security", "--no-pager", "s3mount-agent.service"])
+    found = re.search(r"level for s3mount-agent.service: (\d+\.\d+)", answer.stdout)
+    assert found, answer.stdout
+    assert float(found[1]) <= float(told[1])
+
+
 @pytest.mark.parametrize("trap", ["ln -s /root/precious", "mkfifo"])
 def test_the_file_of_figures_is_no_trap(site: Site, node: Node, trap: str) -> None:
     """A link had the daemon overwrite a file of root's; a FIFO stopped it for ever."""
@@ -217,3 +229,24 @@ def test_nothing_is_begun_that_cannot_be_ended(site: Site, node: Node, place: st
         assert site.mount(OTHER)["state"] == "ok"
     finally:
         node.run(["umount", "-l", place])
+
+
+def test_a_disk_that_comes_late_and_is_blank_is_waited_for(site: Site) -> None:
+    """Cache and logs filled the root disk beneath it. The last test: it boots the node anew."""
+    node, mount = site.node, "/mnt/second"
+    options = "--allow-other --cache /scratch/cache --log-directory /scratch/logs"
+    late = "tmpfs /scratch tmpfs mode=1777,x-systemd.requires=late.service 0 0\n"
+    node.write("/etc/fstab", late)
+    wait = "[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/bin/sleep 3\n"
+    node.write("/etc/systemd/system/late.service", wait)
+    site.set(document(site.row(OTHER), site.row(mount, options)))
+    site.await_mounts(OTHER, mount)
+    node.reboot()
+    site.await_mounts(OTHER, mount)
+    assert node.run(["stat", "-f", "-c", "%T", "/scratch/cache"]).stdout == "tmpfs\n"
+    assert node.run(["ls", "/scratch/cache"]).stdout == "mountpoint-cache\n"
+    assert node.run(["sh", "-c", "ls /scratch/logs/*.log"]).returncode == 0
+    node.run(["s3mount-agent", "unmount", "--all"])
+    node.run(["umount", "/scratch"])
+    beneath = node.run(["sh", "-c", "ls -A /scratch/cache /scratch/logs"]).stdout.split()
+    assert "mountpoint-cache" not in beneath

@@ -58,6 +58,11 @@ class Problem(Enum):
         Exit.USAGE,
         "have root make one where nobody else may rename anything, such as /mnt/s3 or /fsx/s3",
     )
+    PATH_MISSING = (
+        "path-missing",
+        Exit.FAILED,
+        "make it, or mount the disk that it is on; it is tried again",
+    )
     PATH_SILENT = (
         "path-silent",
         Exit.FAILED,

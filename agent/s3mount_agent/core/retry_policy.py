@@ -85,7 +85,8 @@ PACES: Mapping[Problem, Pace] = {
     # It costs nothing to look whether it is empty by now.
     Problem.DIRECTORY_NOT_EMPTY: Pace(quick_for=0, slow=60),
     Problem.PATH_UNSAFE: Pace(quick_for=0, slow=60),
-    # A file system that hangs may answer again.
+    # A file system that hangs may answer again, and a disk may come.
+    Problem.PATH_MISSING: _MAY_HEAL,
     Problem.PATH_SILENT: _MAY_HEAL,
     # The same arguments are refused each time.
     Problem.MOUNT_REFUSED: _REFUSED,

@@ -180,9 +180,8 @@ def _make_store(directory: str, mode: int) -> None:
         own = any(is_below(directory, each) for each in _ALWAYS_THERE)
         if len(place.missing) > 1 and not own:
             raise AgentError(
-                Problem.PATH_UNSAFE,
+                Problem.PATH_MISSING,
                 f"{directory} cannot be made: there is no directory {posixpath.dirname(directory)}",
-                hint="make it, or mount the disk that it is on; it is tried again",
             )
         _make_missing(place, mode)
         status = os.fstat(place.descriptor)
