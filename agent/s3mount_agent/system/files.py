@@ -88,8 +88,8 @@ def write(path: Path, text: str, *, mode: int = 0o644, exactly: int | None = Non
 
 def write_in(directory: int, name: str, text: str) -> None:
     """Makes a file (0644) in an open directory hold ``text``, and follows no link. Readers see the
-    old text or the new one. Raises OSError."""
-    new = f".{name}.{os.getpid()}{_SUFFIX}"
+    old text or the new one. For one writer: what an earlier one left is removed. Raises OSError."""
+    new = f".{name}{_SUFFIX}"
     with contextlib.suppress(FileNotFoundError):
         os.unlink(new, dir_fd=directory)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
