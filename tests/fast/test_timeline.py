@@ -33,7 +33,7 @@ NODE = {
     "cluster": "hpc-production-cluster",
     "queue": "gpu-spot-queue",
     "agent": "0.1.0",
-    "mount_s3": "1.23.0",
+    "mount_s3": "1.24.0",
 }
 
 

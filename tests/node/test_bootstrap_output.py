@@ -151,7 +151,7 @@ def test_mounts_survive_the_end_of_the_session_that_made_them(
 def test_a_hangup_of_mount_s3_is_put_right(node: Node) -> None:
     before = states(node)
     # mount-s3 takes it as a request to end.
-    node.run(["pkill", "-HUP", "-f", f"mount-s3 --foreground.* {WRITABLE}$"])
+    node.run(["pkill", "-HUP", "-f", f"mount-s3 .*--foreground.* {WRITABLE}$"])
     assert states(node, wait=45) == before
 
 
