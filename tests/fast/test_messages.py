@@ -242,3 +242,18 @@ def test_the_same_program_is_found_whatever_the_path_says(
 def test_without_a_mount_s3_there_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(program, "_PLACES", str(tmp_path))
     assert program.find() is None
+
+
+def test_another_program_in_its_place_is_asked_anew_whatever_its_date(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Packages that are built reproducibly give all their files the same date."""
+    monkeypatch.setattr(program, "_PLACES", str(tmp_path / "bin"))
+    for version in ((1, 23, 0), (1, 24, 0)):
+        new = script(tmp_path / "new/mount-s3", f"echo mount-s3 {'.'.join(map(str, version))}")
+        os.utime(new, (1_700_000_000, 1_700_000_000))
+        (tmp_path / "bin").mkdir(exist_ok=True)
+        new.replace(tmp_path / "bin/mount-s3")
+        found = program.find()
+        assert found is not None
+        assert found.version == version

@@ -13,14 +13,13 @@ from dataclasses import dataclass
 from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.core.mounts import Mount
 from s3mount_agent.core.options import LEAST_MIB
-from s3mount_agent.core.versions import Version
+from s3mount_agent.core.versions import MEMORY_TARGET, Version
 
 # Where nobody says more, mounts get half of the memory, or what Slurm leaves; if that is too little
 # for a file to write for each core, up to half of it all the same.
 _DEFAULT_PERCENT = 50
 # What mount-s3 itself would plan with.
 _WHOLE_PERCENT = 95
-TARGET_SINCE: Version = (1, 24)
 
 
 @dataclass(frozen=True)
@@ -76,7 +75,7 @@ def net(target: int) -> int:
 
 
 def _limits(mount: Mount, target: int, version: Version) -> tuple[tuple[str, ...], int | None]:
-    if version < TARGET_SINCE or "memory-target" in mount.options:
+    if version < MEMORY_TARGET or "memory-target" in mount.options:
         return (), None
     return (f"--memory-target={target}",), net(target)
 
@@ -86,7 +85,7 @@ def _targets(
 ) -> dict[str, int]:
     """The MiB of each mount by its id: by weight, but for nobody less than it can work with."""
     least = {mount.id: mount.options.buffers.target(files=1) for mount in mounts}
-    if version >= TARGET_SINCE:
+    if version >= MEMORY_TARGET:
         _require_room(mounts, machine, least)
     if percent is not None:
         budget = machine.memory * percent // 100

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from s3mount_agent.core.directory import may_be_read, may_be_written
 from s3mount_agent.core.options import LEAST_MIB
-from s3mount_agent.core.versions import Version
+from s3mount_agent.core.versions import MEMORY_TARGET, Version
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ _ROWS = (
     # the client
     Flag("maximum-throughput-gbps", _number(1)),
     Flag("max-threads", _number(1)),
-    Flag("memory-target", _number(LEAST_MIB), since=(1, 24)),
+    Flag("memory-target", _number(LEAST_MIB), since=MEMORY_TARGET),
     Flag("part-size", _PART, conflicts=("read-part-size", "write-part-size")),
     Flag("read-part-size", _PART),
     Flag("write-part-size", _PART),

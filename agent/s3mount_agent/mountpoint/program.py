@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from s3mount_agent.core.errors import AgentError, Problem
-from s3mount_agent.core.versions import Version
+from s3mount_agent.core.versions import Version, told, version_of
 from s3mount_agent.system import process, safe_path
 
 # Not PATH, which differs between cloud-init, SSM and systemd: the same node must always find the
@@ -28,7 +28,7 @@ class Installed:
     version: Version
 
     def __str__(self) -> str:
-        return ".".join(map(str, self.version))
+        return told(self.version)
 
 
 def find() -> Installed | None:
@@ -40,16 +40,18 @@ def find() -> Installed | None:
             program = _LOCAL
         if program is None:
             return None
-        return _ask(program, Path(program).stat().st_mtime_ns)
+        file = Path(program).stat()
+        # Not when it was modified, which a package may say as it likes.
+        return _ask(program, (file.st_dev, file.st_ino, file.st_ctime_ns))
     except AgentError:
         return None  # for example without libfuse2, which comes in the same transaction
 
 
 @functools.lru_cache(maxsize=1)
-def _ask(program: str, changed: int) -> Installed:
+def _ask(program: str, file: tuple[int, ...]) -> Installed:
     """Asks a program for its version, once for as long as it stays the same file and answers."""
     answer = process.run([program, "--version"], timeout=30, check=False)
     match = _VERSION.search(answer.stdout)
     if answer.code != 0 or match is None:
         raise AgentError(Problem.MOUNT_FAILED, f"{program} does not run")
-    return Installed(program, tuple(map(int, match.groups())))
+    return Installed(program, version_of(match.groups()))
