@@ -84,6 +84,18 @@ def few_files(directory: str, files: int | None, cpus: int) -> str | None:
     )
 
 
+def access(options: Options, *, limited: bool) -> str:
+    """What can be done through a mount, as people are told before they have a node: ``limited`` if
+    its mount-s3 will limit the files that are open for writing."""
+    if "read-only" in options:
+        return "ro"
+    if not limited:
+        return "rw"
+    least = options.buffers.files(options.buffers.target(files=1))
+    told = f"at least {least}" if options.write_files is None else str(options.write_files)
+    return f"rw, {told} files open for writing at once"
+
+
 @dataclass(frozen=True)
 class Options:
     """Flags of mount-s3 by their long names, each with its value or None, in the order given."""
