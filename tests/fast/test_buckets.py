@@ -53,11 +53,9 @@ def test_a_bucket_is_read(text: str, name: str, prefix: str) -> None:
     [
         "",
         "ab",
-        "a" * 64,
-        "Upper-Case",
-        "under_score",
+        "a" * 256,
+        "_starts-with-underscore",
         "-starts-with-dash",
-        "ends-with-dash-",
         ".dots.",
         "two..dots",
         "192.168.0.1",
@@ -68,6 +66,8 @@ def test_a_bucket_is_read(text: str, name: str, prefix: str) -> None:
         "s3://",
         "s3:///prefix/",
         "s3://B/prefix/",
+        "s3://two..dots/prefix/",
+        "arn:aws:s3:eu-west-1:123456789012:accesspoint/" + "a" * 255,
         "s3://bucket/no-final-slash",
         "s3://arn:aws:s3:eu-west-1:123456789012:accesspoint/data",
         "arn:aws:s3:::my-bucket",
@@ -110,6 +110,48 @@ def test_near_misses_get_the_right_spelling_as_a_hint(text: str, hint: str) -> N
     with pytest.raises(AgentError) as caught:
         parse_bucket(text)
     assert hint in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "name", ["Lab_Archive.2013", "Upper-Case", "under_score", "ends-with-dash-", "A" * 255, "B-.a"]
+)
+@pytest.mark.parametrize("text", ["{}", "s3://{}/", "s3://{}/prefix/"])
+def test_names_of_before_2018_are_taken(text: str, name: str) -> None:
+    """The real mount-s3 takes 3 to 255 of [0-9a-zA-Z.-_]."""
+    bucket = parse_bucket(text.format(name))
+    assert (bucket.name, bucket.is_old) == (name, True)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["my-bucket", "a.b.c", "s3://abc/", "arn:aws:s3:eu-west-1:123456789012:accesspoint/Data_x"],
+)
+def test_other_names_are_not_taken_for_old_ones(text: str) -> None:
+    assert not parse_bucket(text).is_old
+
+
+@pytest.mark.parametrize(
+    ("text", "rule"),
+    [
+        ("ab", "its name has 2 characters, not 3 to 255"),
+        ("", "its name has 0 characters, not 3 to 255"),
+        ("x" * 256, "its name has 256 characters, not 3 to 255"),
+        ("my bucket", "the character ' ' is in no bucket's name"),
+        ("büçket", "the character 'ü' is in no bucket's name"),
+        ("slash/inside", "the character '/' is in no bucket's name"),
+        ("s3://a,b/", "the character ',' is in no bucket's name"),
+        ("-bucket", "its name begins with '-', not with a letter or a digit"),
+        ("two..dots", "its name has two dots in a row"),
+        ("10.0.0.1", "its name is an IP address"),
+        ("/mnt/s3", "it is a path"),
+        ("https://b.s3.amazonaws.com/", "it is a URL; only s3:// may stand here"),
+        ("s3://arn:aws:s3:x:123456789012:accesspoint/y/", "an ARN stands alone, without s3://"),
+    ],
+)
+def test_the_rule_that_a_name_breaks_is_told(text: str, rule: str) -> None:
+    with pytest.raises(AgentError) as caught:
+        parse_bucket(text)
+    assert caught.value.message.endswith(f" is not a bucket: {rule}")
 
 
 @pytest.mark.parametrize("text", ["my-bucket", "s3://my-bucket/a/b/"])

@@ -369,9 +369,76 @@ def test_validate_says_who_mounts_what(run: Run) -> None:
         "  compute p1: /mnt/s3-readonly <- s3://hpc-dev-mountpoint-sample-1  ro",
         "  compute p1: /mnt/s3 <- s3://hpc-dev-mountpoint-sample-2  rw",
         "  compute p1: /mnt/genomes <- s3://hpc-dev-reference-data/genomes/  ro",
-        "  login p1: /mnt/s3-readonly <- s3://hpc-dev-mountpoint-sample-1  rw",
-        "  login p1: /mnt/s3 <- s3://hpc-dev-mountpoint-sample-2  rw",
+        "  compute, other queues: /mnt/s3-readonly <- s3://hpc-dev-mountpoint-sample-1  ro",
+        "  compute, other queues: /mnt/s3 <- s3://hpc-dev-mountpoint-sample-2  rw",
+        "  login: /mnt/s3-readonly <- s3://hpc-dev-mountpoint-sample-1  rw",
+        "  login: /mnt/s3 <- s3://hpc-dev-mountpoint-sample-2  rw",
     ]
+
+
+def test_validate_knows_queues_and_pools_apart(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "s3mount.yaml"
+    path.write_text("""\
+mounts:
+- {bucket: one-bucket, directory: /mnt/1, queues: [p1, p2], on: compute}
+- {bucket: two-bucket, directory: /mnt/2, queues: [pool], on: login}
+- {bucket: Lab_Archive.2013, directory: /mnt/3, queues: p3, read_only: true}
+""")
+    code, out, err = run("validate", str(path))
+    assert (code, err) == (Exit.OK, "")
+    assert out.splitlines()[1:] == [
+        "  head: nothing",
+        "  compute p1: /mnt/1 <- s3://one-bucket  rw",
+        "  compute p2: /mnt/1 <- s3://one-bucket  rw",
+        "  compute p3: /mnt/3 <- s3://Lab_Archive.2013  ro",
+        "  compute, other queues: nothing",
+        "  login pool: /mnt/2 <- s3://two-bucket  rw",
+        "  login, other pools: nothing",
+        "  note: Lab_Archive.2013: only a bucket of before 2018 can have this name",
+    ]
+
+
+def test_validate_of_no_mounts_says_what_that_means(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "s3mount.yaml"
+    path.write_text("mounts: []\nenvironment: {HTTPS_PROXY: 'http://me:hush@proxy:3128'}\n")
+    code, out, err = run("validate", str(path))
+    assert (code, err) == (Exit.OK, "")
+    assert out.splitlines()[1:3] == [
+        "  nothing",
+        "  note: it names no mounts: a node that follows it takes down all that it has",
+    ]
+    assert "HTTPS_PROXY holds a user or a password" in out
+    assert "hush" not in out
+
+
+def test_validate_reads_several_files_and_tells_all_that_is_wrong(run: Run, tmp_path: Path) -> None:
+    good, bad, worse = (tmp_path / name for name in ("good.yaml", "bad.yaml", "worse.yaml"))
+    good.write_text("mounts: [{bucket: my-bucket, directory: /mnt/s3}]")
+    bad.write_text("version: 2\nmounts: [{bucket: x, directory: y}]\n")
+    worse.write_bytes("mounts: [] # f\u00fcr".encode("latin-1"))
+    code, out, err = run("validate", str(bad), str(good), str(worse))
+    assert code == Exit.USAGE
+    assert out == f"{good} is good.\n  /mnt/s3 <- s3://my-bucket  rw\n"
+    assert [line.split(": ", 2)[2] for line in err.splitlines() if "error [" in line] == [
+        f"{bad}:1:10: this agent knows version 1 of this format, but not version 2",
+        f"{bad}:2:19: 'x' is not a bucket: its name has 1 character, not 3 to 255",
+        f"{bad}:2:33: the directory 'y' is not absolute",
+        f"{worse}:1:15: the byte 0xFC is not UTF-8 text (in Latin-1 it is '\u00fc')",
+    ]
+    assert "s3mount-agent validate" not in err
+
+
+def test_validate_reads_the_standard_input() -> None:
+    code = "import sys; from s3mount_agent.cli import main; sys.exit(main())"
+    answer = subprocess.run(
+        [sys.executable, "-c", code, "validate", "-"],
+        input=b"\xef\xbb\xbfmounts: [{bucket: my-bucket, directory: /mnt/s3}]",
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert (answer.returncode, answer.stderr) == (0, b"")
+    assert answer.stdout.startswith(b"the standard input is good.\n")
 
 
 def test_validate_tells_what_is_wrong_as_the_documents_show(run: Run, tmp_path: Path) -> None:

@@ -115,7 +115,7 @@ def test_options_are_split_as_a_shell_splits_words(text: str, arguments: tuple[s
         ("--expected-bucket-owner 12", Problem.OPTION_VALUE),
         ("--log-directory", Problem.OPTION_VALUE),
         ("-l", Problem.OPTION_VALUE),
-        ("--read-only\n--allow-other", Problem.ARGUMENT_NOT_TEXT),
+        ("--profile 'a\nb'", Problem.ARGUMENT_NOT_TEXT),
         ("--read-only\x00", Problem.ARGUMENT_NOT_TEXT),
         ("--prefix '\udcff/'", Problem.ARGUMENT_NOT_TEXT),
     ],

@@ -31,9 +31,13 @@ REFUSED = {
     "two arguments": ([SECOND, WRITABLE], "args-not-triples"),
     "four arguments": ([*ONE, FIRST], "args-not-triples"),
     "bucket empty": (["", WRITABLE, OPTIONS], "bucket-invalid"),
-    "bucket in capitals": (["Hpc-Bucket", WRITABLE, OPTIONS], "bucket-invalid"),
     "bucket too short": (["ab", WRITABLE, OPTIONS], "bucket-invalid"),
-    "bucket with underscore": (["a_bucket", WRITABLE, OPTIONS], "bucket-invalid"),
+    "bucket too long": (["a" * 256, WRITABLE, OPTIONS], "bucket-invalid"),
+    "bucket and directory swapped": ([WRITABLE, SECOND, OPTIONS], "args-not-triples"),
+    "options not quoted": (
+        [SECOND, WRITABLE, "--allow-delete", "--allow-other", FIRST, "/mnt/x"],
+        "args-not-triples",
+    ),
     "bucket as https URL": (["https://bucket/", WRITABLE, OPTIONS], "bucket-invalid"),
     "bucket that is an address": (["10.0.0.1", WRITABLE, OPTIONS], "bucket-invalid"),
     "bucket that looks like a flag": (["-bucket", WRITABLE, OPTIONS], "bucket-invalid"),
@@ -90,8 +94,9 @@ REFUSED = {
     ),
     "line break in the options": (
         [SECOND, WRITABLE, "--allow-other\n[Service]\nUser=nobody"],
-        "argument-not-text",
+        "option-unknown",
     ),
+    "line break in an option": ([SECOND, WRITABLE, "--profile 'a\nb'"], "argument-not-text"),
     "escape sequence": ([SECOND, "/mnt/\x1b[2J", OPTIONS], "argument-not-text"),
     "backslash": ([SECOND, "/mnt/s3\\", OPTIONS], "directory-invalid"),
 }

@@ -8,10 +8,13 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
+from s3mount_agent.commands import check
 from s3mount_agent.commands.output import tell
 from s3mount_agent.commands.parser import Given
 from s3mount_agent.config import environment
+from s3mount_agent.config.arguments import parse_arguments
 from s3mount_agent.core.errors import AgentError, Exit, Problem
+from s3mount_agent.core.events import Event
 from s3mount_agent.core.retry_policy import is_lasting
 from s3mount_agent.core.roles import OnFailure
 from s3mount_agent.core.secrets import is_secret, masked
@@ -28,15 +31,31 @@ _UNSEEN = "S3MOUNT_SOURCE"
 
 def main(given: Given) -> int:
     """Runs the bootstrap; a mount that fails is an exit code of 1 unless the node continues."""
-    overrides = {
-        name[2:].replace("-", "_"): given.options[name] for name in _OVERRIDES if given.has(name)
-    }
+    if given.has("--check") and not node.is_root():
+        check.as_user(given, _overrides(given))
+        return Exit.OK
+    try:
+        return _run(given)
+    except AgentError as error:
+        if not given.has("--check"):
+            journal.event(
+                Event.BOOTSTRAP_FAILED,
+                error.message,
+                error_code=error.problem.code,
+                cause=error.cause or "",
+            )
+        raise
+
+
+def _run(given: Given) -> int:
     if given.has("--config") and given.words:
         raise AgentError(
             Problem.USAGE,
             "give either --config or mounts, not both",
             hint="put all mounts into the configuration file",
         )
+    if not given.has("--config"):
+        parse_arguments(given.words)  # nobody need be root to learn that they are wrong
     node.require_root()
     environment.require_understood()
     only_checks = given.has("--check") or given.has("--precheck")
@@ -53,11 +72,13 @@ def main(given: Given) -> int:
     read: Callable[[], desired.Desired]
     if url is not None:
         # Asked before the lock is taken: a source may be slow.
-        read = partial(desired.from_answer, url, desired.ask(url), overrides)
+        read = partial(desired.from_answer, url, desired.ask(url), _overrides(given))
     else:
-        read = partial(desired.from_arguments, given.words, overrides)
+        read = partial(desired.from_arguments, given.words, _overrides(given))
     if only_checks:
-        bootstrap.check(read().configuration)
+        context = bootstrap.check(read().configuration)
+        if given.has("--check"):
+            check.on_node(given, context)
         return Exit.OK
     return outcome(*bootstrap.bootstrap(read))
 
@@ -72,6 +93,12 @@ def _source(url: str, *, may_begin_anew: bool) -> str:
         shown = [word.replace(url, masked(url)) for word in sys.argv[1:]]
         process.become([paths.COMMAND, *shown], {_UNSEEN: url})
     return url
+
+
+def _overrides(given: Given) -> dict[str, str]:
+    return {
+        name[2:].replace("-", "_"): given.options[name] for name in _OVERRIDES if given.has(name)
+    }
 
 
 def outcome(failures: Failures, context: Context) -> int:

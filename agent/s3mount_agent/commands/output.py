@@ -13,10 +13,36 @@ _MOST_BYTES = 3900
 
 
 def tell(errors: Sequence[AgentError]) -> None:
-    """Prints errors to stderr: reason, cause and hint, the last ones first to be kept."""
+    """Prints errors to stderr: reason, cause and hint of each.
+
+    Where there is no room for all, those that came first are told, after a line that says so.
+    """
     if not errors or sys.stderr is None:
         return
-    text = "\n".join(line for error in errors for line in error.lines()) + "\n"
-    kept = text.encode(errors="backslashreplace")[-_MOST_BYTES:]
-    sys.stderr.write(kept.decode(errors="ignore"))
+    texts = [_text(each) for error in errors for each in (error, *error.more)]
+    kept: list[str] = []
+    for text in texts:
+        if kept and sum(map(_size, (*kept, text))) > _MOST_BYTES - 100:
+            break
+        kept.append(text)
+    if len(kept) < len(texts):
+        kept.insert(0, f"s3mount-agent: {len(texts)} errors, of which {len(kept)} are told here\n")
+    cut = "".join(kept).encode(errors="backslashreplace")[-_MOST_BYTES:]
+    sys.stderr.write(cut.decode(errors="ignore"))
     sys.stderr.flush()
+
+
+def tell_all(errors: Sequence[AgentError]) -> None:
+    """Prints errors to stderr where somebody reads all of it, however much it is."""
+    if sys.stderr is not None:
+        text = "".join(_text(each) for error in errors for each in (error, *error.more))
+        sys.stderr.write(text.encode(errors="backslashreplace").decode())
+        sys.stderr.flush()
+
+
+def _text(error: AgentError) -> str:
+    return "\n".join(error.lines()) + "\n"
+
+
+def _size(text: str) -> int:
+    return len(text.encode(errors="backslashreplace"))

@@ -8,10 +8,12 @@ from s3mount_agent.commands.parser import Given
 from s3mount_agent.config import environment
 from s3mount_agent.core.errors import Exit
 from s3mount_agent.core.plan import Action, Kind, Plan
+from s3mount_agent.system import node
 
 
 def main(given: Given) -> int:
     """0 with nothing to do, 4 with changes."""
+    node.require_root("only root may read all that a plan is made of")
     environment.require_understood()
     environment.load()
 

@@ -5,30 +5,59 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from s3mount_agent.commands import mount_list
+from s3mount_agent.commands.output import tell_all
 from s3mount_agent.commands.parser import Given
-from s3mount_agent.config import config_file
-from s3mount_agent.core.errors import AgentError, Exit, Problem
-from s3mount_agent.core.roles import Role
-from s3mount_agent.system import files
+from s3mount_agent.config import config_file, yaml_text
+from s3mount_agent.core.errors import AgentError, Exit, Problem, together
+
+_HINT = "docs/configuration.md has all keys"
 
 
 def main(given: Given) -> int:
-    """0 if all files are good, 2 if not."""
+    """0 if all files are good, 2 if something is wrong with one, of which all is told."""
+    code = Exit.OK
     for name in given.words:
-        _validate(name)
-    return Exit.OK
+        try:
+            _validate(name)
+        except AgentError as error:
+            sys.stdout.flush()
+            tell_all([_without_own_advice(error)])
+            code = Exit.USAGE
+    return code
 
 
 def _validate(name: str) -> None:
-    text = sys.stdin.read() if name == "-" else files.read(Path(name))
-    if text is None:
-        raise AgentError(Problem.USAGE, f"there is no file {name}")
-    configuration = config_file.parse(text, name)
-    queues = {queue for entry in configuration.entries for queue in entry.queues}
-    print(f"{name} is good.")
-    for role in (Role.HEAD, Role.COMPUTE, Role.LOGIN):
-        for queue in sorted(queues) if queues and role is not Role.HEAD else [""]:
-            where = f"{role.value} {queue}".strip()
-            for mount in configuration.mounts(role, queue):
-                access = "ro" if mount.read_only else "rw"
-                print(f"  {where}: {mount.directory} <- s3://{mount.bucket}  {access}")
+    shown = "the standard input" if name == "-" else name
+    configuration = config_file.parse(yaml_text.decode(_data(name), shown), shown)
+    listed = list(mount_list.every_node(configuration))
+    print(f"{shown} is good.")
+    print("\n".join(listed))
+    for note in mount_list.notes(configuration):
+        print(f"  note: {note}")
+
+
+def _data(name: str) -> bytes:
+    most = yaml_text.LARGEST_BYTES + 1
+    if name == "-":
+        return sys.stdin.buffer.read(most)
+    try:
+        with Path(name).open("rb") as file:
+            return file.read(most)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise AgentError(
+            Problem.USAGE, f"{name} cannot be read: {reason}", hint="give the path of a file"
+        ) from None
+
+
+def _without_own_advice(error: AgentError) -> AgentError:
+    """Nobody who runs `validate` need be told to run it."""
+
+    def hint(each: AgentError) -> str:
+        return _HINT if each.hint == Problem.CONFIG_INVALID.hint else each.hint
+
+    all_of_them = (error, *error.more)
+    return together(
+        [AgentError(e.problem, e.message, cause=e.cause, hint=hint(e)) for e in all_of_them]
+    )

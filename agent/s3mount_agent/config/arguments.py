@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from s3mount_agent.core.buckets import parse_bucket
 from s3mount_agent.core.directory import parse_directory
-from s3mount_agent.core.errors import AgentError, Problem
+from s3mount_agent.core.errors import AgentError, Problem, together
 from s3mount_agent.core.mounts import MOST_MOUNTS, Mount, require_consistent, require_sound
 from s3mount_agent.mountpoint.command_line import parse_options
+
+_Read = TypeVar("_Read")
+_EXPECTED = ("a bucket", "a directory", "the options of a mount")
+_QUOTE = 'write all options of a mount as one argument: "--allow-delete --allow-other"'
 
 
 def parse_mount(bucket: str, directory: str, options: str) -> Mount:
@@ -18,18 +23,87 @@ def parse_mount(bucket: str, directory: str, options: str) -> Mount:
 
 
 def parse_arguments(arguments: Sequence[str]) -> tuple[Mount, ...]:
-    """Reads the article's form, ``BUCKET DIRECTORY OPTIONS`` as often as there are mounts."""
-    if not arguments or len(arguments) % 3:
+    """Reads the article's form, ``BUCKET DIRECTORY OPTIONS`` as often as there are mounts.
+
+    Raises the first thing that is wrong, with all others in its company.
+    """
+    if not arguments:
+        raise AgentError(Problem.ARGS_NOT_TRIPLES, "no mount was given")
+    for number, word in enumerate(arguments, start=1):
+        _require_in_place(number, word, arguments)
+    if len(arguments) % 3:
+        missing = _is(_EXPECTED[len(arguments) % 3])
         raise AgentError(
             Problem.ARGS_NOT_TRIPLES,
-            "no mount was given"
-            if not arguments
-            else f"{len(arguments)} arguments are not a multiple of three",
+            f"{len(arguments)} arguments are not a multiple of three: after argument "
+            f"{len(arguments)}, {arguments[-1]!a}, {missing} missing",
         )
     if len(arguments) > 3 * MOST_MOUNTS:
         raise AgentError(
             Problem.MOUNTS_TOO_MANY,
             f"{len(arguments) // 3} mounts were given, but a node has at most {MOST_MOUNTS}",
         )
-    triples = zip(arguments[::3], arguments[1::3], arguments[2::3])
-    return require_consistent(tuple(parse_mount(*triple) for triple in triples))
+    errors: list[AgentError] = []
+    mounts: list[Mount] = []
+    for at in range(0, len(arguments), 3):
+        before = len(errors)
+        bucket = _read(parse_bucket, at, arguments, errors)
+        directory = _read(parse_directory, at + 1, arguments, errors)
+        options = _read(parse_options, at + 2, arguments, errors)
+        if len(errors) == before and bucket and directory and options is not None:
+            try:
+                mounts.append(require_sound(Mount(bucket, directory, options)))
+            except AgentError as error:
+                errors.append(error)
+    if errors:
+        raise together(errors)
+    return require_consistent(tuple(mounts))
+
+
+def _read(
+    parse: Callable[[str], _Read], at: int, arguments: Sequence[str], errors: list[AgentError]
+) -> _Read | None:
+    try:
+        return parse(arguments[at])
+    except AgentError as error:
+        told = f"argument {at + 1}: {error.message}"
+        errors.append(AgentError(error.problem, told, cause=error.cause, hint=error.hint))
+        return None
+
+
+def _require_in_place(number: int, word: str, arguments: Sequence[str]) -> None:
+    """Refuses an argument that is plainly one of the other kinds."""
+    place = (number - 1) % 3
+    following = arguments[number] if number < len(arguments) else ""
+    before = arguments[number - 2] if number > 1 else ""
+    if place == 0 and word.startswith("/") and following and following[0] not in "/-":
+        raise _misplaced(
+            f"arguments {number} and {number + 1} are the wrong way round: {word!a} is a "
+            f"directory, and {following!a} a bucket",
+            "the bucket comes first, then the directory",
+        )
+    if place == 0 and word.startswith("-") and before.startswith("-"):
+        raise _misplaced(_stands(number, word, place) + ": quote the options", _QUOTE)
+    if place == 1 and word.startswith("-") and number > 2 and arguments[number - 3][:1] == "-":
+        raise _misplaced(_stands(number, word, place) + ": quote the options", _QUOTE)
+    if place == 1 and word.startswith("-"):
+        raise _misplaced(
+            _stands(number, word, place), "give BUCKET DIRECTORY OPTIONS, in this order"
+        )
+    if place == 2 and word and not word.startswith("-") and following.startswith("/"):
+        raise _misplaced(
+            f"{_stands(number, word, place)}, but looks like the next bucket",
+            'a mount without options has an empty one: ""',
+        )
+
+
+def _stands(number: int, word: str, place: int) -> str:
+    return f"argument {number} {word!a} stands where {_is(_EXPECTED[place])} expected"
+
+
+def _is(what: str) -> str:
+    return f"{what} {'are' if 'options' in what else 'is'}"
+
+
+def _misplaced(message: str, hint: str) -> AgentError:
+    return AgentError(Problem.ARGS_NOT_TRIPLES, message, hint=hint)

@@ -30,6 +30,8 @@ _KINDS = {"str", "bool", "int", "float", "null"}
 
 def decode(data: bytes, name: str) -> str:
     """The text of a file; raises ``config-invalid`` with what it is where it is not UTF-8."""
+    if len(data) > LARGEST_BYTES:
+        raise _too_large(name)
     for mark, encoding in _MARKS.items():
         if data.startswith(mark):
             raise _not_utf8(f"{name} is {encoding} text, not UTF-8")
@@ -48,6 +50,14 @@ def decode(data: bytes, name: str) -> str:
         ) from None
 
 
+def _too_large(name: str) -> AgentError:
+    return AgentError(
+        Problem.CONFIG_INVALID,
+        f"{name} is larger than {LARGEST_BYTES >> 10} KiB",
+        hint="a configuration has a few lines for each mount",
+    )
+
+
 def _not_utf8(message: str) -> AgentError:
     return AgentError(
         Problem.CONFIG_INVALID, message, hint="save it as UTF-8, with an editor or with iconv"
@@ -60,11 +70,7 @@ def parse(text: str, name: str) -> Node:
 
     source = Source(name, text)
     if len(text.encode(errors="replace")) > LARGEST_BYTES:
-        raise AgentError(
-            Problem.CONFIG_INVALID,
-            f"{name} is larger than {LARGEST_BYTES >> 10} KiB",
-            hint="a configuration has a few lines for each mount",
-        )
+        raise _too_large(name)
     try:
         loader = yaml.SafeLoader(text)
         return _Reader(loader, source).document()

@@ -11,6 +11,9 @@ from s3mount_agent.core.text import require_plain
 # https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html
 # Aliases of access points and directory buckets (--x-s3) have the same form.
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9.-]{1,61})[a-z0-9]")
+# Buckets of before March 2018 in us-east-1 may have capitals, underscores and up to 255 characters,
+# and mount-s3 takes them: 3 to 255 of [0-9a-zA-Z.\-_].
+_SHORTEST, _LONGEST = 3, 255
 _IP_ADDRESS = re.compile(r"\d+\.\d+\.\d+\.\d+")
 # Access points, Object Lambda, Outposts and multi-region access points; a bucket's own ARN
 # (arn:aws:s3:::name) has no account and is no target for mount-s3.
@@ -27,6 +30,11 @@ class Bucket:
 
     name: str
     prefix: str = ""
+
+    @property
+    def is_old(self) -> bool:
+        """Whether only a bucket of before 2018 can have this name."""
+        return not self.name.startswith("arn:") and not _NAME.fullmatch(self.name)
 
     def __str__(self) -> str:
         return f"{self.name}/{self.prefix}" if self.prefix else self.name
@@ -52,11 +60,41 @@ def parse_bucket(text: str) -> Bucket:
             f"{text!r} is the ARN of a bucket, which mount-s3 does not take",
             hint=f"write the bucket's name: {own_arn['name']}",
         )
-    if not _ARN.fullmatch(text):
+    if text.startswith("arn:"):
+        if not _ARN.fullmatch(text) or len(text) > _LONGEST:
+            raise AgentError(
+                Problem.BUCKET_INVALID, f"{text[:300]!r} is not the ARN of an access point"
+            )
+    else:
         _require_name(text, text)
     return Bucket(text)
 
 
 def _require_name(name: str, text: str) -> None:
-    if not _NAME.fullmatch(name) or ".." in name or _IP_ADDRESS.fullmatch(name):
-        raise AgentError(Problem.BUCKET_INVALID, f"{text!r} is not a bucket")
+    """Refuses what can be no bucket's name, with the rule that it breaks."""
+    broken = _broken_rule(name)
+    if broken:
+        shown = repr(text) if len(text) <= 300 else f"{text[:300]!r}…"
+        raise AgentError(Problem.BUCKET_INVALID, f"{shown} is not a bucket: {broken}")
+
+
+def _broken_rule(name: str) -> str:
+    if name.startswith("/"):
+        return "it is a path"
+    if "://" in name or name in ("http:", "https:"):
+        return "it is a URL; only s3:// may stand here"
+    if name.startswith("arn:"):
+        return "an ARN stands alone, without s3://"
+    stranger = next((c for c in name if not (c.isascii() and (c.isalnum() or c in ".-_"))), None)
+    if stranger:
+        return f"the character {stranger!r} is in no bucket's name"
+    if not _SHORTEST <= len(name) <= _LONGEST:
+        count = f"{len(name)} character{'s' if len(name) != 1 else ''}"
+        return f"its name has {count}, not {_SHORTEST} to {_LONGEST}"
+    if name[0] in ".-_":
+        return f"its name begins with {name[0]!r}, not with a letter or a digit"
+    if ".." in name:
+        return "its name has two dots in a row"
+    if _IP_ADDRESS.fullmatch(name):
+        return "its name is an IP address"
+    return ""

@@ -81,6 +81,12 @@ class Event(Enum):
         "3ccf0bf2463e89201325cb2b17b7d4f5",
         "the service could not look after the mounts at all",
     )
+    BOOTSTRAP_FAILED = (
+        "bootstrap",
+        "failed",
+        "8269c49b526e4d438bf5a5205d1d8744",
+        "a bootstrap was refused, or could not be carried out",
+    )
     REFRESHED = (
         "refresh",
         "done",

@@ -14,17 +14,41 @@ from s3mount_agent.mountpoint.flags import FLAGS, SHORT_FLAGS, Flag
 
 
 def parse_options(text: str) -> Options:
-    """Reads an options string; raises ``options-unbalanced`` or an ``option-…`` problem."""
-    require_plain("options string", text)
+    """Reads an options string; raises ``options-unbalanced`` or an ``option-…`` problem.
+
+    Between options, white space of every kind is harmless: YAML's folded and literal blocks bring
+    line breaks. Within one it is refused (``argument-not-text``).
+    """
     try:
         words = shlex.split(text)
     except ValueError as error:
-        raise AgentError(
-            Problem.OPTIONS_UNBALANCED, f"the options {text!r} cannot be split into words: {error}"
-        ) from None
+        raise _unbalanced(text, str(error)) from None
+    for word in words:
+        require_plain("option", word)
     options = Options(tuple(_read_flags(iter(words))))
     check_flag_conflicts(options)
     return options
+
+
+def _unbalanced(text: str, why: str) -> AgentError:
+    """Says where the quote was opened that is not closed."""
+    opened = ""
+    place = 0
+    escaped = False
+    for position, character in enumerate(text, start=1):
+        if escaped:
+            escaped = False
+        elif character == "\\" and opened != "'":
+            escaped = True
+        elif opened:
+            opened = "" if character == opened else opened
+        elif character in "\"'":
+            opened, place = character, position
+    if opened:
+        why = f"the quote {opened} at character {place} is never closed"
+    shown = " ".join(text.split())
+    require_plain("options string", shown)
+    return AgentError(Problem.OPTIONS_UNBALANCED, f"the options {shown!r} cannot be split: {why}")
 
 
 def require_known_to(version: Version, options: Options) -> None:

@@ -122,10 +122,15 @@ def architecture() -> str:
     return {"aarch64": "arm64", "amd64": "x86_64"}.get(machine, machine)
 
 
-def require_root() -> None:
+def is_root() -> bool:
+    """Whether we may do what only root may."""
+    return os.geteuid() == 0
+
+
+def require_root(why: str = "only root may change the mounts of a node") -> None:
     """Raises ``not-root``."""
-    if os.geteuid() != 0:
-        raise AgentError(Problem.NOT_ROOT, "only root may change the mounts of a node")
+    if not is_root():
+        raise AgentError(Problem.NOT_ROOT, why)
 
 
 def _read_dna(path: Path) -> dict[str, str]:

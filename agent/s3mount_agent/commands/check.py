@@ -1,0 +1,55 @@
+"""``bootstrap --check``: whether the arguments are good, and what they would mount."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from s3mount_agent.commands import mount_list
+from s3mount_agent.config import config_file
+from s3mount_agent.config.arguments import parse_arguments
+from s3mount_agent.config.configuration import Configuration, of_mounts
+from s3mount_agent.core.errors import AgentError, Problem
+
+if TYPE_CHECKING:
+    from s3mount_agent.commands.parser import Given
+    from s3mount_agent.reconcile.context import Context
+
+
+def as_user(given: Given, overrides: dict[str, str]) -> None:
+    """Checks what can be checked on any computer, by anybody. Raises what is wrong."""
+    from s3mount_agent.config.desired import overridden
+
+    configuration = overridden(_read(given), overrides)
+    _say(given, mount_list.every_node(configuration), configuration)
+    print("This computer itself was not checked: on a node, run it as root.")
+
+
+def on_node(given: Given, context: Context) -> None:
+    """Says what the node, which has been checked, would mount."""
+    conduct = context.conduct
+    who = f"this node (role {conduct.role.value}, mode {conduct.mode.value})"
+    _say(given, mount_list.lines(context.mounts, ""), context.configuration, who)
+
+
+def _read(given: Given) -> Configuration:
+    url = given.value("--config")
+    if url is None:
+        return of_mounts(parse_arguments(given.words))
+    from s3mount_agent.config import source
+
+    fetched = source.fetch(url)
+    if fetched is None:  # cannot be: no version was named as known
+        raise AgentError(Problem.SOURCE_FAILED, f"{url} did not answer")
+    return config_file.parse(fetched.text, url)
+
+
+def _say(
+    given: Given, rows: Iterable[str], configuration: Configuration, who: str = "a node"
+) -> None:
+    what = given.value("--config") or "The arguments"
+    are = "is" if given.has("--config") else "are"
+    print(f"{what} {are} good. Nothing was changed; {who} would mount:")
+    print("\n".join(rows))
+    for note in mount_list.notes(configuration):
+        print(f"  note: {note}")

@@ -1,0 +1,71 @@
+"""Which node will mount what, as ``validate`` and ``bootstrap --check`` show it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from s3mount_agent.config.configuration import Configuration, Entry
+from s3mount_agent.core.mounts import Mount
+from s3mount_agent.core.roles import Role
+
+_OF_A_CLUSTER = (Role.HEAD, Role.COMPUTE, Role.LOGIN)
+
+
+def every_node(configuration: Configuration) -> Iterator[str]:
+    """The mounts of each kind of node that the configuration tells apart, a line each."""
+    roles = (configuration.role,) if configuration.role else _OF_A_CLUSTER
+    if not any(entry.on or entry.queues or entry.by_role for entry in configuration.entries):
+        roles = roles[:1]
+    for role in roles:
+        groups = sorted(_groups(configuration.entries, role))
+        for group in [*groups, ""]:
+            mounts = configuration.mounts(role, group)
+            yield from lines(mounts, _who(role, group, groups, alone=len(roles) == 1))
+
+
+def lines(mounts: Iterable[Mount], who: str) -> Iterator[str]:
+    """A line for each mount of some nodes, or one that there is none."""
+    before = f"  {who}: " if who else "  "
+    nothing = True
+    for mount in mounts:
+        access = "ro" if mount.read_only else "rw"
+        yield f"{before}{mount.directory} <- s3://{mount.bucket}  {access}"
+        nothing = False
+    if nothing:
+        yield f"{before}nothing"
+
+
+def notes(configuration: Configuration) -> Iterator[str]:
+    """What is not wrong, but may not be meant."""
+    if not configuration.entries:
+        yield "it names no mounts: a node that follows it takes down all that it has"
+    for name in sorted({e.bucket.name for e in configuration.entries if e.bucket.is_old}):
+        yield f"{name}: only a bucket of before 2018 can have this name"
+    for name, value in configuration.environment.items():
+        if "@" in value.partition("://")[2].partition("/")[0]:
+            yield (
+                f"environment: {name} holds a user or a password, which everybody can read here: "
+                "/etc/s3mount-agent/environment on the node is for that"
+            )
+
+
+def _groups(entries: Iterable[Entry], role: Role) -> set[str]:
+    """The queues, or login pools, that are told apart among the nodes of a role.
+
+    A name without ``on`` is a queue's: a pool is one only where its entry is for login nodes.
+    """
+    if role is Role.COMPUTE:
+        chosen = [entry for entry in entries if not entry.on or role in entry.on]
+    elif role is Role.LOGIN:
+        chosen = [entry for entry in entries if role in entry.on]
+    else:
+        chosen = []
+    return {queue for entry in chosen for queue in entry.queues}
+
+
+def _who(role: Role, group: str, groups: list[str], *, alone: bool) -> str:
+    if group:
+        return f"{role.value} {group}"
+    if groups:
+        return f"{role.value}, other {'queues' if role is Role.COMPUTE else 'pools'}"
+    return "" if alone else role.value
