@@ -37,8 +37,9 @@ def decode(data: bytes, name: str) -> str:
             raise _not_utf8(f"{name} is {encoding} text, not UTF-8")
     if b"\0" in data[:4]:
         raise _not_utf8(f"{name} is UTF-16 text or no text at all, not UTF-8")
+    data = data.removeprefix(codecs.BOM_UTF8)
     try:
-        return data.decode("utf-8-sig")
+        return data.decode()
     except UnicodeDecodeError as error:
         before = data[: error.start]
         line, column = before.count(b"\n") + 1, len(before) - (before.rfind(b"\n") + 1) + 1
