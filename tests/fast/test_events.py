@@ -31,6 +31,7 @@ GOLDEN = {
     "STOP_FAILED": ("stop", "failed", "cfd1442f89c0c92a3fb809304794baeb"),
     "WRITE_FAILED": ("write", "failed", "6ccbf7984f2e1468acd18591bd8511f5"),
     "CYCLE_FAILED": ("cycle", "failed", "3ccf0bf2463e89201325cb2b17b7d4f5"),
+    "BOOTSTRAP_FAILED": ("bootstrap", "failed", "8269c49b526e4d438bf5a5205d1d8744"),
     "REFRESHED": ("refresh", "done", "8e69b8a7df5306efb3ecf5bcb2cb999b"),
     "REFUSED": ("refresh", "refused", "bfadaed27ab11b3f93a9193cffcf8138"),
     "UNREACHABLE": ("refresh", "failed", "b0dcfbfd9313f17d373becfae454c3a9"),

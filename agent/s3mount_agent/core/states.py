@@ -92,7 +92,9 @@ def judge(facts: Facts) -> Judgement:
         return Judgement(State.STARTING, "mount-s3 is starting")
     reason = "mount-s3 runs, but its mount is gone" if facts.alive else "it is not mounted"
     return Judgement(
-        State.MISSING, reason, "the agent brings it back; `journalctl -t s3mount-agent` tells more"
+        State.MISSING,
+        reason,
+        "the agent brings it back; `journalctl _UID=0 -t s3mount-agent` tells more",
     )
 
 

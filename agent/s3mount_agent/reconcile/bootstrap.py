@@ -33,11 +33,12 @@ _PROBE_SECONDS = 30.0
 _BUDGET_SECONDS = {OnFailure.CONTINUE: 60.0, OnFailure.FAIL: 300.0}
 
 
-def check(configuration: Configuration) -> None:
+def check(configuration: Configuration) -> Context:
     """Refuses what cannot be done on this node; changes nothing."""
     node.require_root()
     context = gather(configuration)
     _require_possible(context, observe(context.supervisor))
+    return context
 
 
 def _require_possible(context: Context, observed: Observed) -> None:
