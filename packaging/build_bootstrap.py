@@ -92,6 +92,10 @@ def _gather(payload: Path, scratch: Path) -> None:
         AGENT, payload / "lib" / AGENT.name, ignore=shutil.ignore_patterns("__pycache__")
     )
     shutil.copyfile(REPOSITORY / "LICENSE", payload / "LICENSE")
+    # `systemctl status` and `systemctl help` show people where these are (Documentation=).
+    shutil.copytree(
+        REPOSITORY / "docs", payload / "docs", ignore=shutil.ignore_patterns("decisions")
+    )
     _trim_services(payload / "lib/botocore/data")
     (payload / "payload.sha256").write_text(_digest(payload) + "\n")
 

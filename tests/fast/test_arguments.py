@@ -82,7 +82,11 @@ def test_what_stands_in_the_wrong_place_is_pointed_at(
     arguments: tuple[str, ...], message: str, hint: str | None
 ) -> None:
     error = refusal(*arguments)
-    assert (error.problem, error.message) == (Problem.ARGS_NOT_TRIPLES, message)
+    assert error.message == message
+    if len(arguments) % 3 or not arguments:
+        assert error.problem is Problem.ARGS_NOT_TRIPLES
+    else:  # the code that such an argument always had
+        assert error.problem in (Problem.BUCKET_INVALID, Problem.DIRECTORY_INVALID)
     assert hint is None or error.hint == hint
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -15,7 +16,8 @@ import pytest
 from fast.in_memory import Supervisor, context
 from s3mount_agent import cli
 from s3mount_agent.commands import bootstrap as bootstrap_face
-from s3mount_agent.config import config_file, desired, environment
+from s3mount_agent.commands import plan as plan_command
+from s3mount_agent.config import config_file, desired, environment, source
 from s3mount_agent.config.configuration import Configuration
 from s3mount_agent.core.errors import AgentError, Exit, Problem
 from s3mount_agent.core.plan import Observed, Placed
@@ -25,7 +27,7 @@ from s3mount_agent.core.states import Presence
 from s3mount_agent.mountpoint import program
 from s3mount_agent.mountpoint.program import Installed
 from s3mount_agent.reconcile import bootstrap, execute, preview, refresh
-from s3mount_agent.state import in_force, origin
+from s3mount_agent.state import held, in_force, origin
 from s3mount_agent.system import machine, paths
 
 EXAMPLE = Path(__file__).parents[2] / "docs/s3mount.example.yaml"
@@ -122,6 +124,44 @@ def test_a_plan_shows_what_changes_and_ends_with_4(run: Run, node: Node) -> None
         "Plan: 1 to add, 1 to change, 1 to remove.",
     ]
     assert node.path.read_text() == NEW
+
+
+def test_what_was_unmounted_by_hand_is_not_called_new(
+    run: Run, node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    down = next(i for i, placed in node.placed.items() if placed.definition.directory == "/mnt/two")
+    del node.placed[down], node.presence["/mnt/two"]
+    monkeypatch.setattr(held, "load", lambda: frozenset({down}))
+    code, out, _ = run("plan")
+    assert code == Exit.PENDING
+    told = "  + /mnt/two  s3://bucket-two  (it was unmounted by hand, and apply mounts it again)"
+    assert out.splitlines()[0] == told
+
+
+@pytest.mark.usefixtures("node")
+def test_a_plan_that_waits_for_its_source_says_so(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def slow(url: str, known: str = "") -> source.Fetched:
+        asked.append(url)
+        if len(asked) == 1:
+            time.sleep(0.3)
+            raise AgentError(Problem.SOURCE_FAILED, "it has no route to host", retry_for=60)
+        return source.Fetched(NEW, "2")
+
+    monkeypatch.setattr(plan_command, "_SILENT_SECONDS", 0.1)
+    monkeypatch.setattr(source, "fetch", slow)
+    code, out, err = run("plan", "--config", "s3://bucket/s3mount.yaml")
+    assert (code, "Plan: 1 to add" in out) == (Exit.PENDING, True)
+    first, second = err.splitlines()
+    assert first == "s3mount-agent: asking s3://bucket/s3mount.yaml; Ctrl-C ends it"
+    assert re.fullmatch(
+        r"s3mount-agent: attempt 1 failed: it has no route to host; it is tried "
+        r"again, for at most \d+ s more",
+        second,
+    )
 
 
 def test_a_plan_for_another_file_changes_nothing(run: Run, node: Node, tmp_path: Path) -> None:
@@ -407,7 +447,7 @@ def test_validate_of_no_mounts_says_what_that_means(run: Run, tmp_path: Path) ->
         "  nothing",
         "  note: it names no mounts: a node that follows it takes down all that it has",
     ]
-    assert "HTTPS_PROXY holds a user or a password" in out
+    assert "HTTPS_PROXY holds a password or a token" in out
     assert "hush" not in out
 
 

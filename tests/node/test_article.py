@@ -147,9 +147,13 @@ def test_status_tells_people_how_the_mounts_are(nodes: dict[str, Node], role: st
     answer = nodes[role].run(["s3mount-agent", "status"])
     first, *rest = answer.stdout.splitlines()
     assert first.startswith(f"ok: hpc-dev {role}")
-    assert len(rest) == 2
-    for line, (bucket, directory) in zip(rest, ((FIRST, READONLY), (SECOND, WRITABLE))):
-        assert re.match(rf"  ok +{directory} +r[ow]  s3://{bucket}  pid \d+, since ", line)
+    assert f"mode {'systemd' if role == 'head' else 'direct'}, mount-s3 " in rest[0]
+    assert len(rest) == 1 + 2 * 2
+    for at, (bucket, directory) in enumerate(((FIRST, READONLY), (SECOND, WRITABLE))):
+        line, process = rest[1 + 2 * at : 3 + 2 * at]
+        assert re.fullmatch(rf"  ok +{directory} +r[ow]  s3://{bucket}", line)
+        assert re.fullmatch(r" {12}pid \d+, since [0-9-]+T[0-9:]+Z", process)
+    assert max(map(len, answer.stdout.splitlines())) <= 80
 
 
 def test_status_tells_programs_in_one_short_line_of_json(nodes: dict[str, Node], role: str) -> None:

@@ -33,10 +33,10 @@ REFUSED = {
     "bucket empty": (["", WRITABLE, OPTIONS], "bucket-invalid"),
     "bucket too short": (["ab", WRITABLE, OPTIONS], "bucket-invalid"),
     "bucket too long": (["a" * 256, WRITABLE, OPTIONS], "bucket-invalid"),
-    "bucket and directory swapped": ([WRITABLE, SECOND, OPTIONS], "args-not-triples"),
+    "bucket and directory swapped": ([WRITABLE, SECOND, OPTIONS], "bucket-invalid"),
     "options not quoted": (
         [SECOND, WRITABLE, "--allow-delete", "--allow-other", FIRST, "/mnt/x"],
-        "args-not-triples",
+        "bucket-invalid",
     ),
     "bucket as https URL": (["https://bucket/", WRITABLE, OPTIONS], "bucket-invalid"),
     "bucket that is an address": (["10.0.0.1", WRITABLE, OPTIONS], "bucket-invalid"),

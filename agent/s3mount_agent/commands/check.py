@@ -10,6 +10,7 @@ from s3mount_agent.config import config_file
 from s3mount_agent.config.arguments import parse_arguments
 from s3mount_agent.config.configuration import Configuration, of_mounts
 from s3mount_agent.core.errors import AgentError, Problem
+from s3mount_agent.core.secrets import masked
 
 if TYPE_CHECKING:
     from s3mount_agent.commands.parser import Given
@@ -40,14 +41,14 @@ def _read(given: Given) -> Configuration:
 
     fetched = source.fetch(url)
     if fetched is None:  # cannot be: no version was named as known
-        raise AgentError(Problem.SOURCE_FAILED, f"{url} did not answer")
+        raise AgentError(Problem.SOURCE_FAILED, f"{masked(url)} did not answer")
     return config_file.parse(fetched.text, url)
 
 
 def _say(
     given: Given, rows: Iterable[str], configuration: Configuration, who: str = "a node"
 ) -> None:
-    what = given.value("--config") or "The arguments"
+    what = masked(given.value("--config") or "The arguments")
     are = "is" if given.has("--config") else "are"
     print(f"{what} {are} good. Nothing was changed; {who} would mount:")
     print("\n".join(rows))

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from s3mount_agent.config.configuration import Configuration, Entry
 from s3mount_agent.core.mounts import Mount
 from s3mount_agent.core.roles import Role
+from s3mount_agent.core.secrets import is_secret
 
 _OF_A_CLUSTER = (Role.HEAD, Role.COMPUTE, Role.LOGIN)
 
@@ -42,9 +43,9 @@ def notes(configuration: Configuration) -> Iterator[str]:
     for name in sorted({e.bucket.name for e in configuration.entries if e.bucket.is_old}):
         yield f"{name}: only a bucket of before 2018 can have this name"
     for name, value in configuration.environment.items():
-        if "@" in value.partition("://")[2].partition("/")[0]:
+        if is_secret(value):
             yield (
-                f"environment: {name} holds a user or a password, which everybody can read here: "
+                f"environment: {name} holds a password or a token, which everybody can read here: "
                 "/etc/s3mount-agent/environment on the node is for that"
             )
 

@@ -13,6 +13,7 @@ from s3mount_agent.mountpoint.command_line import parse_options
 
 _Read = TypeVar("_Read")
 _EXPECTED = ("a bucket", "a directory", "the options of a mount")
+_PROBLEMS = (Problem.BUCKET_INVALID, Problem.DIRECTORY_INVALID, Problem.OPTION_UNKNOWN)
 _QUOTE = 'write all options of a mount as one argument: "--allow-delete --allow-other"'
 
 
@@ -74,26 +75,31 @@ def _read(
 def _require_in_place(number: int, word: str, arguments: Sequence[str]) -> None:
     """Refuses an argument that is plainly one of the other kinds."""
     place = (number - 1) % 3
+    problem = Problem.ARGS_NOT_TRIPLES if len(arguments) % 3 else _PROBLEMS[place]
     following = arguments[number] if number < len(arguments) else ""
     before = arguments[number - 2] if number > 1 else ""
     if place == 0 and word.startswith("/") and following and following[0] not in "/-":
-        raise _misplaced(
+        raise AgentError(
+            problem,
             f"arguments {number} and {number + 1} are the wrong way round: {word!a} is a "
             f"directory, and {following!a} a bucket",
-            "the bucket comes first, then the directory",
+            hint="the bucket comes first, then the directory",
         )
     if place == 0 and word.startswith("-") and before.startswith("-"):
-        raise _misplaced(_stands(number, word, place) + ": quote the options", _QUOTE)
+        raise AgentError(problem, _stands(number, word, place) + ": quote the options", hint=_QUOTE)
     if place == 1 and word.startswith("-") and number > 2 and arguments[number - 3][:1] == "-":
-        raise _misplaced(_stands(number, word, place) + ": quote the options", _QUOTE)
+        raise AgentError(problem, _stands(number, word, place) + ": quote the options", hint=_QUOTE)
     if place == 1 and word.startswith("-"):
-        raise _misplaced(
-            _stands(number, word, place), "give BUCKET DIRECTORY OPTIONS, in this order"
+        raise AgentError(
+            problem,
+            _stands(number, word, place),
+            hint="give BUCKET DIRECTORY OPTIONS, in this order",
         )
     if place == 2 and word and not word.startswith("-") and following.startswith("/"):
-        raise _misplaced(
+        raise AgentError(
+            problem,
             f"{_stands(number, word, place)}, but looks like the next bucket",
-            'a mount without options has an empty one: ""',
+            hint='a mount without options has an empty one: ""',
         )
 
 
@@ -103,7 +109,3 @@ def _stands(number: int, word: str, place: int) -> str:
 
 def _is(what: str) -> str:
     return f"{what} {'are' if 'options' in what else 'is'}"
-
-
-def _misplaced(message: str, hint: str) -> AgentError:
-    return AgentError(Problem.ARGS_NOT_TRIPLES, message, hint=hint)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Sequence
+import itertools
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Union
@@ -68,18 +70,33 @@ def from_arguments(arguments: Sequence[str], overrides: Overrides) -> Desired:
     return Desired(configuration, config_file.render(configuration, mounts))
 
 
-def from_source(url: str, overrides: Overrides) -> Desired:
+def from_source(
+    url: str, overrides: Overrides, say: Callable[[str], None] = journal.say
+) -> Desired:
     """The configuration behind a URL, or its last good copy where the source is out of reach.
 
     Raises ``source-failed`` without such a copy, and what is wrong with the file.
     """
-    return from_answer(url, ask(url), overrides)
+    return from_answer(url, ask(url, say), overrides)
 
 
-def ask(url: str) -> Answer:
-    """Asks a source, for a minute; changes nothing and needs no lock. Raises ``usage``."""
+def ask(url: str, say: Callable[[str], None] = journal.say) -> Answer:
+    """Asks a source, for a minute; changes nothing and needs no lock. Raises ``usage``.
+
+    ``say`` is told of each attempt that fails.
+    """
+    began = time.monotonic()
+    attempts = itertools.count(1)
+
+    def failed(error: AgentError) -> None:
+        left = max(0, round(_FIRST_SECONDS - (time.monotonic() - began)))
+        say(
+            f"         attempt {next(attempts)} failed: {error.message}; it is tried again, "
+            f"for at most {left} s more"
+        )
+
     try:
-        fetched = patiently(lambda: source.fetch(url), budget=_FIRST_SECONDS)
+        fetched = patiently(lambda: source.fetch(url), budget=_FIRST_SECONDS, on_retry=failed)
     except AgentError as error:
         if error.problem is not Problem.SOURCE_FAILED:
             raise

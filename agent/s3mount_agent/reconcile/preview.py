@@ -3,31 +3,35 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 from s3mount_agent.config import desired
-from s3mount_agent.core.plan import Plan, plan
+from s3mount_agent.core.plan import Kind, Plan, plan
 from s3mount_agent.mountpoint import install, program
 from s3mount_agent.mountpoint.program import Installed
 from s3mount_agent.reconcile import execute
 from s3mount_agent.reconcile.context import gather
 from s3mount_agent.reconcile.observe import observe
+from s3mount_agent.state import held
+from s3mount_agent.system import journal
 
 _PROGRAM = "/usr/bin/mount-s3"
 
 
-def preview(url: str | None = None) -> Plan:
-    """The plan for the configuration in force, or for the one behind ``url``.
+def preview(url: str | None = None, say: Callable[[str], None] = journal.say) -> Plan:
+    """The plan for the configuration in force, or for the one behind ``url``; ``say`` is told of
+    what is waited for.
 
     Raises what is wrong with the configuration or with a mount on this node.
     """
-    configuration = (desired.from_source(url, {}) if url else desired.on_disk()).configuration
+    configuration = (desired.from_source(url, {}, say) if url else desired.on_disk()).configuration
     context = gather(configuration)
     to_be = Installed(_PROGRAM, install.version_to_be(configuration.install))
     observed = observe(context.supervisor)
     wanted, failures = execute.want(context, program.find() or to_be, observed)
     for error in failures.values():
         raise error
-    todo = plan(wanted, observed)
+    todo = _with_hands(plan(wanted, observed))
     # What is in the way of a mount is shown with all the rest.
     execute.require_possible(context, observed, but=todo.foreign)
     files = ((each.definition.directory, each.definition.options.write_files) for each in wanted)
@@ -36,3 +40,16 @@ def preview(url: str | None = None) -> Plan:
         write_files=tuple((directory, number) for directory, number in files if number is not None),
         warnings=execute.warnings(wanted),
     )
+
+
+def _with_hands(todo: Plan) -> Plan:
+    """What an administrator unmounted is neither new nor broken: it is told as what it is."""
+    down = held.load()
+    because = "it was unmounted by hand, and apply mounts it again"
+    actions = tuple(
+        dataclasses.replace(action, because=because)
+        if action.kind is Kind.START and action.id in down
+        else action
+        for action in todo.actions
+    )
+    return dataclasses.replace(todo, actions=actions)

@@ -1,0 +1,143 @@
+"""How ``status`` looks to people: in 80 columns, and in colour only where there is some."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+from s3mount_agent.core.options import few_files
+from s3mount_agent.core.states import NodeState, State
+from s3mount_agent.reconcile import look
+
+if TYPE_CHECKING:
+    from s3mount_agent.reconcile.look import Sight
+    from s3mount_agent.reconcile.overview import Overview
+    from s3mount_agent.state.origin import Origin
+
+_WIDTH = 80
+_INDENT = 12
+_GREEN, _YELLOW, _RED = "32", "33", "31"
+# Never by colour alone: the word stands there, too.
+_COLOURS = {
+    State.OK.value: _GREEN,
+    State.FAILED.value: _RED,
+    State.STALE.value: _RED,
+    State.HUNG.value: _RED,
+    State.FOREIGN.value: _RED,
+    NodeState.OK.value: _GREEN,
+    NodeState.FAILED.value: _RED,
+}
+
+
+def has_colour() -> bool:
+    """Whether stdout is a terminal that shows colours, and nobody minds: https://no-color.org"""
+    return (
+        sys.stdout is not None
+        and sys.stdout.isatty()
+        and not os.environ.get("NO_COLOR")
+        and os.environ.get("TERM", "dumb") != "dumb"
+    )
+
+
+def table(seen: Overview, followed: Origin | None, edit: str | None, *, colour: bool) -> str:
+    """The node and its mounts; ``edit`` is what is to be said of a config.yaml not in force."""
+    lines = list(_head(seen, colour=colour))
+    lines += _mounts(seen.sights, colour=colour)
+    if not seen.service_up:
+        lines.append("  the agent's service is down: `systemctl start s3mount-agent`")
+    if followed is not None:
+        lines += _told("configuration", f"version {followed.shown} of {followed.shown_url}", 2)
+        if followed.problem:
+            lines += _told("problem", followed.problem)
+    if edit:
+        lines += _told("configuration", edit, 2)
+    return "\n".join(lines)
+
+
+def _head(seen: Overview, *, colour: bool) -> Iterator[str]:
+    told = seen.node
+    where = " ".join(filter(None, [told.get("cluster"), told.get("role"), told.get("queue")]))
+    state = look.sum_up(seen.sights)
+    yield f"{_painted(state.value, colour=colour)}: {where or os.uname().nodename}"
+    facts = (
+        f"mode {told.get('mode', 'unknown')}, mount-s3 {told.get('mount_s3', 'not installed')}, "
+        f"agent {told.get('agent', 'unknown')}, {_knowledge(seen, state)}"
+    )
+    yield from _filled(facts, 2)
+
+
+def _knowledge(seen: Overview, state: NodeState) -> str:
+    """How old it is. Mounts and processes are looked at now; only whether they answer is older, and
+    while all is well that is no cause for alarm."""
+    if state is NodeState.OK and seen.service_up:
+        return f"seen just now (answers: {seen.age})"
+    return f"looked at {seen.age}"
+
+
+def _mounts(sights: Iterable[Sight], *, colour: bool) -> Iterator[str]:
+    """A line for each where all fit into the width, or else two."""
+    sights = tuple(sights)
+    width = max((len(sight.row.path) for sight in sights), default=0)
+    access = {sight.row.id: "ro" if sight.row.read_only else "rw" for sight in sights}
+    first = {s.row.id: f"{s.row.path:<{width}}  {access[s.row.id]}" for s in sights}
+    process = {s.row.id: _process(s) for s in sights}
+    longest = max((len(f"{first[s.row.id]}  s3://{s.row.bucket}") for s in sights), default=0)
+    one_line = longest + max(map(len, process.values()), default=0) + _INDENT + 2 <= _WIDTH
+    bucket_first = longest + _INDENT <= _WIDTH
+    for sight in sights:
+        state = sight.judgement.state.value
+        bucket = f"s3://{sight.row.bucket}"
+        painted = _painted(state, colour=colour) + " " * (9 - len(state))
+        line = f"  {painted} {first[sight.row.id]}"
+        if one_line:
+            yield f"{line}  {bucket}  {process[sight.row.id]}"
+        elif bucket_first:
+            yield f"{line}  {bucket}"
+            yield f"{'':{_INDENT}}{process[sight.row.id]}"
+        else:
+            yield line
+            yield from (f"{'':{_INDENT}}{each}" for each in (bucket, process[sight.row.id]))
+        yield from _why(sight)
+
+
+def _process(sight: Sight) -> str:
+    pid = f"pid {sight.pid}" if sight.pid else "no process"
+    return f"{pid}, since {sight.row.since}"
+
+
+def _why(sight: Sight) -> Iterator[str]:
+    few = few_files(sight.row.path, sight.write_files, os.cpu_count() or 1)
+    if few:
+        yield from _told("warning", few)
+    if sight.row.pending:
+        yield from _told("pending", sight.row.pending)
+    if sight.judgement.state is not State.OK:
+        yield from _told("reason", sight.judgement.reason or "")
+        if sight.judgement.hint:
+            yield from _told("hint", sight.judgement.hint)
+
+
+def _told(what: str, text: str, indent: int = _INDENT) -> list[str]:
+    return _filled(f"{what}: {text}", indent)
+
+
+def _filled(text: str, indent: int) -> list[str]:
+    """The text in lines; no word is broken: it may be a path, a URL or a command."""
+    if indent + len(text) <= _WIDTH:
+        return [f"{'':{indent}}{text}"]
+    import textwrap
+
+    return textwrap.wrap(
+        text,
+        _WIDTH,
+        initial_indent=" " * indent,
+        subsequent_indent=" " * (indent + 2),
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def _painted(word: str, *, colour: bool) -> str:
+    return f"\x1b[{_COLOURS.get(word, _YELLOW)}m{word}\x1b[0m" if colour else word
