@@ -7,10 +7,10 @@ export AWS_EC2_METADATA_DISABLED = true
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast test-node lint bootstrap bench clean
+.PHONY: help demo test test-fast test-node lint lint-workflows bootstrap release check-tag bench clean
 
 help: ## show this
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-14s %s\n", $$1, $$2}'
 
 demo: $(STAMP) machine bootstrap ## run the article's verification on a simulated cluster
 	@PYTHONPATH=agent:tests $(BIN)/python tests/demo.py
@@ -30,8 +30,19 @@ lint: $(STAMP) ## style, types and the order of the floors
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
+lint-workflows: $(STAMP) ## check what GitHub runs (needs go, for actionlint)
+	@$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	@go run github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
+
 bootstrap: $(STAMP) ## build dist/s3mount-bootstrap
 	@$(BIN)/python packaging/build_bootstrap.py
+
+release: $(STAMP) ## build all of a release into dist/: bootstrap file, wheel, sdist, SBOM, SHA256SUMS
+	@$(BIN)/pip install --quiet --editable '.[release]'
+	@$(BIN)/python packaging/build_release.py
+
+check-tag: ## check that TAG=v1.2.3 is the package's version
+	@$(PYTHON) packaging/build_release.py --check-tag "$(TAG)"
 
 bench: $(STAMP) machine bootstrap ## measure, side by side with the article's scripts
 	@PYTHONPATH=agent:tests $(BIN)/python tests/bench.py

@@ -23,7 +23,8 @@ commands:
 {commands}
 
 `s3mount-agent help COMMAND` tells more of a command.
-options: --version, --help, and with every command --debug (shows tracebacks)
+options: --version, --help, and with every command --debug (shows tracebacks
+         and each program that is run, with its exit code and time)
 
 exit codes: 0 ok, 1 failed, 2 wrong usage or configuration, 3 degraded,
             4 changes pending, or not ready in time
@@ -52,6 +53,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def guarded(work: Callable[[], int], *, debug: bool = False, interrupted: str = "") -> int:
     """Does some work and tells its errors; the one place where errors become exit codes."""
+    if debug:
+        from s3mount_agent.system import process
+
+        process.trace()
     try:
         code = work()
         if sys.stdout is not None:  # closed when we were started

@@ -92,6 +92,7 @@ class World(Surroundings):
 
     def __init__(self) -> None:
         self.time = 1000.0
+        self.neighbours: list[tuple[Sight, ...]] = []
         self.supervisor = Supervisor(DIRECTORY)
         self.up: Wanted | None = OLD
         self.active = True
@@ -226,6 +227,9 @@ class World(Surroundings):
         presence = Presence.MOUNTPOINT_S3 if self.active else Presence.ABSENT
         presence = Presence.OTHER if self.covered else presence
         return Observed({placed.id: placed}, {DIRECTORY: presence})
+
+    def tell_neighbours(self, around: Context, sights: tuple[Sight, ...]) -> None:
+        self.neighbours.append(sights)
 
     def remember(
         self,

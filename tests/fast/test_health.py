@@ -408,6 +408,6 @@ def test_a_journal_that_cannot_be_read_is_no_reason_to_end(
         program = tmp_path / "journalctl"
         program.write_text("#!/bin/sh\nkill -9 $$\n")
         program.chmod(0o755)
-    monkeypatch.setattr(process, "_PATH", "")
-    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(process, "_PLACES", (str(tmp_path),))
+    monkeypatch.setattr(journal, "_silent_until", {})
     assert journal.last_words("mount-s3", 1) == ""

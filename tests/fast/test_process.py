@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -29,6 +30,22 @@ def test_output_and_code_are_kept() -> None:
     done = process.run([sys.executable, "-c", code], timeout=20, check=False)
     assert (done.code, done.stdout, done.stderr) == (3, "out\n", "err\n")
     assert done.last_words() == "err"
+
+
+def test_with_debug_each_program_is_told_with_its_end_and_time(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(process, "_traced", False)
+    process.run(["true"], timeout=20)
+    assert capsys.readouterr().err == ""
+    process.trace()
+    process.run(["sh", "-c", "exit 3"], timeout=20, check=False)
+    with pytest.raises(AgentError):
+        process.run(["sleep", "60"], timeout=0.2)
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2
+    assert re.fullmatch(r"\+ sh -c 'exit 3' -> 3 \(\d+\.\d{3} s\)", lines[0])
+    assert re.fullmatch(r"\+ sleep 60 -> killed \(\d+\.\d{3} s\)", lines[1])
 
 
 def test_a_failing_program_is_an_error_with_its_own_words() -> None:

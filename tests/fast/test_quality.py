@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 from s3mount_agent.core.errors import Problem
 
@@ -45,6 +46,60 @@ def test_the_linters_have_nothing_to_say(command: list[str]) -> None:
         check=False,
     )
     assert answer.returncode == 0, answer.stdout + answer.stderr
+
+
+WORKFLOWS = sorted((REPOSITORY / ".github/workflows").glob("*.yml"))
+
+
+def test_githubs_workflows_are_what_github_takes() -> None:
+    """`make lint-workflows` asks actionlint as well."""
+    schema = ["--builtin-schema", "vendor.github-workflows"]
+    answer = subprocess.run(
+        [sys.executable, "-m", "check_jsonschema", *schema, *map(str, WORKFLOWS)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+
+
+def commands_of(workflow: Path) -> list[str]:
+    """What a workflow's steps run, a line each."""
+    jobs = yaml.safe_load(workflow.read_text(encoding="utf-8"))["jobs"].values()
+    return [line for job in jobs for s in job["steps"] for line in s.get("run", "").splitlines()]
+
+
+def test_every_target_that_a_workflow_or_a_hook_calls_is_there() -> None:
+    makefile = (REPOSITORY / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
+    lines = [line for workflow in WORKFLOWS for line in commands_of(workflow)]
+    called = {name for line in lines for name in re.findall(r"\bmake ([a-z-]+)", line)}
+    assert {"lint", "lint-workflows", "test-fast", "test-node", "release"} <= called <= targets
+    hooks = yaml.safe_load((REPOSITORY / ".pre-commit-config.yaml").read_text(encoding="utf-8"))
+    entries = [hook["entry"] for repo in hooks["repos"] for hook in repo["hooks"]]
+    programs = {word for entry in entries for word in entry.split() if word.startswith(".venv/")}
+    assert {Path(program).name for program in programs} == {
+        *("ruff", "mypy", "lint-imports", "python", "check-jsonschema")
+    }
+
+
+def test_the_pythons_that_are_tested_are_those_that_nodes_may_have() -> None:
+    jobs = yaml.safe_load((REPOSITORY / ".github/workflows/ci.yml").read_text(encoding="utf-8"))
+    versions = jobs["jobs"]["fast"]["strategy"]["matrix"]["python"]
+    assert versions == [f"3.{minor}" for minor in range(9, 15)]
+    about = (REPOSITORY / "pyproject.toml").read_text(encoding="utf-8")
+    assert f'requires-python = ">={versions[0]}"' in about
+
+
+def test_every_decision_says_why_and_what_follows() -> None:
+    home = REPOSITORY / "docs/decisions"
+    index = (home / "README.md").read_text(encoding="utf-8")
+    pages = sorted(path for path in home.glob("*.md") if path.name != "README.md")
+    assert [path.name for path in pages] == re.findall(r"\((.+\.md)\)$", index, re.MULTILINE)
+    for path in pages:
+        text = path.read_text(encoding="utf-8")
+        assert re.findall("^## (.+)$", text, re.M) == ["Why", "What", "What follows"], path.name
 
 
 def test_there_are_modules_to_look_at() -> None:

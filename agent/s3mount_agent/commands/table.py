@@ -242,6 +242,20 @@ COMMANDS = (
         interrupted="",
     ),
     Command(
+        "await-mounts",
+        "wait until the mounts are up",
+        "Waits until all mounts are up that this node must have, for at most five minutes; run by "
+        "s3mount-wait.service, which makes s3mount.target wait. People use `s3mount-agent status "
+        "--wait`.",
+        hidden=True,
+    ),
+    Command(
+        "keep-crawlers-out",
+        "keep updatedb out of the mounts",
+        "Has updatedb keep out of this node's mounts, where it is installed; run by the daemon.",
+        hidden=True,
+    ),
+    Command(
         "refresh",
         "ask the configuration's source for news",
         "Asks the configuration's source for a new version and puts it in force if it is good; run "

@@ -27,7 +27,7 @@ from s3mount_agent.reconcile.execute import Failures
 from s3mount_agent.reconcile.look import Sight
 from s3mount_agent.state import leftovers, status_file
 from s3mount_agent.supervisor import service
-from s3mount_agent.system import lock, systemd
+from s3mount_agent.system import journal, lock, systemd
 from s3mount_agent.system.wakeups import Events
 
 _ALONE_SECONDS = 10.0
@@ -69,6 +69,7 @@ def _work(events: Events, daemon: Daemon, refresher: Refresher) -> None:
         news = asked and daemon.is_outdated()
         # Only here, after all the work of this round: a daemon that hangs in it is restarted.
         systemd.notify("WATCHDOG=1", f"STATUS={daemon.sentence}")
+        journal.tell_lost()
         daemon.publish()
         pause = min(daemon.pause(), refresher.pause(), _ROUND_SECONDS, systemd.watchdog() / 3)
         quiet = [*daemon.health.descriptors, *refresher.descriptors]
@@ -193,6 +194,7 @@ class Daemon:
         for sight in sights:
             self._judge(sight)
         self._recorder.follow(sights)
+        around.tell_neighbours(context, sights)
         return sights
 
     def _install_later(self) -> AgentError:

@@ -17,6 +17,7 @@ from s3mount_agent.core.events import Event
 from s3mount_agent.core.health import Condition
 from s3mount_agent.core.plan import Observed, Plan, Wanted
 from s3mount_agent.daemon.health import Health
+from s3mount_agent.daemon.neighbours import Neighbours
 from s3mount_agent.mountpoint import program
 from s3mount_agent.mountpoint.program import Installed
 from s3mount_agent.reconcile import context, directories, execute, observe, remember
@@ -30,6 +31,9 @@ from s3mount_agent.system import files, journal, lock, mountinfo, systemd
 
 class Surroundings:
     """The node on which the service runs."""
+
+    def __init__(self) -> None:
+        self._neighbours = Neighbours()
 
     def now(self) -> float:
         """Monotonic seconds."""
@@ -130,6 +134,10 @@ class Surroundings:
     ) -> tuple[Sight, ...]:
         """Writes down what is known of the mounts, and returns it."""
         return remember.remember(around, installed, failures, conditions)
+
+    def tell_neighbours(self, around: Context, sights: tuple[Sight, ...]) -> None:
+        """Tells others that have to know of the mounts."""
+        self._neighbours.see(around, sights)
 
     def tell(
         self, event: Event, message: str, error: AgentError | None, *, mount: str, bucket: str

@@ -14,7 +14,7 @@ from s3mount_agent.core.roles import OnFailure
 from s3mount_agent.mountpoint import install
 from s3mount_agent.mountpoint.command_line import require_known_to
 from s3mount_agent.mountpoint.program import Installed
-from s3mount_agent.reconcile import directories, execute
+from s3mount_agent.reconcile import crawlers, directories, execute
 from s3mount_agent.reconcile.context import Context, gather
 from s3mount_agent.reconcile.execute import Failures
 from s3mount_agent.reconcile.observe import observe
@@ -131,12 +131,21 @@ def _mount(session: Session, installed: Installed, timeline: Timeline) -> Failur
         failures.update(execute.carry_out(todo, wanted, observed, context, start=start))
         failures.update(execute.await_started(todo, wanted, observed, start=start))
         directories.tidy(mount.directory for mount in context.mounts)
+        _keep_crawlers_out(context, timeline)
         done = [f"{action.kind.value} {action.directory}" for action in todo.actions]
         step.result = ", ".join(done) or "nothing to change"
         timeline.changed |= bool(todo)
     for sentence in execute.warnings(wanted):
         journal.say(f"         warning: {sentence}")
     return failures
+
+
+def _keep_crawlers_out(context: Context, timeline: Timeline) -> None:
+    """What cannot be written costs requests, but no mount."""
+    try:
+        timeline.changed |= crawlers.keep_out([mount.directory for mount in context.mounts])
+    except AgentError as error:
+        journal.say(f"         updatedb will walk the mounts: {error.message}: {error.cause}")
 
 
 def _verify(context: Context, failures: Failures, timeline: Timeline) -> Failures:

@@ -38,6 +38,17 @@ class Context:
         own = self.configuration.may_fail(directory, self.conduct.role, self.facts.queue)
         return own or self.conduct.on_failure
 
+    @property
+    def required(self) -> frozenset[str]:
+        """The directories of the mounts without which the node is not whole: all but those that
+        the configuration itself lets fail (the default of a head node is about its bootstrap)."""
+        role, queue = self.conduct.role, self.facts.queue
+        return frozenset(
+            mount.directory
+            for mount in self.mounts
+            if self.configuration.may_fail(mount.directory, role, queue) is not OnFailure.CONTINUE
+        )
+
     def owner_of(self, mount: Mount) -> Owner | None:
         """Whose files those of a mount seem to be; raises ``owner-unknown``."""
         if mount.owner is None:

@@ -15,7 +15,7 @@ from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.core.plan import plan
 from s3mount_agent.core.roles import Mode
 from s3mount_agent.mountpoint import install, program
-from s3mount_agent.reconcile import execute
+from s3mount_agent.reconcile import crawlers, execute
 from s3mount_agent.reconcile.context import Context
 from s3mount_agent.reconcile.execute import Failures
 from s3mount_agent.reconcile.remember import remember
@@ -53,6 +53,7 @@ def uninstall() -> list[AgentError]:
         if failures:
             return list(failures.values())
         service.take_down()
+        _let_crawlers_in()
         metrics_file.take_back(context.configuration.metrics.prometheus)
         journal.say("took down the agent's service")
     install.take_back_allow_other()
@@ -93,6 +94,14 @@ def _take_down(ids: frozenset[str], session: Session) -> Failures:
         outcome = "in use" if each.id in failures else "unmounted"
         journal.say(f"{each.definition.directory}: {outcome}")
     return failures
+
+
+def _let_crawlers_in() -> None:
+    """A few lines that stay in a file which cannot be written are no reason to stay."""
+    try:
+        crawlers.keep_out(())
+    except AgentError as error:
+        journal.say(f"{error.message}: {error.cause}")
 
 
 def _readable() -> Desired:

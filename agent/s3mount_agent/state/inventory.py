@@ -30,6 +30,8 @@ class Belongings:
     packages_before: tuple[str, ...] | None = None
     fuse_conf_before: str | None = None
     fuse_conf_made: bool = False
+    updatedb: tuple[str, ...] = ()
+    """Directories that the agent added to /etc/updatedb.conf."""
 
     def with_directory(self, directory: str) -> Belongings:
         """The same with one more directory, once."""
@@ -64,4 +66,5 @@ def _build(fields: Any) -> Belongings:
         packages_before=None if before is None else codec.texts(before),
         fuse_conf_before=codec.optional(fields, "fuse_conf_before", str),
         fuse_conf_made=codec.field(fields, "fuse_conf_made", bool, default=False),
+        updatedb=codec.texts(fields.get("updatedb", [])),
     )

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 
+from s3mount_agent.supervisor import target
 from s3mount_agent.system import files, lock, paths, process, systemd
 
 _UNIT = paths.AGENT_UNIT
@@ -31,8 +32,9 @@ def ensure_running() -> bool:
         return _spawn()
     text = paths.template(_UNIT).replace("@BUILD@", paths.build())
     changed = files.write(systemd.ETC / _UNIT, text)
+    new = target.write()
     facts = systemd.show([_UNIT])[_UNIT]
-    if changed or facts.needs_reload:
+    if changed or new or facts.needs_reload:
         systemd.reload()
     if facts.file_state != "enabled":
         systemd.enable([_UNIT])
@@ -48,6 +50,15 @@ def apply_later() -> None:
     command = [paths.COMMAND, "apply"]
     if systemd.runs():
         systemd.outside_later("s3mount-agent-apply.service", command)
+    else:
+        _detached(command)
+
+
+def keep_crawlers_out_later() -> None:
+    """Has updatedb be told of the mounts, outside of the daemon's sandbox, which has no /etc."""
+    command = [paths.COMMAND, "keep-crawlers-out"]
+    if systemd.runs():
+        systemd.outside_later("s3mount-agent-crawlers.service", command)
     else:
         _detached(command)
 
@@ -68,7 +79,8 @@ def take_down() -> None:
     systemd.stop(_UNIT)
     if (systemd.ETC / _UNIT).exists():
         systemd.disable([_UNIT])
-    if files.remove(systemd.ETC / _UNIT):
+    gone = target.remove()
+    if files.remove(systemd.ETC / _UNIT) or gone:
         systemd.reload()
     systemd.reset_failed(_UNIT)
 

@@ -61,7 +61,7 @@ def event(
         "PRIORITY": str(_ERROR if kind.is_bad else _INFO),
         "SYSLOG_IDENTIFIER": IDENTIFIER,
     }
-    _tell_lost()
+    tell_lost()
     if not _send(masked(message), {name: value for name, value in fields.items() if value}):
         _count_lost()
 
@@ -170,7 +170,7 @@ def _count_lost(number: int = 1) -> None:
         _lost_here += number
 
 
-def _tell_lost() -> None:
+def tell_lost() -> None:
     """Says how many entries were lost, once journald takes entries again."""
     global _lost_here
     lost, _lost_here = _lost_here, 0

@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import shlex
+import signal
 import subprocess
+import sys
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.core.text import last_lines
@@ -18,6 +21,7 @@ from s3mount_agent.core.text import last_lines
 # may hold anybody's. systemd, cfn-init and SSM start us with little or nothing anyway.
 _PLACES = ("/usr/sbin", "/usr/bin", "/sbin", "/bin")
 _KILL_GRACE_SECONDS = 2.0
+_traced = False
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,12 @@ def become(arguments: Sequence[str], extra_environment: Mapping[str, str]) -> No
         os.execve(arguments[0], list(arguments), {**os.environ, **extra_environment})  # noqa: S606
 
 
+def trace() -> None:
+    """Has each program be told on stderr from now on, with its end and the time that it took."""
+    global _traced
+    _traced = True
+
+
 def run(
     arguments: Sequence[str],
     *,
@@ -78,26 +88,23 @@ def run(
     """
     # Not pipes: a daemon that the program leaves behind would hold a pipe open for ever. Not files
     # on a disk, which may be full.
+    began = time.monotonic()
     with _memory("stdout") as stdout, _memory("stderr") as stderr:
-        try:
-            process = subprocess.Popen(
-                arguments if "/" in arguments[0] else [program(arguments[0]), *arguments[1:]],
-                stdin=subprocess.DEVNULL,
-                stdout=stdout,
-                stderr=stderr,
-                env=environment(extra_environment),
-                start_new_session=True,
-            )
-        except OSError as error:
-            raise AgentError(
-                Problem.PROGRAM_FAILED,
-                f"{arguments[0]} could not be started",
-                cause=str(error),
-            ) from None
+        process = _popen(
+            arguments,
+            stdin=subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=stderr,
+            env=environment(extra_environment),
+            start_new_session=True,
+        )
         timed_out = not _wait(process, timeout)
         completed = Completed(
             tuple(arguments), process.returncode or 0, _text(stdout), _text(stderr)
         )
+    if _traced and sys.stderr is not None:
+        end = "killed" if timed_out else str(completed.code)
+        sys.stderr.write(f"+ {completed.command} -> {end} ({time.monotonic() - began:.3f} s)\n")
     if timed_out:
         raise AgentError(
             Problem.PROGRAM_TIMEOUT,
@@ -120,6 +127,71 @@ def arguments(pid: int) -> tuple[str, ...]:
     except (FileNotFoundError, ProcessLookupError):
         return ()
     return tuple(word.decode(errors="surrogateescape") for word in words[:-1])
+
+
+def start(
+    arguments: Sequence[str],
+    *,
+    errors: Path | None = None,
+    extra_environment: Mapping[str, str] | None = None,
+) -> int:
+    """Starts a program in a session of its own that outlives us and keeps nothing of ours open;
+    ``errors`` is the file for its stderr. Returns its pid; raises ``program-failed``."""
+    # The file is opened for the program alone.
+    with contextlib.ExitStack() as stack:
+        stderr: IO[bytes] | int = subprocess.DEVNULL
+        if errors is not None:
+            stderr = stack.enter_context(errors.open("wb"))
+        return _popen(
+            arguments,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=stderr,
+            env=environment(extra_environment),
+            start_new_session=True,
+            cwd="/",
+        ).pid
+
+
+class Child:
+    """A program that runs beside us, and is not heard; its end makes ``descriptor`` readable."""
+
+    def __init__(self, arguments: Sequence[str]) -> None:
+        self._process = _popen(
+            arguments,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=environment(),
+        )
+        pipe = self._process.stdout
+        self.descriptor = pipe.fileno() if pipe else -1
+
+    def has_ended(self) -> bool:
+        """Whether it has ended; never waits. From then on there is no descriptor."""
+        if self._process.poll() is None:
+            return False
+        if self._process.stdout:
+            self._process.stdout.close()
+        return True
+
+    def kill(self) -> None:
+        """Kills it, which may take its time."""
+        self._process.kill()
+
+
+def send(pid: int, signal_name: str) -> None:
+    """Sends a signal (``SIGTERM``) to a process; one that has ended gets none."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.Signals[signal_name])
+
+
+def signal_name(number: int) -> str:
+    """What a signal is called."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
 
 
 def started(pid: int) -> int | None:
@@ -147,6 +219,17 @@ def processor_seconds(pid: int) -> float:
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
             spent += int(thread.read_text().split()[0])
     return spent / 1e9
+
+
+def _popen(arguments: Sequence[str], **settings: Any) -> subprocess.Popen[bytes]:
+    if "/" not in arguments[0]:
+        arguments = [program(arguments[0]), *arguments[1:]]
+    try:
+        return subprocess.Popen(arguments, **settings)
+    except OSError as error:
+        raise AgentError(
+            Problem.PROGRAM_FAILED, f"{arguments[0]} could not be started", cause=str(error)
+        ) from None
 
 
 def _wait(process: subprocess.Popen[bytes], timeout: float) -> bool:

@@ -1,0 +1,17 @@
+"""``s3mount-agent keep-crawlers-out``: run by the daemon, whose sandbox has no /etc."""
+
+from __future__ import annotations
+
+from s3mount_agent.commands.parser import Given
+from s3mount_agent.core.errors import Exit
+from s3mount_agent.reconcile import crawlers
+from s3mount_agent.reconcile.session import node_session
+
+_LOCK_SECONDS = 60.0
+
+
+def main(given: Given) -> int:
+    """0, whether anything had to change or not."""
+    with node_session("keep-crawlers-out", timeout=_LOCK_SECONDS) as session:
+        crawlers.keep_out([mount.directory for mount in session.context.mounts])
+    return Exit.OK
