@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from s3mount_agent.core.roles import Mode, Role
 from s3mount_agent.core.states import Presence
 from s3mount_agent.reconcile import directories, execute
 from s3mount_agent.state import inventory
+from s3mount_agent.system import safe_path
 from s3mount_agent.system.mountinfo import Entry
 
 
@@ -297,3 +299,56 @@ def test_only_what_is_in_use_waits(home: Path) -> None:
     assert failures.keys() == {up[0].mount.id}
     assert supervisor.log == ["stop free", "remove free"]
     assert not (home / "free").exists()
+
+
+def test_a_file_system_that_hangs_keeps_no_other_mount_waiting(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Several that hang cost the time of one, not of all one after the other."""
+    names = [f"hung{number}" for number in range(8)]
+    begun = threading.Barrier(len(names), timeout=20)
+    real = safe_path.look
+
+    def look(directory: str) -> tuple[list[str], str | None]:
+        if "hung" in directory:
+            begun.wait()  # only if all of them are asked at the same time
+            raise AgentError(Problem.PATH_SILENT, f"{directory} does not answer")
+        return real(directory)
+
+    monkeypatch.setattr(safe_path, "look", look)
+    supervisor = Supervisor()
+    failures = carried_out(supervisor, [wanted(home / name) for name in [*names, "good"]])
+    assert {error.problem for error in failures.values()} == {Problem.PATH_SILENT}
+    assert len(failures) == len(names)
+    assert supervisor.log == ["write good", "start good"]
+
+
+def test_directories_that_are_made_at_the_same_time_are_all_written_down(home: Path) -> None:
+    wants = [wanted(home / f"a/b{number}") for number in range(20)]
+    assert carried_out(Supervisor(), wants) == {}
+    made = {str(home / "a"), *(want.mount.directory for want in wants)}
+    assert set(inventory.load().directories) == made
+
+
+def test_a_file_system_that_hangs_is_no_reason_to_refuse_all_mounts(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But what is wrong with another one is told all the same."""
+
+    def require(directory: str) -> None:
+        if directory.endswith("hung"):
+            raise AgentError(Problem.PATH_SILENT, f"{directory} does not answer")
+
+    monkeypatch.setattr(safe_path, "require", require)
+    (home / "full").mkdir()
+    (home / "full/file").write_text("")
+    names = ["hung", "good"]
+    for also, problem in (([], None), (["full"], Problem.DIRECTORY_NOT_EMPTY)):
+        entries = tuple(entry_of(wanted(home / name)) for name in [*names, *also])
+        around = context(Configuration(entries), Supervisor())
+        if problem is None:
+            execute.require_possible(around, Observed({}, {}))
+        else:
+            with pytest.raises(AgentError) as caught:
+                execute.require_possible(around, Observed({}, {}))
+            assert caught.value.problem is problem

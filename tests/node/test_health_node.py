@@ -43,11 +43,20 @@ OWN_CLOCK = f"""\
 [Service]
 Environment=LD_PRELOAD=@LIBRARY@ FAKETIME_TIMESTAMP_FILE={CLOCK} FAKETIME_NO_CACHE=1
 Environment=FAKETIME_DONT_FAKE_MONOTONIC=1 DONT_FAKE_MONOTONIC=1 NO_FAKE_STAT=1
+ExecStart=
+ExecStart=/usr/bin/python3 -ISXutf8 {CLOCK}.py
 """
 
-# A program that sleeps by a monotonic clock that is not faked gets EINVAL of libfaketime 0.9.10.
-SLEEP = "/usr/lib/python3/dist-packages/sleep.pth"
-SLEEP_CODE = "import select, time; time.sleep = lambda s, wait=select.select: wait([], [], [], s)"
+# A program that sleeps by a monotonic clock that is not faked gets EINVAL of libfaketime 0.9.10;
+# the agent reads no site directory in which this could stand.
+SLEEP = f"{CLOCK}.py"
+SLEEP_CODE = """\
+import select, sys, time
+time.sleep = lambda seconds: select.select([], [], [], seconds)
+launcher = "/opt/s3mount-agent/current/bin/s3mount-agent"
+sys.argv = [launcher, "daemon"]
+exec(compile(open(launcher).read(), launcher, "exec"))
+"""
 
 LATE, LATE_UNIT = "/etc/s3mount-agent/environment.late", "late-credentials.service"
 SEEN_AT_BOOT = "/var/log/seen-at-boot"
@@ -172,7 +181,7 @@ def test_full_disks_cost_no_mount_and_leave_no_half_written_file(place: Place) -
 def own_clock(node: Node) -> Iterator[Callable[[str], None]]:
     """The daemon has a clock of its own, which can be set; no other clock is touched."""
     library = node.run(["sh", "-c", "echo /usr/lib/*/faketime/libfaketime.so.1"]).stdout.strip()
-    node.write(SLEEP, f"{SLEEP_CODE}\n")
+    node.write(SLEEP, SLEEP_CODE)
     node.write(CLOCK, "+0")
     node.write(CLOCK_UNIT, OWN_CLOCK.replace("@LIBRARY@", library))
     restart = "systemctl daemon-reload && systemctl restart s3mount-agent"

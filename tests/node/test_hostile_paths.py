@@ -160,6 +160,27 @@ def test_what_the_system_searches_is_never_mounted_over(site: Site, node: Node) 
         node.run(["umount", "/srv/bound"])
 
 
+def test_what_lies_beside_the_system_is_never_run(site: Site, node: Node) -> None:
+    """A .pth file in a site directory ran at the next `status`, /usr/local/sbin/systemctl at the
+    next `apply`: as root, and a bucket could be mounted on both."""
+    pth = "/usr/local/lib/python3.11/dist-packages/evil.pth"
+    module = "import pathlib; pathlib.Path('/var/pwned').touch()\n"
+    programs = [f"/usr/local/sbin/{name}" for name in ("systemctl", "journalctl", "mount-s3")]
+    planted = {pth: module, "/usr/lib/python3/dist-packages/evil.pth": module}
+    planted.update(dict.fromkeys(programs, "#!/bin/sh\ntouch /var/pwned\n"))
+    for path, text in planted.items():
+        node.write(path, text, mode=0o755)
+    try:
+        site.set(document(site.row(OTHER), site.row("/mnt/second")))
+        site.await_mounts(OTHER, "/mnt/second")
+        node.run(["s3mount-agent", "plan"])
+        node.run(["systemctl", "restart", "s3mount-agent"])
+        site.await_mounts(OTHER, "/mnt/second")
+        assert not node.exists("/var/pwned")
+    finally:
+        node.run(["rm", *planted])
+
+
 def test_the_daemon_is_no_more_exposed_than_the_page_says(node: Node) -> None:
     told = re.search(r"level for s3mount-agent.service: (\d+\.\d+)", PAGE.read_text())
     assert told

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from s3mount_agent.state import inventory
 from s3mount_agent.supervisor import hooks
 from s3mount_agent.system import mountinfo, safe_path
 from s3mount_agent.system.mountinfo import Entry
+
+_RECORD = threading.Lock()
 
 
 def require_usable(directory: str, table: Mapping[str, Entry], *, own: bool) -> None:
@@ -70,11 +73,13 @@ def make_stores(definition: Definition) -> None:
 
 
 def _write_down(made: Iterable[str]) -> None:
-    belongings = before = inventory.load()
-    for each in made:
-        belongings = belongings.with_directory(each)
-    if belongings != before:
-        inventory.save(belongings)
+    """Several mounts may be at it: one whose file system hangs must not keep the others waiting."""
+    with _RECORD:
+        belongings = before = inventory.load()
+        for each in made:
+            belongings = belongings.with_directory(each)
+        if belongings != before:
+            inventory.save(belongings)
 
 
 def tidy(wanted: Iterable[str]) -> None:

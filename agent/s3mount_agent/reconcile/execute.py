@@ -10,6 +10,7 @@ from s3mount_agent.config.configuration import WhenBusy
 from s3mount_agent.core.definition import Definition
 from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.core.events import Event
+from s3mount_agent.core.mounts import Mount
 from s3mount_agent.core.options import few_files
 from s3mount_agent.core.plan import Action, Kind, Observed, Placed, Plan, Wanted
 from s3mount_agent.core.resources import divide
@@ -112,8 +113,20 @@ def require_possible(context: Context, observed: Observed, *, but: Collection[st
     for mount in context.mounts:
         if mount.id in foreign:
             raise AgentError(Problem.UNIT_FOREIGN, f"{foreign[mount.id]} was not made by the agent")
-        if mount.directory not in but:
+
+    def refusal(mount: Mount) -> AgentError | None:
+        try:
             directories.require_usable(mount.directory, table, own=mount.directory in own)
+        except AgentError as error:
+            # A file system that hangs is one mount's trouble, and no reason to refuse all.
+            return None if error.problem is Problem.PATH_SILENT else error
+        return None
+
+    asked = [mount for mount in context.mounts if mount.directory not in but]
+    if asked:
+        with ThreadPoolExecutor(min(_AT_ONCE, len(asked))) as pool:
+            for error in filter(None, pool.map(refusal, asked)):
+                raise error
 
 
 def require_divisible(context: Context) -> None:
@@ -179,8 +192,7 @@ def carry_out(
         if action.directory in busy:
             failures.setdefault(action.id, busy[action.directory])
     starts = [action for action in todo.of(Kind.START) if action.id not in failures]
-    # One after the other: they share one record of what was made.
-    failures.update(_each(starts, lambda action: hands.make(by_id[action.id]), reporter, at_once=1))
+    failures.update(_each(starts, lambda action: hands.make(by_id[action.id]), reporter))
     starts = [action for action in starts if action.id not in failures]
     unwritten = _write([*todo.of(Kind.WRITE), *starts], by_id, supervisor, reporter)
     failures.update(unwritten)
@@ -273,8 +285,6 @@ def _each(
     actions: Sequence[Action],
     do: Callable[[Action], None],
     reporter: _Reporter | None = None,
-    *,
-    at_once: int = _AT_ONCE,
 ) -> Failures:
     def attempt(action: Action) -> AgentError | None:
         try:
@@ -287,7 +297,7 @@ def _each(
 
     if not actions:
         return {}
-    with ThreadPoolExecutor(min(at_once, len(actions))) as pool:
+    with ThreadPoolExecutor(min(_AT_ONCE, len(actions))) as pool:
         results = list(pool.map(attempt, actions))
     return {action.id: error for action, error in zip(actions, results) if error is not None}
 

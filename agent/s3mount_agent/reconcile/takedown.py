@@ -132,7 +132,8 @@ def _remove_own_files() -> None:
     files.remove(config_file.PATH)
     with contextlib.suppress(OSError):
         config_file.PATH.parent.rmdir()
-    if paths.LINK.is_symlink():
-        files.remove(paths.LINK)
+    with contextlib.suppress(AgentError):  # /usr/local may be read-only: it was for convenience
+        if paths.LINK.is_symlink():
+            files.remove(paths.LINK)
     for path in (paths.RUN, paths.STATE, paths.ROOT):
         shutil.rmtree(path, ignore_errors=True)

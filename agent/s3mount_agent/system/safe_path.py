@@ -30,7 +30,7 @@ _SYSTEMS_GROUP = frozenset({"/var/log"})
 # In here what is missing may be made with its parents: the disk is the node's own.
 _ALWAYS_THERE = ("/var/cache", "/var/log")
 _MOST_LINKS = 40
-_SECONDS = 10.0
+_SECONDS = 5.0
 
 
 @dataclass
