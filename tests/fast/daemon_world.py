@@ -224,8 +224,8 @@ class World(Surroundings):
             pid=self.pid if self.active else None,
             ending=self.ending,
         )
-        presence = Presence.MOUNTPOINT_S3 if self.active else Presence.ABSENT
-        presence = Presence.OTHER if self.covered else presence
+        presence = Presence.OURS if self.active else Presence.ABSENT
+        presence = Presence.FOREIGN if self.covered else presence
         return Observed({placed.id: placed}, {DIRECTORY: presence})
 
     def tell_neighbours(self, around: Context, sights: tuple[Sight, ...]) -> None:

@@ -84,7 +84,7 @@ class Node:
         self.placed = {
             w.mount.id: Placed(w.mount.id, w.definition, w.text, active=True) for w in wanted
         }
-        self.presence = {w.mount.directory: Presence.MOUNTPOINT_S3 for w in wanted}
+        self.presence = {w.mount.directory: Presence.OURS for w in wanted}
 
 
 @pytest.fixture
@@ -97,7 +97,9 @@ def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Node:
     monkeypatch.setattr(origin.load, "__defaults__", (tmp_path / "origin.json",))
     monkeypatch.setattr(machine, "read", lambda: Machine(found.memory, None, found.cpus))
     monkeypatch.setattr(preview, "gather", found.gather)
-    monkeypatch.setattr(preview, "observe", lambda sup: Observed(found.placed, found.presence))
+    monkeypatch.setattr(
+        preview, "observe", lambda sup, also: Observed(found.placed, found.presence)
+    )
     monkeypatch.setattr(program, "find", lambda: Installed("/usr/bin/mount-s3", found.version))
     found.put(OLD)
     found.path.write_text(OLD)
@@ -174,7 +176,7 @@ def test_a_plan_for_another_file_changes_nothing(run: Run, node: Node, tmp_path:
 
 def test_a_plan_as_json_is_one_line(run: Run, node: Node) -> None:
     node.path.write_text(NEW)
-    node.presence["/mnt/four"] = Presence.OTHER
+    node.presence["/mnt/four"] = Presence.FOREIGN
     code, out, _ = run("plan", "--json")
     assert (code, out.count("\n")) == (Exit.PENDING, 1)
     document = json.loads(out)
@@ -194,7 +196,7 @@ def test_an_empty_plan_as_json(run: Run) -> None:
 
 
 def test_a_plan_shows_what_is_in_the_way(run: Run, node: Node) -> None:
-    node.presence["/mnt/one"] = Presence.OTHER
+    node.presence["/mnt/one"] = Presence.FOREIGN
     code, out, _ = run("plan")
     assert code == Exit.OK
     assert "  ! /mnt/one  (something else is mounted there: not touched)\n" in out

@@ -164,7 +164,7 @@ def carried_out(
 ) -> dict[str, AgentError]:
     observed = Observed(
         {w.mount.id: Placed(w.mount.id, w.definition, w.text, active=True) for w in up},
-        {w.mount.directory: Presence.MOUNTPOINT_S3 for w in up},
+        {w.mount.directory: Presence.OURS for w in up},
     )
     todo = plan(wants, observed)
 

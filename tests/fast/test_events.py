@@ -27,6 +27,7 @@ GOLDEN = {
     "DEGRADED": ("health", "degraded", "7132066120f026d062bf9e845561d9dc"),
     "FOREIGN": ("health", "foreign", "6f0a94fb530e4163ae002f78cdc4d3a1"),
     "HEALED": ("health", "recovered", "3c7455e4f1400d79f3cd537e6607db4f"),
+    "BIND_DEAD": ("health", "dead", "234f1e9506a3485c82633a3c83e29207"),
     "STOPPED": ("stop", "done", "f224cfedb4459fc10247ff45137ea399"),
     "STOP_FAILED": ("stop", "failed", "cfd1442f89c0c92a3fb809304794baeb"),
     "WRITE_FAILED": ("write", "failed", "6ccbf7984f2e1468acd18591bd8511f5"),

@@ -27,7 +27,7 @@ from s3mount_agent.core.plan import Kind, Placed
 from s3mount_agent.core.retry_policy import Wake
 from s3mount_agent.core.states import Presence, State
 
-OURS, ABSENT, OTHER = Presence.MOUNTPOINT_S3, Presence.ABSENT, Presence.OTHER
+OURS, ABSENT, OTHER = Presence.OURS, Presence.ABSENT, Presence.FOREIGN
 UP = Placed(OLD.mount.id, OLD.definition, OLD.text, active=True, pid=7)
 DOWN = dataclasses.replace(UP, active=False, pid=None)
 RISING = dataclasses.replace(DOWN, starting=True)

@@ -74,8 +74,8 @@ class World:
                 key, definition, text, unit.active, unit.rising, pid, ending=unit.ending
             )
             if unit.mounted:
-                presence[definition.directory] = Presence.MOUNTPOINT_S3
-        presence.update(dict.fromkeys(self.covered, Presence.OTHER))
+                presence[definition.directory] = Presence.OURS
+        presence.update(dict.fromkeys(self.covered, Presence.FOREIGN))
         return Observed(placed, presence)
 
     def on(self, directory: str) -> list[Unit]:
@@ -214,7 +214,7 @@ class Life(RuleBasedStateMachine):
                 assert unit.hangs
             if unit.pid is not None:
                 on = observed.on(action.directory)
-                assert on is not Presence.OTHER, "somebody else's mount would be unmounted"
+                assert on is not Presence.FOREIGN, "somebody else's mount would be unmounted"
 
     @rule(directory=NAMES, options=st.sampled_from(OPTIONS), bucket=st.sampled_from("ab"))
     def want_a_mount(self, directory: str, options: str, bucket: str) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from s3mount_agent.core.states import Presence
 from s3mount_agent.system import fuse, mountinfo
-from s3mount_agent.system.mountinfo import Entry
+from s3mount_agent.system.mountinfo import Entry, Table
 
 PLAIN = "22 1 259:1 / / rw,relatime shared:1 - ext4 /dev/root rw,discard"
 OURS = (
@@ -28,9 +28,18 @@ def table(path: Path, *lines: str) -> dict[str, Entry]:
 def test_a_mount_of_mount_s3_is_known(tmp_path: Path) -> None:
     entry = table(tmp_path / "mountinfo", PLAIN, OURS)["/mnt/s3"]
     assert entry == Entry(
-        "/mnt/s3", "mountpoint-s3", "fuse", read_only=False, minor=54, device="0:54", user=0
+        "/mnt/s3",
+        "mountpoint-s3",
+        "fuse",
+        read_only=False,
+        minor=54,
+        device="0:54",
+        user=0,
+        id=96,
+        parent=22,
+        peers=50,
     )
-    assert entry.presence is Presence.MOUNTPOINT_S3
+    assert entry.presence is Presence.OURS
 
 
 @pytest.mark.parametrize(
@@ -45,7 +54,7 @@ def test_a_mount_of_mount_s3_is_known(tmp_path: Path) -> None:
 def test_everything_else_is_other(tmp_path: Path, fstype: str, source: str) -> None:
     line = OURS.replace("fuse mountpoint-s3", f"{fstype} {source}")
     entry = table(tmp_path / "mountinfo", line)["/mnt/s3"]
-    assert entry.presence is Presence.OTHER
+    assert entry.presence is Presence.FOREIGN
 
 
 @pytest.mark.parametrize(
@@ -69,19 +78,43 @@ def test_everything_else_is_other(tmp_path: Path, fstype: str, source: str) -> N
 def test_escapes_are_undone(tmp_path: Path, escaped: str, directory: str) -> None:
     found = table(tmp_path / "mountinfo", PLAIN, OURS.replace("/mnt/s3", escaped))
     assert found.keys() == {"/", directory}
-    assert found[directory].presence is Presence.MOUNTPOINT_S3
+    assert found[directory].presence is Presence.OURS
 
 
 def test_the_uppermost_of_stacked_mounts_counts(tmp_path: Path) -> None:
     other = "97 96 0:60 / /mnt/s3 rw - tmpfs tmpfs rw"
-    assert table(tmp_path / "a", OURS, other)["/mnt/s3"].presence is Presence.OTHER
-    assert table(tmp_path / "b", other, OURS)["/mnt/s3"].presence is Presence.MOUNTPOINT_S3
+    beneath = "97 22 0:60 / /mnt/s3 rw - tmpfs tmpfs rw"
+    above = OURS.replace("96 22", "96 97")
+    for lines in ((OURS, other), (other, OURS)):  # whatever their order
+        assert table(tmp_path / "a", PLAIN, *lines)["/mnt/s3"].presence is Presence.FOREIGN
+    assert table(tmp_path / "b", PLAIN, beneath, above)["/mnt/s3"].presence is Presence.OURS
+
+
+def test_a_mount_over_a_parent_hides_what_lies_below(tmp_path: Path) -> None:
+    path = tmp_path / "mountinfo"
+    over = "120 22 0:61 / /mnt rw - tmpfs late rw"
+    assert table(path, PLAIN, OURS, over).keys() == {"/", "/mnt"}
+    whole = Table.read(path)
+    assert [entry.id for entry in whole.layers("/mnt/s3")] == [96]
+    at = whole.at("/mnt/s3")
+    assert at is not None
+    assert (at.id, whole.on("/mnt/s3")) == (120, None)
+    # And what is mounted in it is there to be found.
+    inside = "121 120 0:62 / /mnt/s3 rw - tmpfs inside rw"
+    assert table(path, PLAIN, OURS, over, inside)["/mnt/s3"].source == "inside"
+
+
+@pytest.mark.parametrize("owner", ["user_id=1000", "user_id=65534"])
+def test_what_a_user_mounted_under_our_name_is_not_root_s(tmp_path: Path, owner: str) -> None:
+    line = OURS.replace("user_id=0", owner)
+    assert table(tmp_path / "mountinfo", PLAIN, line)["/mnt/s3"].presence is Presence.FOREIGN
 
 
 def test_an_automounts_trigger_is_no_mount(tmp_path: Path) -> None:
     autofs = "40 22 0:37 / /mnt/s3 rw,relatime shared:16 - autofs systemd-1 rw,fd=52"
     assert table(tmp_path / "a", PLAIN, autofs).keys() == {"/"}
-    assert table(tmp_path / "b", autofs, OURS)["/mnt/s3"].presence is Presence.MOUNTPOINT_S3
+    upon = OURS.replace("96 22", "96 40")
+    assert table(tmp_path / "b", PLAIN, autofs, upon)["/mnt/s3"].presence is Presence.OURS
 
 
 @pytest.mark.parametrize(
@@ -105,7 +138,7 @@ def test_optional_fields_are_skipped(tmp_path: Path, tags: str) -> None:
 
 def test_this_machines_own_table_can_be_read() -> None:
     assert "/proc" in mountinfo.read()
-    assert mountinfo.presence("/proc") is Presence.OTHER
+    assert mountinfo.presence("/proc") is Presence.FOREIGN
     assert mountinfo.presence("/no/such/directory") is Presence.ABSENT
 
 
@@ -147,7 +180,7 @@ def test_a_busy_mount_stays_unless_lazy(tmp_path: Path) -> None:
         timeout=30,
         check=False,
     )
-    assert answer.stdout.split() == ["other", "mount-busy", "absent", "absent"], answer.stderr
+    assert answer.stdout.split() == ["foreign", "mount-busy", "absent", "absent"], answer.stderr
 
 
 @pytest.mark.parametrize(

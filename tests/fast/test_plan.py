@@ -26,8 +26,8 @@ from s3mount_agent.core.roles import Mode, Role
 from s3mount_agent.core.states import Presence
 
 DIRECTORY = "/mnt/s3"
-OURS = {DIRECTORY: Presence.MOUNTPOINT_S3}
-OTHER = {DIRECTORY: Presence.OTHER}
+OURS = {DIRECTORY: Presence.OURS}
+OTHER = {DIRECTORY: Presence.FOREIGN}
 
 
 def wanted(
@@ -138,7 +138,7 @@ def test_another_bucket_on_the_same_directory_replaces_the_first() -> None:
 
 def test_a_mount_that_moves_is_stopped_there_and_started_here() -> None:
     there = placed(wanted(directory="/mnt/old"), active=True)
-    found = plan([WANT], Observed({there.id: there}, {"/mnt/old": Presence.MOUNTPOINT_S3}))
+    found = plan([WANT], Observed({there.id: there}, {"/mnt/old": Presence.OURS}))
     assert [(a.kind, a.directory) for a in found.actions] == [
         (Kind.STOP, "/mnt/old"),
         (Kind.START, DIRECTORY),
@@ -148,7 +148,7 @@ def test_a_mount_that_moves_is_stopped_there_and_started_here() -> None:
 def test_one_mount_in_trouble_does_not_touch_the_others() -> None:
     wants = [wanted(directory=f"/mnt/{n}") for n in range(5)]
     here = {want.mount.id: placed(want, active=True) for want in wants}
-    presence = {f"/mnt/{n}": Presence.MOUNTPOINT_S3 for n in range(5) if n != 3}
+    presence = {f"/mnt/{n}": Presence.OURS for n in range(5) if n != 3}
     found = plan(wants, Observed(here, presence))
     assert {action.directory for action in found.actions} == {"/mnt/3"}
 

@@ -75,7 +75,7 @@ class Node:
             for key, unit in self.units.items()
         }
         presence = {
-            directory: Presence.MOUNTPOINT_S3 if stack[-1] else Presence.OTHER
+            directory: Presence.OURS if stack[-1] else Presence.FOREIGN
             for directory, stack in self.stacks.items()
             if stack
         }

@@ -23,8 +23,9 @@ MAY_MOUNT = os.geteuid() == 0 and Path("/dev/fuse").exists()
 # a dead mount-s3 look like. In a mount namespace of its own, so that nothing is left behind.
 HUNG = """
 import ctypes, os, sys, time
-from s3mount_agent.system import mountinfo, probe
-from s3mount_agent.supervisor import hooks
+from pathlib import Path
+from s3mount_agent.system import mountinfo, probe, process
+from s3mount_agent.supervisor import connections, hooks
 home = sys.argv[1]
 device = os.open("/dev/fuse", os.O_RDWR)
 options = f"fd={device},rootmode=40000,user_id=0,group_id=0,default_permissions"
@@ -36,15 +37,23 @@ for deep in (False, True):
     finding = probe.look(home, timeout=0.5, deep=deep)
     print(finding.answer.value, finding.error)
 print("quick" if time.monotonic() - began < 4 else "slow", mountinfo.presence(home).value)
-hooks._PROBE_SECONDS = 0.5
+connections._HOME = Path(sys.argv[2])
+entry = mountinfo.read()[home]
+mine = {"device": entry.device, "mount": entry.id, "pid": os.getpid()}
+known = connections.Connection(home, start=process.started(os.getpid()), **mine)
+connections.save(known)
 hooks.clean(home, 0)
 print(mountinfo.presence(home).value)
 os.close(device)
 for deep in (False, True):
     finding = probe.look(home, timeout=10, deep=deep)
     print(finding.answer.value, finding.error)
+connections.save(connections.Connection(home, before=(entry.device,)))
 hooks.clean(home, 0)
-print(mountinfo.presence(home).value)
+print("somebody else's", mountinfo.presence(home).value)
+connections.save(connections.Connection(home, start=1, **mine))
+hooks.clean(home, 0)
+print("ours", mountinfo.presence(home).value)
 """
 
 
@@ -52,8 +61,18 @@ print(mountinfo.presence(home).value)
 def test_a_hung_and_a_dead_mount_are_told_apart_and_only_the_dead_one_is_cleared(
     tmp_path: Path,
 ) -> None:
+    home = tmp_path / "mount"
+    home.mkdir()
     answer = subprocess.run(
-        ["unshare", "--mount", sys.executable, "-c", HUNG, str(tmp_path)],
+        [
+            "unshare",
+            "--mount",
+            sys.executable,
+            "-c",
+            HUNG,
+            str(home),
+            str(tmp_path / "connections"),
+        ],
         capture_output=True,
         text=True,
         timeout=60,
@@ -62,11 +81,12 @@ def test_a_hung_and_a_dead_mount_are_told_apart_and_only_the_dead_one_is_cleared
     assert answer.stdout.splitlines() == [
         "silent None",
         "silent None",
-        "quick mountpoint-s3",
-        "mountpoint-s3",
+        "quick ours",
+        "ours",
         "disconnected ENOTCONN",
         "disconnected ENOTCONN",
-        "absent",
+        "somebody else's ours",
+        "ours absent",
     ], answer.stderr
 
 

@@ -8,9 +8,23 @@ import pytest
 
 from s3mount_agent.core.errors import AgentError, Exit, Problem
 from s3mount_agent.core.roles import Conduct, Mode, NodeType, OnFailure, Role, conduct, role_of
-from s3mount_agent.core.states import Facts, Failure, NodeState, Presence, State, judge, node_state
+from s3mount_agent.core.states import (
+    Facts,
+    Failure,
+    NodeState,
+    Presence,
+    State,
+    Stranger,
+    judge,
+    node_state,
+)
 
-ABSENT, OURS, OTHER = Presence.ABSENT, Presence.MOUNTPOINT_S3, Presence.OTHER
+ABSENT, OURS, OTHER = Presence.ABSENT, Presence.OURS, Presence.FOREIGN
+COVERED = Presence.COVERED
+BY_HAND = Stranger("/mnt/s3", "mountpoint-s3", "fuse", None, 12, "mount-s3 b /mnt/s3")
+OF_FSTAB = Stranger("/mnt/s3", "mountpoint-s3", "fuse", in_fstab=True)
+ABOVE = Stranger("/mnt", "fs-1:/", "nfs4")
+BY_A_USER = Stranger("/mnt/s3", "mountpoint-s3", "fuse", 1000)
 PERMANENT = Failure("bucket-missing", "the bucket x does not exist", "create it", True)
 PASSING = Failure("s3-unreachable", "S3 cannot be reached", "check the route", False)
 
@@ -21,6 +35,7 @@ ANY = ...
 TABLE = [
     # presence, alive, starting, held, failure, hung, s3 -> state
     (OTHER, ANY, ANY, ANY, ANY, ANY, ANY, State.FOREIGN),
+    (COVERED, ANY, ANY, ANY, ANY, ANY, ANY, State.FOREIGN),
     (OURS, True, ANY, ANY, ANY, True, ANY, State.HUNG),
     (OURS, True, ANY, ANY, ANY, False, PASSING, State.DEGRADED),
     (OURS, True, ANY, ANY, ANY, False, None, State.OK),
@@ -41,7 +56,7 @@ COMBINATIONS = list(
 
 
 def test_all_facts_are_judged_by_exactly_one_row_of_the_table() -> None:
-    assert len(COMBINATIONS) == 288
+    assert len(COMBINATIONS) == 384
     for facts in COMBINATIONS:
         rows = [
             row[-1] for row in TABLE if all(a is ANY or a == b for a, b in zip(row[:-1], facts))
@@ -82,6 +97,24 @@ def test_a_failure_speaks_for_itself(facts: Facts) -> None:
     assert failure is not None
     judgement = judge(facts)
     assert (judgement.reason, judgement.hint) == (failure.reason, failure.hint)
+
+
+@pytest.mark.parametrize(
+    ("presence", "stranger", "reason", "hint"),
+    [
+        (OTHER, BY_HAND, "directory: mountpoint-s3 (fuse), served by pid 12: mount-s3 b", "umount"),
+        (OTHER, OF_FSTAB, "which /etc/fstab mounts there", "take /mnt/s3 out of /etc/fstab"),
+        (COVERED, ABOVE, "on /mnt, over the agent's mount: fs-1:/ (nfs4)", "`umount /mnt`"),
+        (COVERED, BY_A_USER, "mounted by user 1000", "`umount /mnt/s3`"),
+    ],
+)
+def test_what_is_in_the_way_is_named_with_its_mend(
+    presence: Presence, stranger: Stranger, reason: str, hint: str
+) -> None:
+    judgement = judge(Facts(presence, alive=True, hung=True, s3=PASSING, stranger=stranger))
+    assert judgement.state is State.FOREIGN
+    assert reason in str(judgement.reason)
+    assert hint in str(judgement.hint)
 
 
 def test_a_mount_taken_down_by_hand_says_so() -> None:

@@ -103,7 +103,7 @@ def test_what_is_remembered_is_held_against_what_is_seen() -> None:
     rows = [row(1), row(2), row(3, AgentError(Problem.BUCKET_MISSING, "gone"))]
     observed = Observed(
         {rows[0].id: placed(rows[0], active=True), rows[1].id: placed(rows[1], active=False)},
-        {each.path: Presence.MOUNTPOINT_S3 for each in rows[:2]},
+        {each.path: Presence.OURS for each in rows[:2]},
     )
     sights = look.look(rows, observed)
     assert [s.judgement.state for s in sights] == [State.OK, State.STALE, State.FAILED]
@@ -115,7 +115,7 @@ def test_a_state_that_lasts_keeps_its_beginning() -> None:
     old = row(1)
     same = look.look([old], Observed({}, {}))[0].row
     assert same == old
-    new = look.look([old], Observed({}, {old.path: Presence.OTHER}))[0].row
+    new = look.look([old], Observed({}, {old.path: Presence.FOREIGN}))[0].row
     assert (new.state, new.since > old.since) == (State.FOREIGN, True)
 
 
@@ -177,7 +177,7 @@ def test_status_tells_how_many_files_may_be_open_for_writing(
             each.id: dataclasses.replace(placed(each, active=True), pid=process.pid)
             for each in rows
         }
-        there = {each.path: Presence.MOUNTPOINT_S3 for each in rows}
+        there = {each.path: Presence.OURS for each in rows}
         sights = look.look(rows, Observed(up, there))
         process.communicate(b"\n")
     shown = [sight.to_json() for sight in sights]

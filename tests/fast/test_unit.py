@@ -26,6 +26,7 @@ KEYS = {
     "StartLimitBurst",
     "Service": "Type Environment EnvironmentFile ExecStartPre ExecStart ExecStartPost ExecStop "
     "ExecStopPost Restart RestartSec RestartPreventExitStatus TimeoutStartSec TimeoutStopSec "
+    "NotifyAccess "
     "StandardOutput StandardError NoNewPrivileges LockPersonality RestrictRealtime "
     "OOMScoreAdjust MemoryMax",
     "Install": "WantedBy",

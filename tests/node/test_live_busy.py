@@ -47,7 +47,7 @@ def test_wait_is_pending_until_the_mount_is_free(site: Site) -> None:
         assert f"{USED} <- s3://{site.bucket}  pending: " in answer.stdout
         assert BUSY in site.mount(USED)["pending"]
         assert (site.mount(USED)["state"], site.mount(USED)["pid"]) == ("ok", used)
-        assert f"pending: its new options wait: {BUSY}" in site.agent("status").stdout
+        assert f"pending: its new options wait: {BUSY}" in site.agent("status", code=3).stdout
         assert site.agent("plan", code=4).stdout.startswith(f"  ~ {USED} ")
         assert not is_writable(site)
         assert reader.communicate("\n")[0] == "seen\n"  # it felt nothing, and ends now
@@ -130,7 +130,7 @@ def test_a_removal_waits_too_and_shows_as_pending(site: Site) -> None:
         until(lambda: "removed" in site.mount(USED).get("pending", ""), lambda: site.mount(USED))
         assert site.mount(USED)["state"] == "ok"
         assert site.mount(USED)["read_only"] is True
-        assert "pending: it is to be removed" in site.agent("status").stdout
+        assert "pending: it is to be removed" in site.agent("status", code=3).stdout
         assert f"  - {USED}" in site.agent("plan", code=4).stdout
         assert main_pid(site.node, site.unit(USED)) == used
         assert reader.communicate("\n")[0] == "seen\n"

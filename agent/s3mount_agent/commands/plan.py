@@ -66,10 +66,14 @@ def _lines(todo: Plan) -> list[str]:
         lines.append(f"  {sign} {action.directory:<{width}}  {bucket}  ({action.because})")
     for directory in todo.foreign:
         lines.append(f"  ! {directory}  (something else is mounted there: not touched)")
-    notes = [f"  warning: {sentence}" for sentence in todo.warnings]
+    notes = [f"      {each.directory}: {each.words}" for each in todo.strangers]
+    notes += [f"  warning: {sentence}" for sentence in todo.warnings]
     if todo.write_files:
         files = ", ".join(f"{number} on {directory}" for directory, number in todo.write_files)
         notes.insert(0, f"  files that can be open for writing at once: {files}")
+    if not todo and todo.foreign:
+        told = "Nothing that the agent may change: somebody else has to make way."
+        return [*lines, *notes, told]
     if not todo:
         return [*lines, "Nothing to change: this node is as its configuration says.", *notes]
     told = ", ".join(f"{count} to {word}" for word, count in counts.items())

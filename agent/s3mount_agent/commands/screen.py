@@ -113,6 +113,8 @@ def _why(sight: Sight) -> Iterator[str]:
         yield from _told("warning", few)
     if sight.row.pending:
         yield from _told("pending", sight.row.pending)
+    for mend in sight.mends:
+        yield from _told("dead bind", mend)
     if sight.judgement.state is not State.OK:
         yield from _told("reason", sight.judgement.reason or "")
         if sight.judgement.hint:

@@ -33,6 +33,8 @@ class Definition:
     memory_max: int | None = None
     environment: tuple[tuple[str, str], ...] = ()
     secrets: tuple[tuple[str, str], ...] = ()
+    lazy: bool = False
+    """Whether a stop of its unit tears it away from who uses it."""
 
     @property
     def essence(self) -> tuple[str, ...]:
@@ -78,4 +80,5 @@ class Definition:
             memory_max=fields.get("memory_max"),
             environment=tuple((str(k), str(v)) for k, v in fields.get("environment", ())),
             secrets=tuple((str(k), str(v)) for k, v in fields.get("secrets", ())),
+            lazy=bool(fields.get("lazy")),
         )

@@ -62,6 +62,12 @@ class Event(Enum):
         "3c7455e4f1400d79f3cd537e6607db4f",
         "a mount that was degraded or foreign can be used again",
     )
+    BIND_DEAD = (
+        "health",
+        "dead",
+        "234f1e9506a3485c82633a3c83e29207",
+        "a bind mount of a mount that came back is dead, and stays so until somebody mends it",
+    )
     STOPPED = ("stop", "done", "f224cfedb4459fc10247ff45137ea399", "a mount was taken down")
     STOP_FAILED = (
         "stop",
@@ -189,6 +195,9 @@ TELLINGS: Mapping[Event, Telling] = {
     ),
     Event.DEGRADED: Telling("it is mounted, but a look finds that S3 cannot be used through it"),
     Event.FOREIGN: Telling("something that is not the agent's lies on its directory, or over it"),
+    Event.BIND_DEAD: Telling(
+        "what had been mounted before it came back is still mounted elsewhere, and dead"
+    ),
     Event.RECOVERED: Telling(
         "its process is past its start, and what the directory shows is the agent's own mount",
         ends=DOWN,

@@ -77,12 +77,16 @@ class Record:
     def wants_reason(self, placed: Placed) -> bool:
         """Whether a mount that is down has failed anew, not just stayed down: then somebody has to
         find out why."""
-        down = not placed.active and not placed.starting
+        down = not placed.serves and not placed.starting
         return down and (self.trouble is None or self.trouble.is_busy or self.trouble.trying)
 
     def free(self) -> Record:
         """The same once nothing is in the way of a change any more."""
         return replace(self, trouble=None, said=self.said.without(Event.STOP_FAILED))
+
+    def settled(self) -> Record:
+        """The same once a change that waited has come about without us: nothing is left to do."""
+        return self.free() if self.trouble is not None and self.trouble.is_busy else self
 
     def at_rest(self) -> Record:
         """The same once it is meant to be down: what befell it is over."""
@@ -131,7 +135,8 @@ class Tried:
 @dataclass(frozen=True)
 class Judged:
     """The state of the mount on a directory was found, with the reason, the problem behind it if
-    there is one, and its process; ``held``: it is down because an administrator wants it to be."""
+    there is one, and its process; ``held``: it is down because an administrator wants it to be;
+    ``mends``: the commands that mend bind mounts of it that are dead."""
 
     state: State
     directory: str
@@ -139,6 +144,7 @@ class Judged:
     problem: Problem | None = None
     pid: int | None = None
     held: bool = False
+    mends: str = ""
 
 
 @dataclass(frozen=True)
@@ -189,9 +195,9 @@ def step(record: Record, seen: Happening, now: float, chance: Chance = Chance())
 def _look(record: Record, seen: Looked, now: float, chance: Chance) -> Step:
     placed = seen.placed
     if record.trouble is not None and record.trouble.is_busy:
-        if placed.active:
-            # The mount is up: it is the change to it that failed.
-            hangs = seen.condition.lost and seen.presence is Presence.MOUNTPOINT_S3
+        if placed.serves:
+            # The mount is up, or somebody keeps it up: it is the change to it that failed.
+            hangs = seen.condition.lost and seen.presence is Presence.OURS
             return _hang(record, placed, now, ()) if hangs else (replace(record, up=placed), ())
         record = record.free()
     record, told = _ended(record, placed, now, chance)
@@ -201,7 +207,7 @@ def _look(record: Record, seen: Looked, now: float, chance: Chance) -> Step:
         return replace(record, trouble=trouble), told
     if placed.active:
         record = replace(record, up=placed)
-        if seen.presence is not Presence.MOUNTPOINT_S3:
+        if seen.presence is not Presence.OURS:
             return record, told  # its process lives, but nobody can use it
         if seen.condition.lost:
             return _hang(record, placed, now, told)
@@ -261,13 +267,19 @@ def _tried(record: Record, seen: Tried, now: float, chance: Chance) -> Step:
 
 
 def _judge(record: Record, seen: Judged, now: float) -> Step:
+    told: tuple[Told, ...] = ()
+    if seen.mends:
+        message = f"a bind mount of {seen.directory} is dead, until somebody does: {seen.mends}"
+        record, told = _tell(record, Event.BIND_DEAD, message, now)
+    elif record.said.is_open(Event.BIND_DEAD):
+        record = replace(record, said=record.said.without(Event.BIND_DEAD))
     if seen.state is State.OK:
-        return _tell(record, Event.HEALED, f"{seen.directory} can be used again", now)
+        return _tell(record, Event.HEALED, f"{seen.directory} can be used again", now, told)
     event = {State.DEGRADED: Event.DEGRADED, State.FOREIGN: Event.FOREIGN}.get(seen.state)
     if event is None:
-        return record, ()
+        return record, told
     error = AgentError(seen.problem, seen.reason) if seen.problem else None
-    return _tell(record, event, f"{seen.directory}: {seen.reason}", now, error=error)
+    return _tell(record, event, f"{seen.directory}: {seen.reason}", now, told, error=error)
 
 
 def _recall(record: Record, seen: Recalled, now: float, chance: Chance) -> Record:

@@ -4,13 +4,13 @@ uninstall all go through it."""
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING
 
 from s3mount_agent.core.definition import Definition
 from s3mount_agent.core.errors import AgentError, Problem
-from s3mount_agent.core.states import Presence
+from s3mount_agent.core.states import Presence, Stranger
 
 if TYPE_CHECKING:  # it would bring all of mount-s3's flags to `status`, which needs none
     from s3mount_agent.core.mounts import Mount
@@ -32,7 +32,9 @@ class Placed:
 
     ``active``: it is up, its process ``pid`` alive and past its start; ``starting``: on its way;
     ``settled``: systemd knows the text as it is on disk and will start it at boot if it should;
-    ``ending``: what ended its process, where that was not the process itself.
+    ``ending``: what ended its process, where that was not the process itself; ``leaving``: it is
+    being taken down, but its process lives, because somebody still uses what it serves; ``lost``:
+    its definition has been deleted under it, and is known from the agent's own record.
     """
 
     id: str
@@ -43,6 +45,13 @@ class Placed:
     pid: int | None = None
     settled: bool = True
     ending: str = ""
+    leaving: bool = False
+    lost: bool = False
+
+    @property
+    def serves(self) -> bool:
+        """Whether its process is there and past its start."""
+        return self.active or self.leaving
 
     def ended(self) -> AgentError:
         """Why it is down that had been up: its process has gone, by itself or by ``ending``."""
@@ -52,14 +61,35 @@ class Placed:
 
 @dataclass(frozen=True)
 class Observed:
-    """The node as it is: what the agent placed, and what the mount table has on each directory."""
+    """The node as it is: what the agent placed, and what the mount table has on each directory.
+
+    ``strangers`` are the mounts of others that are in the way, by our directory; ``dead_binds`` the
+    bind mounts of a connection of ours that has ended, as (where, what of it) by our directory;
+    ``waiting`` says for whom the end of a mount waits, by its directory.
+    """
 
     placed: Mapping[str, Placed]
     presence: Mapping[str, Presence]
+    strangers: Mapping[str, Stranger] = field(default_factory=dict)
+    dead_binds: Mapping[str, tuple[tuple[str, str], ...]] = field(default_factory=dict)
+    waiting: Mapping[str, str] = field(default_factory=dict)
 
     def on(self, directory: str) -> Presence:
         """What is mounted on a directory."""
         return self.presence.get(directory, Presence.ABSENT)
+
+    def is_ours(self, directory: str) -> bool:
+        """Whether a path to a directory leads into our own process's mount: only then is a hang or
+        an error there our mount's."""
+        return self.on(directory) is Presence.OURS
+
+    def is_useful(self, placed: Placed) -> bool:
+        """Whether a mount's process is up, and its mount where it belongs."""
+        return placed.active and self.is_ours(placed.definition.directory)
+
+    def is_up(self, want: Wanted) -> bool:
+        """Whether a mount can be used where it is wanted."""
+        return self.is_ours(want.mount.directory)
 
 
 @dataclass(frozen=True)
@@ -102,11 +132,13 @@ class Plan:
 
     actions: tuple[Action, ...] = ()
     foreign: tuple[str, ...] = ()
-    """Directories on which a mount is wanted but something else is mounted."""
+    """Directories on which a mount is wanted, or has to go, but something else is mounted."""
     write_files: tuple[tuple[str, int], ...] = ()
     """How many files may be open for writing at once, by the directories of mounts for which
     something limits that."""
     warnings: tuple[str, ...] = ()
+    strangers: tuple[Stranger, ...] = field(default=(), compare=False)
+    """What lies on those directories, as far as it is known."""
 
     def __bool__(self) -> bool:
         return any(action.kind is not Kind.WAIT for action in self.actions)
@@ -139,7 +171,8 @@ def plan(
         if placed.id in ids or placed.id in keep or placed.id in set_aside:
             continue
         directory = placed.definition.directory
-        if (placed.active or placed.starting) and observed.on(directory) is Presence.OTHER:
+        alive = placed.serves or placed.starting
+        if alive and observed.on(directory).is_in_the_way:
             # On its way out mount-s3 would unmount what lies uppermost, which is not ours.
             foreign.append(directory)
         else:
@@ -154,11 +187,13 @@ def plan(
             placed.definition.directory == want.mount.directory
             for placed in observed.placed.values()
         )
-        if presence is Presence.OTHER or (presence is not Presence.ABSENT and not ours):
+        if presence.is_in_the_way or (presence is Presence.OURS and not ours):
             foreign.append(want.mount.directory)
         else:
             actions += _converge(want, here, presence)
-    return Plan(tuple(actions), tuple(foreign))
+    known = observed.strangers
+    strangers = tuple(known[directory] for directory in foreign if directory in known)
+    return Plan(tuple(actions), tuple(foreign), strangers=strangers)
 
 
 def _set_aside(
@@ -172,7 +207,7 @@ def _set_aside(
     for placed in observed.placed.values():
         known = records.get(placed.id, unknown)
         directory = placed.definition.directory
-        ours = placed.active and observed.on(directory) is Presence.MOUNTPOINT_S3
+        ours = observed.is_useful(placed)
         if known.hung and ours:
             found[placed.id] = _of(Kind.KILL, placed, "it does not answer")
         elif known.waits and (known.busy or placed.id in ids):
@@ -196,16 +231,20 @@ def _converge(want: Wanted, here: Placed | None, presence: Presence) -> list[Act
     if here.definition.essence != want.definition.essence:
         because = f"it changed: {difference(here.definition, want.definition)}"
         return [_stop(here, because), _start(want, because)]
+    if here.leaving:
+        return []  # started again when its process has gone
     if here.active and presence is Presence.ABSENT:
         return [_stop(here, "its mount is gone"), _start(want, "its mount is gone")]
     if not here.active and not here.starting:
-        stale = presence is Presence.MOUNTPOINT_S3
+        stale = presence is Presence.OURS
         return [_start(want, "its process has ended" if stale else "it is not running")]
     if here.text != want.text or not here.settled:
         shares = here.definition.share, here.definition.memory_max
         same = shares == (want.definition.share, want.definition.memory_max)
         what = "its unit" if same else "its share of the node"
         because = f"{what} changes, without a new mount"
+        if here.lost:
+            because = "its unit had been deleted while it runs, and is written again"
         return [_for(Kind.WRITE, want, because)]
     return []
 

@@ -24,11 +24,62 @@ class State(str, Enum):
 
 
 class Presence(Enum):
-    """What the mount table has on a directory."""
+    """What the mount table has on a directory: nothing, the mount of our own process, that beneath
+    something else which is not ours (on the directory, or over one above it), or only the latter.
+    """
 
     ABSENT = "absent"
-    MOUNTPOINT_S3 = "mountpoint-s3"
-    OTHER = "other"
+    OURS = "ours"
+    COVERED = "covered"
+    FOREIGN = "foreign"
+    # Their former names.
+    MOUNTPOINT_S3 = OURS
+    OTHER = FOREIGN
+
+    @property
+    def is_in_the_way(self) -> bool:
+        """Whether something lies there that the agent never touches."""
+        return self in (Presence.COVERED, Presence.FOREIGN)
+
+
+@dataclass(frozen=True)
+class Stranger:
+    """A mount that is not the agent's: ``directory`` is where it lies, which may be above the one
+    that it hides. ``uid`` is who mounted it, ``pid`` and ``command`` its process, as far as that is
+    known; ``in_fstab``: /etc/fstab has a mount for that directory."""
+
+    directory: str
+    source: str
+    fstype: str
+    uid: int | None = None
+    pid: int | None = None
+    command: str = ""
+    in_fstab: bool = False
+
+    @property
+    def words(self) -> str:
+        """What it is, in a few words."""
+        told = [f"{self.source} ({self.fstype})"]
+        if self.uid:
+            told.append(f"mounted by user {self.uid}")
+        if self.pid:
+            told.append(f"served by pid {self.pid}: {self.command}")
+        if self.in_fstab:
+            told.append("which /etc/fstab mounts there")
+        return ", ".join(told)
+
+    @property
+    def mend(self) -> str:
+        """How somebody gets it out of the way."""
+        if self.in_fstab:
+            return (
+                f"one of the two has to go: take {self.directory} out of /etc/fstab and unmount "
+                "it, or take the mount out of the agent's configuration"
+            )
+        return (
+            f"`umount {self.directory}` when nobody needs it; the agent never touches a mount that "
+            "it did not make"
+        )
 
 
 @dataclass(frozen=True)
@@ -48,7 +99,8 @@ class Facts:
 
     ``alive``: its process runs; ``starting``: it is on its way up; ``held``: an administrator took
     it down; ``failure``: the last attempt's, if it failed; ``hung``: it does not answer, which was
-    confirmed; ``s3``: why S3 cannot be used through it.
+    confirmed; ``s3``: why S3 cannot be used through it; ``stranger``: what lies there instead of
+    our own mount, or over it.
     """
 
     presence: Presence
@@ -58,6 +110,7 @@ class Facts:
     failure: Failure | None = None
     hung: bool = False
     s3: Failure | None = None
+    stranger: Stranger | None = None
 
 
 @dataclass(frozen=True)
@@ -71,13 +124,9 @@ class Judgement:
 
 def judge(facts: Facts) -> Judgement:
     """Tells the state of a mount from the facts."""
-    if facts.presence is Presence.OTHER:
-        return Judgement(
-            State.FOREIGN,
-            "something else is mounted on this directory",
-            "unmount it; the agent never touches a mount that it did not make",
-        )
-    if facts.presence is Presence.MOUNTPOINT_S3:
+    if facts.presence.is_in_the_way:
+        return _judge_foreign(facts.presence, facts.stranger)
+    if facts.presence is Presence.OURS:
         return _judge_mounted(facts)
     if facts.held:
         return Judgement(
@@ -96,6 +145,21 @@ def judge(facts: Facts) -> Judgement:
         reason,
         "the agent brings it back; `journalctl _UID=0 -t s3mount-agent` tells more",
     )
+
+
+def _judge_foreign(presence: Presence, stranger: Stranger | None) -> Judgement:
+    what = f": {stranger.words}" if stranger else ""
+    where = stranger.directory if stranger else "this directory"
+    if presence is Presence.COVERED:
+        reason = f"something else is mounted on {where}, over the agent's mount{what}"
+    else:
+        reason = f"something else is mounted on this directory{what}"
+    mend = (
+        stranger.mend
+        if stranger
+        else ("unmount it; the agent never touches a mount that it did not make")
+    )
+    return Judgement(State.FOREIGN, reason, mend)
 
 
 def _judge_mounted(facts: Facts) -> Judgement:

@@ -18,7 +18,7 @@ from s3mount_agent.core.health import Condition
 from s3mount_agent.core.lifecycle import Chance, Happening, Judged, Looked, Recalled, Record, Tried
 from s3mount_agent.core.plan import Kind, Observed, Placed, Plan, Wanted, plan
 from s3mount_agent.core.retry_policy import Wake
-from s3mount_agent.core.states import Presence, State
+from s3mount_agent.core.states import State
 from s3mount_agent.daemon.metrics import Recorder
 from s3mount_agent.daemon.refresher import Refresher
 from s3mount_agent.daemon.surroundings import Surroundings
@@ -209,11 +209,7 @@ class Daemon:
 
     def _follow(self, observed: Observed) -> None:
         """Has the health of what is up watched."""
-        up = [
-            placed
-            for placed in observed.placed.values()
-            if placed.active and observed.on(placed.definition.directory) is Presence.MOUNTPOINT_S3
-        ]
+        up = [each for each in observed.placed.values() if observed.is_useful(each)]
         self.health.follow(up, self.configuration)
 
     def _reconcile(
@@ -259,6 +255,11 @@ class Daemon:
         failures: Failures,
     ) -> None:
         """Takes note of what was done, and how that went."""
+        planned = {action.id for action in todo.actions}
+        for want in wanted:
+            if want.mount.id not in planned and observed.is_up(want):
+                record = self._record(want.mount.id)
+                self._records[want.mount.id] = record.settled()
         stops = todo.of(Kind.STOP)
         # Their starts were not tried, for the same reason.
         unstopped = {action.id for action in stops if action.id in failures}
@@ -280,7 +281,9 @@ class Daemon:
         failure = row.s3 if judgement.state is State.DEGRADED else None
         problem = status_file.error_of(failure).problem if failure else None
         reason = judgement.reason or ""
-        seen = Judged(judgement.state, row.path, reason, problem, sight.pid, row.held)
+        seen = Judged(
+            judgement.state, row.path, reason, problem, sight.pid, row.held, " ".join(sight.mends)
+        )
         self._step(row.id, seen, row.path, row.bucket)
 
     def _step(self, mount_id: str, seen: Happening, directory: str, bucket: str) -> None:

@@ -168,8 +168,21 @@ def _verify(context: Context, failures: Failures, timeline: Timeline) -> Failure
             for mount, finding in zip(up, findings)
             if finding.answer is not Answer.ANSWERS
         }
+        # Last: a directory without a mount answers, too.
+        observed = observe(context.supervisor)
+        for mount in up:
+            if not observed.is_ours(mount.directory):
+                silent[mount.id] = _not_ours(mount.directory, observed)
         step.result = f"{len(up) - len(silent)} of {len(context.mounts)} mounts answer"
     return silent
+
+
+def _not_ours(directory: str, observed: Observed) -> AgentError:
+    stranger = observed.strangers.get(directory)
+    if stranger is not None:
+        told = f"something else is mounted on {stranger.directory}: {stranger.words}"
+        return AgentError(Problem.DIRECTORY_IN_USE, told, hint=stranger.mend)
+    return AgentError(Problem.MOUNT_ENDED, f"{directory} was mounted, but is not any more")
 
 
 def _summarise(context: Context, failures: Failures, installed: Installed | None) -> None:

@@ -26,7 +26,7 @@ def require_usable(directory: str, table: Mapping[str, Entry], *, own: bool) -> 
     """
     entry = table.get(directory)
     if entry is not None:
-        if not own or entry.presence is not Presence.MOUNTPOINT_S3:
+        if not own or entry.presence is not Presence.OURS:
             raise AgentError(
                 Problem.DIRECTORY_IN_USE,
                 f"{directory} is already a mount of {entry.source} ({entry.fstype})",

@@ -72,6 +72,7 @@ def want(
             secrets=tuple(
                 (name, secrets.fingerprint(value)) for name, value in variables if is_secret(value)
             ),
+            lazy=context.busy_policy(mount.directory) is WhenBusy.LAZY,
         )
         definition = _not_lowered(definition, observed.placed.get(mount.id))
         wanted.append(Wanted(mount, definition, context.supervisor.text(definition)))
@@ -107,7 +108,11 @@ def require_possible(context: Context, observed: Observed, *, but: Collection[st
     """Refuses mounts that this node has no room for, before anything is changed; ``but`` are
     directories that are not looked at."""
     require_divisible(context)
-    own = {placed.definition.directory for placed in observed.placed.values()}
+    own = {
+        placed.definition.directory
+        for placed in observed.placed.values()
+        if observed.is_ours(placed.definition.directory)
+    }
     foreign = context.supervisor.foreign()
     table = mountinfo.read()
     for mount in context.mounts:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -24,6 +25,17 @@ class Sight:
     write_files: int | None = None
     """How many files may be open for writing at once, by the target that its process was started
     with; None where nothing limits that."""
+    dead_binds: tuple[tuple[str, str], ...] = ()
+    """Bind mounts of what had been mounted here before: where, and which directory of it."""
+
+    @property
+    def mends(self) -> tuple[str, ...]:
+        """The command for each of them that makes it live again."""
+        return tuple(
+            f"umount {shlex.quote(there)} && mount --bind "
+            f"{shlex.quote(self.row.path + root.rstrip('/'))} {shlex.quote(there)}"
+            for there, root in self.dead_binds
+        )
 
     def without_hint(self) -> Sight:
         """The same for where there is little room: the command without --json tells the hint."""
@@ -45,6 +57,8 @@ class Sight:
             shown["write_files"] = self.write_files
         if self.row.pending:
             shown["pending"] = self.row.pending
+        if self.dead_binds:
+            shown["dead_binds"] = [directory for directory, _ in self.dead_binds]
         return shown
 
 
@@ -54,8 +68,11 @@ def look(rows: Iterable[Row], observed: Observed) -> tuple[Sight, ...]:
 
 
 def sum_up(sights: Iterable[Sight]) -> NodeState:
-    """The node's state."""
-    return node_state(sight.judgement.state for sight in sights)
+    """The node's state: with a change that waits it is not as its configuration says."""
+    sights = tuple(sights)
+    state = node_state(sight.judgement.state for sight in sights)
+    waits = any(sight.row.pending for sight in sights)
+    return NodeState.DEGRADED if waits and state is NodeState.OK else state
 
 
 def document(
@@ -88,18 +105,28 @@ def _see(row: Row, observed: Observed) -> Sight:
     judgement = judge(
         Facts(
             presence=observed.on(row.path),
-            alive=placed is not None and placed.active,
+            alive=placed is not None and placed.serves,
             starting=placed is not None and placed.starting,
             held=row.held,
             failure=row.failure,
             hung=row.hung and same,
             s3=row.s3 if same else None,
+            stranger=observed.strangers.get(row.path),
         )
     )
     if judgement.state is not row.state:
         row = dataclasses.replace(row, state=judgement.state, since=now())
-    pid = placed.pid if placed and placed.active else None
-    return Sight(row, judgement, pid, _write_files(pid))
+    if row.pending is None and row.path in observed.waiting:
+        told = f"its unit is being stopped, which waits for {observed.waiting[row.path]}"
+        row = dataclasses.replace(row, pending=told)
+    pid = placed.pid if placed and placed.serves else None
+    return Sight(
+        row,
+        judgement,
+        pid,
+        write_files=_write_files(pid),
+        dead_binds=observed.dead_binds.get(row.path, ()),
+    )
 
 
 def _write_files(pid: int | None) -> int | None:

@@ -34,7 +34,8 @@ def take() -> Overview:
     if known is None:
         return _from_configuration()
     mode = Mode(known.node.get("mode", Mode.SYSTEMD.value))
-    sights = look.look(known.rows, observe(supervisor(mode)))
+    also = [row.path for row in known.rows]
+    sights = look.look(known.rows, observe(supervisor(mode), also=also))
     return Overview(known.node, sights, _age(known.at), known.at, service.is_up())
 
 

@@ -27,7 +27,8 @@ def preview(url: str | None = None, say: Callable[[str], None] = journal.say) ->
     configuration = (desired.from_source(url, {}, say) if url else desired.on_disk()).configuration
     context = gather(configuration)
     to_be = Installed(_PROGRAM, install.version_to_be(configuration.install))
-    observed = observe(context.supervisor)
+    directories = [mount.directory for mount in context.mounts]
+    observed = observe(context.supervisor, also=directories)
     wanted, failures = execute.want(context, program.find() or to_be, observed)
     for error in failures.values():
         raise error

@@ -50,7 +50,8 @@ def node_session(
 def look(wanted: Desired) -> Session:
     """The node as it is; for who holds its lock. Raises what its facts and its mounts raise."""
     context = gather(wanted.configuration)
-    return Session(wanted, context, observe(context.supervisor))
+    also = [mount.directory for mount in context.mounts]
+    return Session(wanted, context, observe(context.supervisor, also=also))
 
 
 def _tell_wait(holder: str) -> None:

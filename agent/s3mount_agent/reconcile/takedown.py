@@ -12,12 +12,14 @@ from s3mount_agent.config import config_file, desired
 from s3mount_agent.config.configuration import Configuration
 from s3mount_agent.config.desired import Desired
 from s3mount_agent.core.errors import AgentError, Problem
-from s3mount_agent.core.plan import plan
+from s3mount_agent.core.plan import Observed, plan
 from s3mount_agent.core.roles import Mode
+from s3mount_agent.core.states import Presence
 from s3mount_agent.mountpoint import install, program
 from s3mount_agent.reconcile import crawlers, execute
 from s3mount_agent.reconcile.context import Context
 from s3mount_agent.reconcile.execute import Failures
+from s3mount_agent.reconcile.observe import observe
 from s3mount_agent.reconcile.remember import remember
 from s3mount_agent.reconcile.session import Session, node_session
 from s3mount_agent.state import held, metrics_file
@@ -25,6 +27,7 @@ from s3mount_agent.supervisor import service
 from s3mount_agent.system import files, journal, paths, systemd
 
 _LOCK_SECONDS = 120.0
+_THERE = (Presence.OURS, Presence.COVERED)
 
 
 def unmount(directories: Collection[str] | None) -> list[AgentError]:
@@ -78,6 +81,7 @@ def _take_down(ids: frozenset[str], session: Session) -> Failures:
     before = held.load()
     # Held first: the daemon may look at any moment, and must not bring them back.
     held.save(before | ids)
+    here = {mount.id: mount.directory for mount in context.mounts if mount.id in ids}
     placed = {each.id: each for each in observed.placed.values() if each.id in ids}
     observed = dataclasses.replace(observed, placed=placed)
     todo = plan((), observed)
@@ -85,14 +89,14 @@ def _take_down(ids: frozenset[str], session: Session) -> Failures:
     failures = execute.carry_out(todo, (), observed, context, start=start)
     for each in placed.values():
         if each.definition.directory in todo.foreign:
-            failures[each.id] = AgentError(
-                Problem.DIRECTORY_IN_USE,
-                f"something else is mounted on {each.definition.directory}, over the agent's mount",
-            )
-    held.save(before | ids.difference(failures))
-    for each in placed.values():
-        outcome = "in use" if each.id in failures else "unmounted"
-        journal.say(f"{each.definition.directory}: {outcome}")
+            failures[each.id] = _covered(each.definition.directory, observed)
+    # One that is unmounted here and lives on for others is to stay down all the same.
+    after = observe(context.supervisor)
+    up = {each.id for each in placed.values() if after.on(each.definition.directory) in _THERE}
+    held.save(before | ids.difference(failures.keys() & up))
+    here.update({each.id: each.definition.directory for each in placed.values()})
+    for mount_id, directory in here.items():
+        journal.say(f"{directory}: {_outcome(mount_id, directory, failures, observed)}")
     return failures
 
 
@@ -102,6 +106,27 @@ def _let_crawlers_in() -> None:
         crawlers.keep_out(())
     except AgentError as error:
         journal.say(f"{error.message}: {error.cause}")
+
+
+def _covered(directory: str, observed: Observed) -> AgentError:
+    stranger = observed.strangers.get(directory)
+    what = f": {stranger.words}" if stranger else ""
+    where = stranger.directory if stranger else directory
+    return AgentError(
+        Problem.DIRECTORY_IN_USE,
+        f"something else is mounted on {where}, over the agent's mount{what}",
+        hint=stranger.mend if stranger else None,
+    )
+
+
+def _outcome(mount_id: str, directory: str, failures: Failures, observed: Observed) -> str:
+    error = failures.get(mount_id)
+    if error is not None:
+        in_use = error.message == f"{directory} is in use"
+        return "in use" if in_use else error.message
+    stranger = observed.strangers.get(directory)
+    told = "unmounted" if mount_id in observed.placed else "no mount of the agent is there"
+    return f"{told}; not touched: {stranger.words}" if stranger else told
 
 
 def _readable() -> Desired:

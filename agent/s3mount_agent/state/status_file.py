@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import calendar
 import json
 import time
 from collections.abc import Iterable
@@ -36,7 +37,8 @@ class Row:
     since: str
     held: bool = False
     pending: str | None = None
-    """What waits until the mount is no longer in use."""
+    """What waits until the mount is no longer in use, with who uses it and until when."""
+    pending_since: str | None = None
     failure: Failure | None = None
     hung: bool = False
     s3: Failure | None = None
@@ -69,8 +71,8 @@ def fresh_row(mount: Mount, *, held: bool = False) -> Row:
     )
 
 
-def leaving_row(placed: Placed) -> Row:
-    """A mount that is no longer wanted, but still there."""
+def leaving_row(placed: Placed, busy: AgentError | None = None) -> Row:
+    """A mount that is no longer wanted, but still there; ``busy`` says who uses it."""
     definition = placed.definition
     return Row(
         placed.id,
@@ -79,15 +81,27 @@ def leaving_row(placed: Placed) -> Row:
         definition.read_only,
         State.OK,
         now(),
-        pending="it is to be removed when it is no longer in use",
+        pending=f"it is to be removed when it is no longer in use{_by(busy)}",
     )
 
 
-def pending_of(busy: AgentError) -> str:
-    """What status says of a change that waits for its mount to be free, or has waited enough."""
+def pending_of(busy: AgentError, until: str = "") -> str:
+    """What status says of a change that waits for its mount to be free (at the longest ``until``,
+    UTC), or has waited enough."""
+    told = f"{busy.message}{_by(busy)}"
     if not is_lasting(busy):
-        return f"its new options wait: {busy.message}"
-    return f"its new options wait for the next `s3mount-agent apply`: {busy.message}"
+        return f"its new options wait: {told}" + (f", until {until} at the longest" * bool(until))
+    return f"its new options wait for the next `s3mount-agent apply`: {told}"
+
+
+def _by(busy: AgentError | None) -> str:
+    return f" by {busy.cause}" if busy is not None and busy.cause else ""
+
+
+def later(moment: str, seconds: float) -> str:
+    """A moment of :func:`now` and so many seconds."""
+    then = calendar.timegm(time.strptime(moment, _TIME)) + seconds
+    return time.strftime(_TIME, time.gmtime(then))
 
 
 def failure_of(error: AgentError) -> Failure:

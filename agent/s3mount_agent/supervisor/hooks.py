@@ -6,35 +6,87 @@ agent's daemon does not, and none of them can hang on a mount.
 
 from __future__ import annotations
 
+import dataclasses
+import math
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from s3mount_agent.core.errors import AgentError, Problem
-from s3mount_agent.core.states import Presence
 from s3mount_agent.state import identity
-from s3mount_agent.system import fuse, mountinfo, probe, process, safe_path
-from s3mount_agent.system.probe import Answer
+from s3mount_agent.supervisor import connections
+from s3mount_agent.supervisor.connections import Connection
+from s3mount_agent.system import fuse, holders, mountinfo, probe, process, safe_path, systemd
+from s3mount_agent.system.mountinfo import Entry, Table
+from s3mount_agent.system.probe import Answer, SilenceError
 
-# The unit's TimeoutStartSec= and TimeoutStopSec= are a little longer.
+# The unit's TimeoutStartSec= is a little longer.
 _READY_SECONDS = 140.0
-_GONE_SECONDS = 80.0
 _PROBE_SECONDS = 5.0
+_UNMOUNT_SECONDS = 20.0
 _POLL_SECONDS = 0.02
+# How long a stop lasts before it is asked who is in its way, and then how often.
+_QUIET_SECONDS = 0.5
+_LOOK_SECONDS = 2.0
+# By how much the unit's TimeoutStopSec= is put off each time, and how much a shutdown is given.
+_EXTENSION_SECONDS = 60.0
+_SHUTDOWN_SECONDS = 20.0
 _MOST_LAYERS = 16
 # What mount-s3 writes to, with the modes it gives them itself.
 STORES = {"cache": 0o700, "log-directory": 0o750}
 
 
 def clean(directory: str, pid: int) -> bool:
-    """Takes away what a dead mount-s3 left on a directory; anything else stays."""
-    for _ in range(_MOST_LAYERS):
-        if mountinfo.presence(directory) is not Presence.MOUNTPOINT_S3:
-            break
-        finding = probe.look(directory, timeout=_PROBE_SECONDS)
-        if finding.answer is not Answer.DISCONNECTED:
-            break
-        mountinfo.unmount(directory, lazy=True)
+    """Takes away what our dead mount-s3 left on a directory, and remembers what lies there;
+    anything else stays."""
+    connection = connections.load(directory)
+    table = Table.read()
+    if connection is not None and connection.is_alive:
+        return True
+    if connection is None:
+        _clear_unknown(directory)
+        connection = Connection(directory)
+    elif connection.device:
+        dead = connections.ours(table, directory, connection, running=False)
+        if dead is not None and dead == table.on(directory):
+            _unmount(directory, lazy=True)
+        connection = _with_binds(connection, table)
+    after = Table.read()
+    left = connections.ours(after, directory, connection, running=False)
+    _remember(
+        dataclasses.replace(
+            connection,
+            # One that is covered is still there, and gone only when it is seen to be.
+            device=left.device if left is not None else "",
+            pid=0,
+            start=0,
+            waiting="",
+            before=tuple(entry.device for entry in after.layers(directory)),
+        )
+    )
     return True
+
+
+def _clear_unknown(directory: str) -> None:
+    """A dead mount of root's mount-s3 that nothing is known of was left by an agent that wrote
+    nothing down; nobody can use it any more."""
+    for _ in range(_MOST_LAYERS):
+        entry = Table.read().on(directory)
+        if entry is None or not entry.is_mount_s3:
+            break
+        if probe.look(directory, timeout=_PROBE_SECONDS).answer is not Answer.DISCONNECTED:
+            break
+        _unmount(directory, lazy=True)
+
+
+def _with_binds(connection: Connection, table: Table) -> Connection:
+    """What else was mounted of a connection that has ended: it stays dead, whatever we mount."""
+    found = [
+        entry
+        for entry in table.entries
+        if entry.device == connection.device and entry.directory != connection.directory
+    ]
+    binds = [(e.device, e.directory, e.root) for e in (*connection.dead_binds(table), *found)]
+    return dataclasses.replace(connection, binds=tuple(dict.fromkeys(binds)))
 
 
 def prepare(directory: str, pid: int, *places: str) -> bool:
@@ -68,8 +120,18 @@ def ready(directory: str, pid: int) -> bool:
     Raises ``mount-not-ready`` if it takes too long.
     """
     deadline = time.monotonic() + _READY_SECONDS
-    while mountinfo.presence(directory) is not Presence.MOUNTPOINT_S3:
-        if process.started(pid) is None:
+    connection = connections.load(directory) or Connection(directory)
+    while True:
+        found = connections.find_new(Table.read(), connection, pid)
+        start = process.started(pid)
+        if found is not None and start is not None:
+            _remember(
+                dataclasses.replace(
+                    connection, device=found.device, mount=found.id, pid=pid, start=start
+                )
+            )
+            return True
+        if start is None:
             return False
         if time.monotonic() > deadline:
             raise AgentError(
@@ -77,50 +139,150 @@ def ready(directory: str, pid: int) -> bool:
                 f"{directory} was not up after {_READY_SECONDS:.0f} seconds",
             )
         time.sleep(_POLL_SECONDS)
-    return True
+
+
+def _remember(connection: Connection) -> None:
+    """Where there is no space for it, the mount is known as one of an older agent would be."""
+    try:
+        connections.save(connection)
+    except AgentError:
+        connections.forget(connection.directory)
 
 
 def stop(directory: str, pid: int) -> bool:
-    """Unmounts, and waits until mount-s3 has ended by itself; raises ``mount-busy``.
+    """Unmounts once nobody uses the mount any more, and waits until mount-s3 has ended by itself,
+    however long that takes: asked to end by a signal it would go on serving, and killed it would
+    lose what is being written.
 
     The wait matters: on its way out mount-s3 unmounts the directory once more, whatever lies on it
-    by then. False if it did not end.
+    by then. At a shutdown there is not much time.
     """
-    if mountinfo.presence(directory) is Presence.MOUNTPOINT_S3:
-        mountinfo.unmount(directory)
-    deadline = time.monotonic() + _GONE_SECONDS
+    wait = _Wait(directory)
     while process.started(pid) is not None:
-        if time.monotonic() > deadline:
+        try:
+            unmount(directory, pid)
+            held = ""
+        except AgentError as error:
+            held = error.cause or error.message
+        if not wait.goes_on(held):
+            detach(directory, pid)
             return False
-        time.sleep(_POLL_SECONDS)
     return True
 
 
+def tear(directory: str, pid: int) -> bool:
+    """The stop of a mount whose policy is ``lazy``: nobody is waited for."""
+    detach(directory, pid)
+    return True
+
+
+class _Wait:
+    """The patience of a stop: it says that it goes on, and for whom."""
+
+    def __init__(self, directory: str) -> None:
+        self._directory = directory
+        self._began = time.monotonic()
+        self._looked = -math.inf
+
+    def goes_on(self, held: str) -> bool:
+        """Waits a moment; returns whether there is time for another."""
+        waited = time.monotonic() - self._began
+        time.sleep(min(_LOOK_SECONDS, max(_POLL_SECONDS, waited / 10)))
+        if waited < _QUIET_SECONDS or time.monotonic() - self._looked < _LOOK_SECONDS:
+            return True
+        self._looked = time.monotonic()
+        systemd.notify(f"EXTEND_TIMEOUT_USEC={_EXTENSION_SECONDS * 1e6:.0f}")
+        connection = connections.load(self._directory)
+        if connection is not None:
+            held = held or _late(connection)
+            if connection.waiting != held:
+                _remember(dataclasses.replace(connection, waiting=held))
+        return waited < _SHUTDOWN_SECONDS or not systemd.is_stopping()
+
+
+def _late(connection: Connection) -> str:
+    """Who keeps a mount-s3 alive whose mount has been taken away here."""
+    return holders.of(connections.gone(connection)) or "mount-s3 itself, which has not ended yet"
+
+
 def unmount(directory: str, pid: int) -> bool:
-    """Unmounts, if nothing is in use; raises ``mount-busy``."""
-    if mountinfo.presence(directory) is Presence.MOUNTPOINT_S3:
-        mountinfo.unmount(directory)
+    """Unmounts our mount, if nothing is in use by anybody, here or in another mount namespace;
+    raises ``mount-busy`` with who it is, or ``directory-in-use`` where something covers it."""
+    own, table = _own(directory)
+    if own is None:
+        return True
+    if own != table.on(directory):
+        raise AgentError(
+            Problem.DIRECTORY_IN_USE,
+            f"something else is mounted on {directory}, over the agent's mount",
+        )
+    left = holders.left_by_unmount(own)
+    if left:
+        raise AgentError(Problem.MOUNT_BUSY, f"{directory} is in use", cause=", ".join(left))
+    try:
+        _unmount(directory, lazy=False)
+    except AgentError as error:
+        if error.problem is Problem.MOUNT_BUSY:
+            raise error.caused_by(holders.of(own) or None) from None
+        raise
     return True
 
 
 def detach(directory: str, pid: int) -> bool:
-    """Takes a mount away from everybody at once, also one that hangs.
+    """Takes a mount away from everybody at once, also one that hangs, and goes no path for it.
 
     Aborting its connection sets free whoever waits for an answer:
     https://docs.kernel.org/filesystems/fuse.html (section "Aborting a filesystem connection")
+    What is left is at most one dead mount, which ``clean`` takes away.
     """
-    entry = mountinfo.read().get(directory)
-    if entry is not None and entry.presence is Presence.MOUNTPOINT_S3:
-        fuse.abort(entry.minor)
-        mountinfo.unmount(directory, lazy=True)
+    own, _ = _own(directory)
+    if own is not None:
+        fuse.abort(own.minor)
+    else:
+        connection = connections.load(directory)
+        # It lives on for others although it has been unmounted here.
+        if connection is not None and connection.device and connection.is_alive:
+            fuse.abort(connections.gone(connection).minor)
     return True
 
 
-HOOKS = {
+def _own(directory: str) -> tuple[Entry | None, Table]:
+    table = Table.read()
+    connection = connections.load(directory)
+    return connections.ours(table, directory, connection, running=True), table
+
+
+def _unmount(directory: str, *, lazy: bool) -> None:
+    """The way to the directory may hang: then one child is left there, and no more than one."""
+    try:
+        probe.ask(
+            _umount2,
+            directory,
+            lazy,
+            timeout=_UNMOUNT_SECONDS,
+            place=f"unmount {directory}",
+        )
+    except SilenceError as error:
+        raise AgentError(
+            Problem.PROGRAM_TIMEOUT,
+            f"{directory} could not be unmounted: the way there does not answer",
+            cause=str(error),
+        ) from None
+
+
+def _umount2(directory: str, lazy: bool) -> None:  # noqa: FBT001  called through probe.ask
+    mountinfo.unmount(directory, lazy=lazy)
+
+
+HOOKS: dict[str, Callable[..., bool]] = {
     "prepare": prepare,
     "clean": clean,
     "ready": ready,
     "stop": stop,
+    "tear": tear,
     "unmount": unmount,
     "detach": detach,
 }
+BUSY = 75
+"""How a hook ends that found the mount in use, with who uses it on stdout: EX_TEMPFAIL of
+sysexits.h, which nothing else here ends with."""

@@ -19,12 +19,13 @@ from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.core.plan import Placed, Wanted
 from s3mount_agent.core.states import Presence
 from s3mount_agent.mountpoint import messages
-from s3mount_agent.supervisor import hooks
-from s3mount_agent.system import files, holders, mountinfo, paths, process
+from s3mount_agent.supervisor import connections, hooks
+from s3mount_agent.system import files, paths, process
 
 _HOME = paths.RUN / "mounts"
 _GONE_SECONDS = 80.0
 _KILL_SECONDS = 10.0
+_MOUNTED = (Presence.OURS, Presence.COVERED)
 
 
 class Processes:
@@ -43,7 +44,8 @@ class Processes:
             with contextlib.suppress(ValueError, KeyError, TypeError):
                 definition = Definition.from_json(text)
                 pid = _living(path.stem)
-                mounted = mountinfo.presence(definition.directory) is Presence.MOUNTPOINT_S3
+                directory = definition.directory
+                mounted = connections.presence(directory, running=pid is not None) in _MOUNTED
                 found[path.stem] = Placed(
                     id=path.stem,
                     definition=definition,
@@ -104,19 +106,23 @@ class Processes:
         """Aborts the connection and kills the process."""
         hooks.detach(placed.definition.directory, 0)
         _end(placed.id, at_once=True)
+        hooks.clean(placed.definition.directory, 0)
 
     def stop(self, placed: Placed, *, force: bool = False) -> None:
-        """Unmounts and waits for the process to end; while files are open neither happens."""
+        """Unmounts and waits for the process to end; while the mount is used neither happens."""
         directory = placed.definition.directory
-        presence = mountinfo.presence(directory)
-        force = force or presence is Presence.ABSENT
-        if presence is Presence.MOUNTPOINT_S3:
-            if force or placed.pid is None:
-                hooks.detach(directory, 0)
-            else:
-                _unmount(directory)
-                hooks.stop(directory, placed.pid)
+        alive = placed.pid is not None
+        presence = connections.presence(directory, running=alive)
+        if alive and not force and presence is Presence.ABSENT:
+            connections.require_nowhere_else(directory)
+            force = True  # without its mount it is of use to nobody
+        if alive and force:
+            hooks.detach(directory, 0)
+        elif alive and presence is Presence.OURS:
+            hooks.unmount(directory, 0)
+            _await_end(directory, placed.pid or 0)
         _end(placed.id, at_once=force)
+        hooks.clean(directory, 0)
 
     def remove(self, placed: Sequence[Placed]) -> dict[str, AgentError]:
         """Removes the files."""
@@ -125,18 +131,20 @@ class Processes:
             try:
                 for suffix in (".json", ".pid", ".log"):
                     files.remove(_HOME / f"{each.id}{suffix}")
+                connections.forget(each.definition.directory)
             except AgentError as error:
                 failures[each.id] = error
         return failures
 
 
-def _unmount(directory: str) -> None:
-    try:
-        mountinfo.unmount(directory)
-    except AgentError as error:
-        if error.problem is Problem.MOUNT_BUSY:
-            raise error.caused_by(holders.of(directory) or None) from None
-        raise
+def _await_end(directory: str, pid: int) -> None:
+    """Waits for a process whose mount has been taken away: never killed, for somebody may have it
+    elsewhere."""
+    deadline = time.monotonic() + _GONE_SECONDS
+    while process.started(pid) is not None:
+        if time.monotonic() > deadline:
+            raise connections.still_served(directory, "")
+        time.sleep(0.05)
 
 
 def _log(mount_id: str) -> Path:

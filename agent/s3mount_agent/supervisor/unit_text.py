@@ -45,7 +45,7 @@ def render(template: str, definition: Definition, *, agent: Sequence[str]) -> st
         "PREPARE": " ".join([f"{hook} prepare {directory}", *map(quote, places)]),
         "CLEAN": f"{hook} clean {directory}",
         "READY": f"{hook} ready {directory}",
-        "STOP": f"{hook} stop {directory}",
+        "STOP": f"{hook} {'tear' if definition.lazy else 'stop'} {directory}",
         # In direct mode the agent's daemon decides when a mount comes back, and with which pause.
         "RESTART": "always" if definition.mode is Mode.SYSTEMD else "no",
         "MEMORY_MAX": "infinity" if definition.memory_max is None else f"{definition.memory_max}M",

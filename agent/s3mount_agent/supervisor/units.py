@@ -7,6 +7,8 @@ Either way the process has a cgroup of its own and stays when the agent goes.
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import re
 import signal
 from collections.abc import Iterator, Sequence
@@ -18,14 +20,20 @@ from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.core.plan import Placed, Wanted
 from s3mount_agent.core.roles import Mode
 from s3mount_agent.core.states import Presence
+from s3mount_agent.supervisor import connections
 from s3mount_agent.supervisor.unit_text import read_definition, render
-from s3mount_agent.system import files, holders, journal, mountinfo, paths, systemd
+from s3mount_agent.system import files, holders, journal, paths, process, systemd
 
 # A little more than the unit's own TimeoutStartSec=, which is to speak first.
 _START_SECONDS = 170.0
 _HOOK_SECONDS = 30.0
+# How long a process may take to end before it is no longer waited for here: what keeps it may last.
+_GONE_SECONDS = 5.0
+_KILLED_SECONDS = 120.0
 _UNIT_NAME = re.compile(r"mountpoint-s3-[0-9a-f]{8}\.service")
 _PLACES = (systemd.ETC, systemd.RUN)  # in systemd's own order of precedence
+# The definitions of what we have written since the boot, for the day when somebody deletes a unit.
+_RECORDS = paths.RUN / "definitions"
 
 
 class Units:
@@ -47,11 +55,18 @@ class Units:
             definition = read_definition(text)
             if definition is not None:
                 found.setdefault(path.name, (path, text, definition))
-        facts = systemd.show(list(found))
-        return {
+        recorded = {unit: each for unit, each in _recorded() if unit not in found}
+        facts = systemd.show([*found, *recorded])
+        placed = {
             _id(unit): self._placed(unit, path, text, definition, facts[unit])
             for unit, (path, text, definition) in found.items()
         }
+        for unit, definition in recorded.items():
+            # Of a unit that was deleted there is nothing left once its process has ended.
+            if facts[unit].main_pid:
+                lost = self._placed(unit, self._home / unit, "", definition, facts[unit])
+                placed[_id(unit)] = dataclasses.replace(lost, settled=False, lost=True)
+        return placed
 
     def foreign(self) -> dict[str, str]:
         """Unit files of our names that something else wrote, such as the scripts before us."""
@@ -73,6 +88,8 @@ class Units:
                 if taken:
                     raise AgentError(Problem.UNIT_FOREIGN, f"{taken} was not made by the agent")
                 changed |= files.write(self._home / want.mount.unit, want.text)
+                with contextlib.suppress(AgentError):  # it is for an accident only
+                    files.write(_RECORDS / f"{want.mount.id}.json", want.definition.to_json())
                 written.append(want)
             except AgentError as error:
                 failures[want.mount.id] = error
@@ -121,21 +138,27 @@ class Units:
         return self._explain(unit, placed.definition)
 
     def stop(self, placed: Placed, *, force: bool = False) -> None:
-        """Unmounts before it stops the unit: while files are open neither happens.
+        """Unmounts before it stops the unit: while the mount is used neither happens.
 
-        By force the process is killed: it would live on for those files, and unmount whatever is on
-        the directory by then. So would one whose mount has been taken away.
+        By force the process is killed: it would live on for who uses it, and unmount whatever is on
+        the directory by then.
         """
         unit, directory = _unit(placed.id), placed.definition.directory
-        presence = mountinfo.presence(directory)
-        force = force or presence is Presence.ABSENT
-        if presence is Presence.MOUNTPOINT_S3:
-            # Nothing is lost with a mount whose process is gone.
-            alive = placed.active or placed.starting
-            _outside("unmount" if alive and not force else "detach", directory)
-        if force:
+        alive = placed.serves or placed.starting
+        presence = connections.presence(directory, running=alive)
+        if presence is Presence.OURS and not alive:
+            _outside("clean", directory)  # nothing is lost with a mount whose process is gone
+        elif force and alive:
+            _outside("detach", directory)
             systemd.kill(unit)
-        systemd.stop(unit)
+        elif presence is Presence.OURS:
+            _outside("unmount", directory)
+        elif placed.active and presence is Presence.ABSENT:
+            # Somebody has unmounted it here: it is waited for who has it elsewhere, and for nobody
+            # who was given up with it.
+            connections.require_nowhere_else(directory)
+            systemd.kill(unit)
+        _await_end(placed, unit, seconds=_KILLED_SECONDS if force else _GONE_SECONDS)
 
     def end(self, placed: Placed) -> None:
         """Kills a process that hangs; its unit cleans up behind it."""
@@ -156,12 +179,14 @@ class Units:
                 systemd.disable(enabled)
             except AgentError as error:
                 failures.update(dict.fromkeys(map(_id, enabled), error))
-        for mount_id, unit in units.items():
+        for each in placed:
             try:
                 for place in _PLACES:
-                    files.remove(place / unit)
+                    files.remove(place / units[each.id])
+                files.remove(_RECORDS / f"{each.id}.json")
+                connections.forget(each.definition.directory)
             except AgentError as error:
-                failures[mount_id] = error
+                failures[each.id] = error
         systemd.reload()
         for unit in units.values():
             systemd.reset_failed(unit)
@@ -178,6 +203,7 @@ class Units:
             active=facts.active_state == "active",
             starting=_is_on_its_way(facts, definition.mode),
             pid=facts.main_pid or None,
+            leaving=_is_leaving(facts),
             ending="" if facts.active_state == "active" else _ending(facts),
             settled=(
                 path.parent == self._home
@@ -198,8 +224,15 @@ def _is_on_its_way(facts: systemd.UnitFacts, mode: Mode) -> bool:
     time: started by us meanwhile, it would never come to its limit of attempts."""
     if facts.active_state in ("activating", "reloading"):
         return True
+    if _is_leaving(facts):
+        return False
     ends = facts.active_state == "deactivating" and mode is Mode.SYSTEMD
     return ends or (facts.has_job and facts.active_state != "active")
+
+
+def _is_leaving(facts: systemd.UnitFacts) -> bool:
+    """Whether a unit is being stopped whose process lives on."""
+    return facts.active_state == "deactivating" and facts.main_pid > 0
 
 
 def _ending(facts: systemd.UnitFacts) -> str:
@@ -219,14 +252,37 @@ def _unit_files() -> Iterator[tuple[Path, str]]:
                 yield path, text
 
 
+def _recorded() -> Iterator[tuple[str, Definition]]:
+    for path in sorted(_RECORDS.glob("*.json")):
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            yield _unit(path.stem), Definition.from_json(files.read(path) or "")
+
+
+def _await_end(placed: Placed, unit: str, *, seconds: float) -> None:
+    """Has a unit stopped; what takes longer goes on without us, and is ``mount-busy``."""
+    try:
+        systemd.stop(unit, timeout=seconds)
+    except AgentError as error:
+        if error.problem is not Problem.PROGRAM_TIMEOUT:
+            raise
+        directory = placed.definition.directory
+        connection = connections.load(directory)
+        who = holders.of(connections.gone(connection)) if connection else ""
+        if placed.pid is None or process.started(placed.pid) is None:
+            raise
+        raise connections.still_served(directory, who) from None
+
+
 def _outside(hook: str, directory: str) -> None:
     """Has a hook done where the whole node sees it; raises ``mount-busy``, ``program-failed``."""
+    from s3mount_agent.supervisor import hooks  # of which `status` needs nothing
+
     answer = systemd.outside([paths.COMMAND, "unit-hook", hook, directory], timeout=_HOOK_SECONDS)
     if answer.code == 0:
         return
-    if f"[{Problem.MOUNT_BUSY.code}]" in answer.stderr:
+    if answer.code == hooks.BUSY:
         raise AgentError(
-            Problem.MOUNT_BUSY, f"{directory} is in use", cause=holders.of(directory) or None
+            Problem.MOUNT_BUSY, f"{directory} is in use", cause=answer.stdout.strip() or None
         )
     raise AgentError(
         Problem.PROGRAM_FAILED,

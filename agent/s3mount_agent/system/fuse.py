@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from pathlib import Path
 
 from s3mount_agent.core.errors import AgentError, Problem
@@ -27,6 +28,35 @@ def require_device() -> None:
             "this node has no /dev/fuse, so that nothing can be mounted",
             cause=words or None,
         )
+
+
+def serves(pid: int, minor: int) -> bool | None:
+    """Whether a process has the connection of a FUSE mount open: None where it has one, or may
+    have, and the kernel does not say which (it does since Linux 6.17).
+
+    Whose descriptors we may not see serves nothing that we could prove.
+    """
+    unsaid = False
+    try:
+        names = os.listdir(f"/proc/{pid}/fd")  # noqa: PTH208  names are what is needed
+    except OSError:
+        return False
+    for name in names:
+        with contextlib.suppress(OSError):
+            if Path(f"/proc/{pid}/fd/{name}").readlink() != DEVICE:
+                continue
+            number = _connection(Path(f"/proc/{pid}/fdinfo/{name}").read_text())
+            if number == minor:
+                return True
+            unsaid |= number is None
+    return None if unsaid else False
+
+
+def _connection(fdinfo: str) -> int | None:
+    for line in fdinfo.splitlines():
+        if line.startswith("fuse_connection:"):
+            return int(line.split()[1])
+    return None
 
 
 def abort(minor: int) -> None:

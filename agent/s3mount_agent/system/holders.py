@@ -1,37 +1,248 @@
-"""Who uses a mount: found by what /proc says of each process, never by the mount."""
+"""Who uses a file system, anywhere on the node: found by what /proc says of each process and each
+mount namespace, never by asking the file system.
+
+An unmount is refused by the kernel only while somebody uses the mount itself, or a copy of it that
+the unmount is passed on to. Copies that it is not passed on to, in a container or under another
+directory, are mounts of their own: they keep the file system, and whoever uses it there, alive.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import os
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
-from s3mount_agent.core.directory import is_below
+from s3mount_agent.core.states import Stranger
+from s3mount_agent.system import fuse
+from s3mount_agent.system.mountinfo import SELF, Entry, Table
 
 _MOST = 5
+# Whose mount namespace is the node's.
+_NODE = 1
+_MOST_CHARACTERS = 120
 
 
-def of(directory: str) -> str:
-    """The programs that have a file or their working directory on a mount, as one line."""
-    import psutil  # 20 ms, for an error message only
+@dataclass(frozen=True)
+class _Namespace:
+    """A mount namespace: its processes, and its table as the first of them sees it."""
 
-    found = []
-    for process in psutil.process_iter(["name"]):
-        if any(path == directory or is_below(path, directory) for path in _paths(process.pid)):
-            found.append(f"{process.info['name']} (pid {process.pid})")
+    pids: tuple[int, ...]
+    table: Table
+
+
+def of(entry: Entry) -> str:
+    """The programs that have a file, a mapping or their working directory in the file system of a
+    mount, and the copies of it that an unmount would leave, as one line."""
+    spaces = _namespaces()
+    ids = {each.id for space in spaces for each in space.table.entries if _same(each, entry)}
+    found = [_named(pid) for pid in _pids() if _uses(pid, ids | {entry.id}, entry)]
     more = f" and {len(found) - _MOST} more" if len(found) > _MOST else ""
-    return ", ".join(found[:_MOST]) + more
+    told = ", ".join(found[:_MOST]) + more
+    # Whoever uses a copy is named by then; one that nobody uses keeps it all the same.
+    return told or "; ".join(_copies(entry, spaces))
 
 
-def _paths(pid: int) -> list[str]:
-    """Where a process's links in /proc lead; reading a link does not look at its target."""
-    links = [f"/proc/{pid}/cwd", f"/proc/{pid}/root", f"/proc/{pid}/exe"]
-    paths = []
+def left_by_unmount(entry: Entry) -> tuple[str, ...]:
+    """The copies of a mount of this namespace that would stay when it is unmounted, and with them
+    mount-s3, each with who has it. Empty where its end would be the file system's."""
+    return _copies(entry, _namespaces())
+
+
+def _copies(entry: Entry, spaces: list[_Namespace]) -> tuple[str, ...]:
+    node = next((space for space in spaces if _NODE in space.pids), None)
+    table = node.table if node else Table.read(SELF)
+    # Where unmounts are passed on to: of ours, and then of each bind mount that has to go first.
+    going = [_Unmount.of(entry, table, spaces)]
+    told = []
+    for bind in table.entries:
+        if _same(bind, entry) and bind.id != entry.id and not _goes(bind, table, going):
+            told.append(f"the bind mount on {bind.directory}")
+            going.append(_Unmount.of(bind, table, spaces))
+    for space in spaces:
+        for copy in space.table.entries if space is not node else ():
+            if _same(copy, entry) and copy.id != entry.id and not _goes(copy, space.table, going):
+                user = next((p for p in space.pids if _uses(p, {copy.id}, copy)), space.pids[0])
+                told.append(f"{_named(user)}, in a mount namespace of its own")
+    return tuple(dict.fromkeys(told))
+
+
+@dataclass(frozen=True)
+class _Unmount:
+    """Where an unmount happens: at a directory of a file system, wherever that is mounted in one of
+    these groups."""
+
+    place: tuple[str, str]
+    groups: frozenset[int]
+
+    @staticmethod
+    def of(entry: Entry, table: Table, spaces: list[_Namespace]) -> _Unmount:
+        above = table.parent_of(entry)
+        if above is None:
+            return _Unmount(("", ""), frozenset())
+        return _Unmount(_place(entry, above), frozenset(_reached(above, spaces)))
+
+
+def _goes(copy: Entry, table: Table, going: list[_Unmount]) -> bool:
+    """Whether a mount goes with one of these unmounts."""
+    above = table.parent_of(copy)
+    if above is None:
+        return False
+    place, groups = _place(copy, above), {above.peers, above.master}
+    return any(place == each.place and groups & each.groups for each in going)
+
+
+def _place(entry: Entry, above: Entry) -> tuple[str, str]:
+    """The directory that is mounted upon, as the file system of the mount above knows it."""
+    below = entry.directory[len(above.directory.rstrip("/")) :]
+    return above.device, f"{above.root.rstrip('/')}{below}"
+
+
+def _reached(above: Entry, spaces: list[_Namespace]) -> set[int]:
+    """The groups of mounts to which an unmount of what lies upon one is passed on: its peers, their
+    slaves, and so on."""
+    reached = {above.peers} - {None}
+    while True:
+        further = {
+            each.peers
+            for space in spaces
+            for each in space.table.entries
+            if each.master in reached and each.peers is not None
+        } - reached
+        if not further:
+            return {group for group in reached if group is not None}
+        reached |= further
+
+
+def _same(one: Entry, other: Entry) -> bool:
+    return one.device == other.device and one.fstype == other.fstype
+
+
+def _namespaces() -> list[_Namespace]:
+    """Every mount namespace that has a process; each table is read once."""
+    members: dict[str, list[int]] = {}
+    for pid in _pids():
+        space = _space_of(str(pid))
+        if space:
+            members.setdefault(space, []).append(pid)
+    found = []
+    for pids in members.values():
+        for pid in pids:
+            try:
+                found.append(_Namespace(tuple(pids), Table.read(Path(f"/proc/{pid}/mountinfo"))))
+            except (OSError, ValueError):
+                continue  # it has ended: the next one there
+            break
+    return found
+
+
+def _space_of(pid: str) -> str:
     try:
-        links += [str(link) for link in Path(f"/proc/{pid}/fd").iterdir()]
+        return str(Path(f"/proc/{pid}/ns/mnt").readlink())
     except OSError:
-        return []
-    for link in links:
-        try:
-            paths.append(str(Path(link).readlink()))
-        except OSError:
-            continue
-    return paths
+        return ""
+
+
+def _pids() -> Iterator[int]:
+    # By their order of start, as far as numbers tell: who is named first was there first.
+    yield from sorted(int(name) for name in os.listdir("/proc") if name.isdecimal())  # noqa: PTH208
+
+
+def _uses(pid: int, ids: Collection[int], entry: Entry) -> bool:
+    """Whether a process has something open in one of these mounts."""
+    home = f"/proc/{pid}"
+    for link in ("cwd", "root", "exe"):
+        with contextlib.suppress(OSError):
+            # With O_PATH nothing is asked of the file system; fdinfo says which mount it is.
+            descriptor = os.open(f"{home}/{link}", os.O_PATH | os.O_CLOEXEC)
+            try:
+                if _mount_id(f"/proc/self/fdinfo/{descriptor}") in ids:
+                    return True
+            finally:
+                os.close(descriptor)
+    with contextlib.suppress(OSError):
+        for name in os.listdir(f"{home}/fdinfo"):  # noqa: PTH208
+            with contextlib.suppress(OSError):
+                if _mount_id(f"{home}/fdinfo/{name}") in ids:
+                    return True
+    with contextlib.suppress(OSError):
+        major, _, minor = entry.device.partition(":")
+        device = f" {int(major):02x}:{int(minor):02x} "
+        return device in Path(f"{home}/maps").read_text(errors="replace")
+    return False
+
+
+def _mount_id(path: str) -> int:
+    for line in Path(path).read_text(errors="replace").splitlines():
+        if line.startswith("mnt_id:"):
+            return int(line.split()[1])
+    return 0
+
+
+def _named(pid: int) -> str:
+    try:
+        name = Path(f"/proc/{pid}/comm").read_text(errors="replace").strip()
+    except OSError:
+        name = "a program"
+    return f"{name} (pid {pid})"
+
+
+def stranger(entry: Entry) -> Stranger:
+    """What is known of a mount that is not the agent's: who serves it where it is a FUSE, and
+    whether /etc/fstab names it."""
+    pid = _server_of(entry) if entry.fstype.startswith("fuse") else None
+    return Stranger(
+        directory=entry.directory,
+        source=entry.source,
+        fstype=entry.fstype,
+        uid=entry.user,
+        pid=pid,
+        command=_command(pid) if pid else "",
+        in_fstab=entry.directory in _fstab(),
+    )
+
+
+def server(directory: str, name: str) -> int | None:
+    """A process of this name that was given a directory as an argument."""
+    word = os.fsencode(directory)
+    for pid in _pids():
+        with contextlib.suppress(OSError):
+            if Path(f"/proc/{pid}/comm").read_text(errors="replace").strip() != name:
+                continue
+            if word in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0"):
+                return pid
+    return None
+
+
+def _server_of(entry: Entry) -> int | None:
+    """The process that serves a FUSE mount: one with the directory among its arguments, as all have
+    that are run as mount.fuse(8) says, and the device open."""
+    word = os.fsencode(entry.directory)
+    for pid in _pids():
+        with contextlib.suppress(OSError):
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            if word in words and fuse.serves(pid, entry.minor) is not False:
+                return pid
+    return None
+
+
+def _command(pid: int) -> str:
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").split(b"\0")
+    except OSError:
+        return ""
+    text = " ".join(word.decode(errors="replace") for word in words)
+    text = "".join(c if c.isprintable() else "?" for c in text)
+    return text if len(text) <= _MOST_CHARACTERS else text[: _MOST_CHARACTERS - 1] + "…"
+
+
+def _fstab() -> frozenset[str]:
+    """The directories that /etc/fstab has mounts for: fstab(5)."""
+    try:
+        lines = Path("/etc/fstab").read_text(errors="surrogateescape").splitlines()
+    except OSError:
+        return frozenset()
+    rows = [line.split() for line in lines if not line.lstrip().startswith("#")]
+    # Spaces are written as in the kernel's own table.
+    return frozenset(row[1].replace("\\040", " ").rstrip("/") for row in rows if len(row) > 1)

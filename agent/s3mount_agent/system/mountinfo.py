@@ -1,4 +1,4 @@
-"""The kernel's mount table. Nothing here ever touches a mounted file system."""
+"""The kernel's mount table. Nothing here but ``unmount`` ever touches a mounted file system."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import errno
 import os
 import posixpath
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,48 +14,118 @@ from s3mount_agent.core.directory import is_below
 from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.core.states import Presence
 
+SELF = Path("/proc/self/mountinfo")
 _MNT_DETACH = 2
 _UMOUNT_NOFOLLOW = 8
 _USER = re.compile(r"\buser_id=(\d+)")
 _ESCAPE = re.compile(r"\\([0-7]{3})")
+_NOWHERE = 0
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One line of /proc/self/mountinfo: proc_pid_mountinfo(5)."""
+    """One line of /proc/PID/mountinfo: proc_pid_mountinfo(5).
+
+    ``id`` and ``parent`` name mounts, on the whole machine. ``minor`` is of the device, and names a
+    FUSE connection in /sys/fs/fuse/connections. ``root`` is which directory of the file system is
+    mounted. ``user`` is who mounted it, for FUSE (None: another file system): fusermount(1) writes
+    it for others than root. ``peers`` and ``master`` are the groups that mounts and unmounts below
+    it are passed on to, and come from: mount_namespaces(7).
+    """
 
     directory: str
     source: str
     fstype: str
     read_only: bool
     minor: int
-    """Of the device: names a FUSE connection in /sys/fs/fuse/connections."""
     device: str = ""
-    """``major:minor``."""
     root: str = "/"
-    """Which directory of its file system is seen here: another one than ``/`` for a bind mount."""
     user: int | None = None
-    """Who made a FUSE mount: None for other file systems."""
+    id: int = 0
+    parent: int = _NOWHERE
+    peers: int | None = None
+    master: int | None = None
+
+    @property
+    def is_mount_s3(self) -> bool:
+        """Whether root mounted it by mount-s3, whose source has been the same since its first
+        release. Any user can give a mount of his own this source, but not this owner."""
+        return self.fstype == "fuse" and self.source == "mountpoint-s3" and not self.user
 
     @property
     def presence(self) -> Presence:
-        """Whether mount-s3 made it: its source has been the same since its first release."""
-        if self.fstype == "fuse" and self.source == "mountpoint-s3":
-            return Presence.MOUNTPOINT_S3
-        return Presence.OTHER
+        """What it is as far as the table alone can tell: *a* mount-s3, not necessarily ours."""
+        return Presence.OURS if self.is_mount_s3 else Presence.FOREIGN
 
 
-def read(path: Path = Path("/proc/self/mountinfo")) -> dict[str, Entry]:
-    """What is mounted on each directory, the uppermost where several lie on each other."""
-    return {entry.directory: entry for entry in entries(path)}  # later lines lie above earlier ones
+class Table:
+    """The mounts of one mount namespace, as one process there sees them."""
+
+    def __init__(self, entries: Iterable[Entry]) -> None:
+        self.entries = tuple(entries)
+        self._by_id = {entry.id: entry for entry in self.entries}
+        self._below: dict[tuple[int, str], Entry] = {}
+        for entry in self.entries:
+            parent = entry.parent if entry.parent in self._by_id else _NOWHERE
+            self._below[parent, entry.directory] = entry
+
+    @staticmethod
+    def read(path: Path = SELF) -> Table:
+        """The table of a process; raises OSError where it has gone, or is not ours to look at."""
+        # A line ends with "\n" and nothing else: "\r", U+0085 and their like may stand in a path.
+        return Table(map(_parse, os.fsdecode(path.read_bytes()).split("\n")[:-1]))
+
+    def parent_of(self, entry: Entry) -> Entry | None:
+        """The mount that another is mounted upon, if this process sees it."""
+        return self._by_id.get(entry.parent)
+
+    def layers(self, directory: str) -> tuple[Entry, ...]:
+        """All that is mounted on a directory, whether a path leads there or not."""
+        return tuple(entry for entry in self.entries if entry.directory == directory)
+
+    def at(self, path: str) -> Entry | None:
+        """The mount that a path leads into: found by going from mount to mount as the kernel would,
+        without asking any file system. The path must have no symbolic links."""
+        here = self._up(None, "/")
+        walked = ""
+        for name in filter(None, path.split("/")):
+            walked += f"/{name}"
+            here = self._up(here, walked)
+        return here
+
+    def on(self, directory: str) -> Entry | None:
+        """What a path to a directory finds mounted on it: the uppermost, unless a mount over one of
+        its parents hides it."""
+        entry = self.at(directory)
+        # The trigger below an automount is no mount.
+        reached = entry is not None and entry.directory == directory and entry.fstype != "autofs"
+        return entry if reached else None
+
+    def _up(self, here: Entry | None, directory: str) -> Entry | None:
+        """The uppermost mount on a directory of the mount ``here``, or that itself."""
+        for _ in self.entries:
+            above = self._below.get((here.id if here else _NOWHERE, directory))
+            if above is None:
+                break
+            here = above
+        return here
 
 
-def entries(path: Path = Path("/proc/self/mountinfo")) -> list[Entry]:
+def read(path: Path = SELF) -> dict[str, Entry]:
+    """What a path to each directory finds mounted on it."""
+    return reached(Table.read(path))
+
+
+def reached(table: Table) -> dict[str, Entry]:
+    """The same of a table."""
+    found = {entry.directory: table.on(entry.directory) for entry in table.entries}
+    return {directory: entry for directory, entry in found.items() if entry is not None}
+
+
+def entries(path: Path = SELF) -> list[Entry]:
     """All that is mounted, also what lies beneath something else."""
-    # A line ends with "\n" and nothing else: "\r", U+0085 and their like may stand in a path.
-    found = map(_parse, os.fsdecode(path.read_bytes()).split("\n")[:-1])
     # autofs is the trigger below an automount, not a mount.
-    return [entry for entry in found if entry.fstype != "autofs"]
+    return [entry for entry in Table.read(path).entries if entry.fstype != "autofs"]
 
 
 def aliases(directory: str, mounted: Sequence[Entry]) -> list[str]:
@@ -79,29 +149,42 @@ def _parse(line: str) -> Entry:
     fields = line.split(" ")
     separator = fields.index("-", 6)
     fstype, source, super_options = fields[separator + 1 : separator + 4]
+    tags = dict(tag.partition(":")[::2] for tag in fields[6:separator])
+    settings = super_options.split(",")
     user = _USER.search(super_options) if fstype.startswith("fuse") else None
     return Entry(
         directory=_unescape(fields[4]),
         source=_unescape(source),
         fstype=fstype,
-        read_only="ro" in fields[5].split(",") or "ro" in super_options.split(","),
+        read_only="ro" in fields[5].split(",") or "ro" in settings,
         minor=int(fields[2].partition(":")[2]),
         device=fields[2],
         root=_unescape(fields[3]),
         user=int(user[1]) if user else None,
+        id=int(fields[0]),
+        parent=int(fields[1]),
+        peers=_number(tags.get("shared")),
+        master=_number(tags.get("master")),
     )
+
+
+def _number(text: str | None) -> int | None:
+    return int(text) if text else None
 
 
 def _unescape(text: str) -> str:
     """Undoes the kernel's octal escapes (space, tab, newline, backslash and '#')."""
+    if "\\" not in text:
+        return text
     return _ESCAPE.sub(lambda match: chr(int(match[1], 8)), text)
 
 
 def unmount(directory: str, *, lazy: bool = False) -> None:
     """Takes the uppermost mount off a directory; ``lazy`` hides it at once and lets open files be.
 
-    The system call, not umount(8), which looks at the directory and hangs with it. Raises
-    ``mount-busy`` or ``program-failed``; what is not mounted is no error.
+    The system call, not umount(8), which looks at the directory and hangs with it. It still goes
+    the way there, and may hang in a directory above. Raises ``mount-busy`` or ``program-failed``;
+    what is not mounted is no error.
     """
     import ctypes  # which costs those who only read the table 5 ms
 
@@ -121,6 +204,6 @@ def unmount(directory: str, *, lazy: bool = False) -> None:
 
 
 def presence(directory: str) -> Presence:
-    """What lies uppermost on a directory."""
-    entry = read().get(directory)
+    """What a path to a directory finds there, as far as the table alone can tell."""
+    entry = Table.read().on(directory)
     return entry.presence if entry else Presence.ABSENT

@@ -71,6 +71,12 @@ def _signal(fields: dict[str, str]) -> int:
     return int(fields.get("ExecMainStatus") or 0) if killed else 0
 
 
+def is_stopping() -> bool:
+    """Whether the node is shutting down."""
+    answer = process.run(["systemctl", "is-system-running"], timeout=_QUICK_SECONDS, check=False)
+    return answer.stdout.strip() == "stopping"
+
+
 def reload() -> None:
     """Makes systemd read its unit files again."""
     process.run(["systemctl", "daemon-reload"], timeout=90)
@@ -113,6 +119,13 @@ def reload_later(unit: str) -> None:
 def stop(unit: str, *, timeout: float = 120.0) -> None:
     """Stops a unit and waits until it is down; a unit that is down, or unknown, stays so."""
     process.run(["systemctl", "stop", "--", unit], timeout=timeout, check=False)
+
+
+def stop_later(unit: str) -> None:
+    """Has a unit stopped, without waiting for it."""
+    process.run(
+        ["systemctl", "stop", "--no-block", "--", unit], timeout=_QUICK_SECONDS, check=False
+    )
 
 
 def kill(unit: str) -> None:

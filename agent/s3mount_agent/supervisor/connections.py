@@ -1,0 +1,181 @@
+"""Which mount is ours: the FUSE connection of our own process, remembered in /run by directory.
+
+A mount is known by the number of its device, which is the number of its connection, and by who
+mounted it. Neither can be had by another while ours is there: the kernel gives a number to one file
+system at a time, and fusermount(1) writes the owner of whoever is not root into the table. Name and
+type of a mount say nothing; any user can have the same.
+
+Before mount-s3 starts, the unit's hook writes down what lies on the directory already. Once it has
+mounted, the hook finds what is new, if the kernel can say so with the proof that it is the very
+connection that the process has open (``fuse_connection`` in /proc/PID/fdinfo, since Linux 6.17),
+and writes its number down.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from s3mount_agent.core.errors import AgentError, Problem
+from s3mount_agent.core.states import Presence
+from s3mount_agent.system import files, fuse, holders, paths, process
+from s3mount_agent.system.mountinfo import Entry, Table
+
+_HOME = paths.RUN / "connections"
+
+
+@dataclass(frozen=True)
+class Connection:
+    """What is known of the mount on a directory.
+
+    ``before``: devices that lay there before mount-s3 was started; ``device`` and ``mount``: ours,
+    once it is mounted; ``pid`` and ``start``: its process; ``binds``: bind mounts of connections of
+    ours that have ended, as [device, directory, root]; ``waiting``: for whom a stop
+    waits.
+    """
+
+    directory: str
+    device: str = ""
+    mount: int = 0
+    pid: int = 0
+    start: int = 0
+    before: tuple[str, ...] = ()
+    binds: tuple[tuple[str, str, str], ...] = ()
+    waiting: str = ""
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the process that made it lives."""
+        return self.pid > 0 and process.started(self.pid) == self.start
+
+    def dead_binds(self, table: Table) -> tuple[Entry, ...]:
+        """The bind mounts of earlier connections that are still there."""
+        # Not by the numbers of mounts, which are others in each namespace.
+        return tuple(
+            entry
+            for entry in table.entries
+            if (entry.device, entry.directory, entry.root) in self.binds
+            and entry.device != self.device
+        )
+
+
+def load(directory: str) -> Connection | None:
+    """What is known, or None: nothing was started there since the boot by an agent that remembers.
+    Something else than what we wrote is nothing."""
+    try:
+        fields = json.loads(files.read(_path(directory)) or "null")
+        known = Connection(
+            directory=str(fields["directory"]),
+            device=str(fields["device"]),
+            mount=int(fields["mount"]),
+            pid=int(fields["pid"]),
+            start=int(fields["start"]),
+            before=tuple(map(str, fields["before"])),
+            binds=tuple((str(d), str(p), str(r)) for d, p, r in fields["binds"]),
+            waiting=str(fields["waiting"]),
+        )
+    except (ValueError, KeyError, TypeError):
+        return None
+    return known if known.directory == directory else None
+
+
+def save(connection: Connection) -> None:
+    """Writes it down for everybody to read; raises ``no-space`` or ``file-failed``."""
+    files.write(_path(connection.directory), json.dumps(dataclasses.asdict(connection)) + "\n")
+
+
+def forget(directory: str) -> None:
+    """Removes what is known."""
+    files.remove(_path(directory))
+
+
+def ours(
+    table: Table, directory: str, connection: Connection | None, *, running: bool
+) -> Entry | None:
+    """Our mount on a directory, also where another covers it; ``running``: our process lives."""
+    layers = [entry for entry in table.layers(directory) if entry.fstype == "fuse"]
+    if connection is not None and connection.device:
+        return next((e for e in layers if e.device == connection.device and not e.user), None)
+    candidates = [entry for entry in layers if entry.is_mount_s3]
+    if connection is not None:
+        new = [entry for entry in candidates if entry.device not in connection.before]
+        return new[0] if running and new else None
+    # Mounted by an agent that wrote nothing down, before it was upgraded: then there is but one. A
+    # dead one that nobody serves any more is what such an agent's process left.
+    if len(candidates) != 1:
+        return None
+    alone = running or holders.server(directory, "mount-s3") is None
+    return candidates[0] if alone else None
+
+
+def lies_there(table: Table, directory: str, own: Entry | None) -> tuple[Presence, Entry | None]:
+    """What a path to a directory finds, ``own`` being our mount there, and the mount that is in the
+    way if one is."""
+    on = table.on(directory)
+    if own is None:
+        return (Presence.ABSENT, None) if on is None else (Presence.FOREIGN, on)
+    if on == own:
+        return Presence.OURS, None
+    return Presence.COVERED, on or table.at(directory)
+
+
+def presence(directory: str, *, running: bool) -> Presence:
+    """What a path to a directory finds now."""
+    table = Table.read()
+    own = ours(table, directory, load(directory), running=running)
+    return lies_there(table, directory, own)[0]
+
+
+def gone(connection: Connection) -> Entry:
+    """The entry of a mount that is in the table no more: who has it open still has its numbers."""
+    return Entry(
+        connection.directory,
+        "mountpoint-s3",
+        "fuse",
+        read_only=False,
+        minor=int(connection.device.partition(":")[2] or 0),
+        device=connection.device,
+        id=connection.mount,
+    )
+
+
+def require_nowhere_else(directory: str) -> None:
+    """Makes sure that our mount, which is gone here, is nowhere else either; raises ``mount-busy``
+    with who has it."""
+    connection = load(directory)
+    elsewhere = holders.left_by_unmount(gone(connection)) if connection else ()
+    if elsewhere:
+        raise still_served(directory, ", ".join(elsewhere))
+
+
+def still_served(directory: str, who: str) -> AgentError:
+    """What there is to say of a mount-s3 that lives on for others."""
+    return AgentError(
+        Problem.MOUNT_BUSY,
+        f"{directory} is unmounted, but its mount-s3 has not ended yet",
+        cause=who or "it may be emptying its cache",
+    )
+
+
+def find_new(table: Table, connection: Connection, pid: int) -> Entry | None:
+    """What mount-s3 has mounted since ``connection`` was written, if it has."""
+    for entry in table.layers(connection.directory):
+        # The lowest, where nothing proves more: what came later lies above it.
+        if (
+            entry.is_mount_s3
+            and entry.device not in connection.before
+            and fuse.serves(pid, entry.minor) is not False
+        ):
+            return entry
+    return None
+
+
+def _path(directory: str) -> Path:
+    # Not hashlib, which `status` would have to load for it; a record says whose it is.
+    raw = os.fsencode(directory)
+    readable = "".join(c if c.isalnum() and c.isascii() else "-" for c in directory[-80:])
+    return _HOME / f"{zlib.crc32(raw):08x}{zlib.adler32(raw):08x}{readable}.json"

@@ -1,0 +1,247 @@
+"""Which mount is ours, and who keeps a mount from being taken down: the table, the record, and real
+mount namespaces."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fast.small_fuse import MAY_MOUNT
+from s3mount_agent.core.definition import Definition
+from s3mount_agent.core.plan import Placed
+from s3mount_agent.core.roles import Mode
+from s3mount_agent.core.states import Presence
+from s3mount_agent.reconcile.observe import judge_table
+from s3mount_agent.supervisor import connections, hooks
+from s3mount_agent.supervisor.connections import Connection
+from s3mount_agent.system import process
+from s3mount_agent.system.mountinfo import Entry, Table
+
+HOME = "/mnt/of-nobody-here"
+ROOT = Entry(
+    "/", "/dev/root", "ext4", read_only=False, minor=1, device="259:1", id=22, parent=1, peers=1
+)
+DEFINITION = Definition("my-bucket", HOME, ("mount-s3", "my-bucket", HOME), Mode.SYSTEMD, False)
+
+
+def fuse(minor: int, number: int, parent: int = 22, *, user: int = 0, where: str = HOME) -> Entry:
+    """A mount that looks like mount-s3's."""
+    return Entry(
+        where,
+        "mountpoint-s3",
+        "fuse",
+        read_only=False,
+        minor=minor,
+        device=f"0:{minor}",
+        user=user,
+        id=number,
+        parent=parent,
+    )
+
+
+OURS, SECOND, USERS = fuse(54, 96), fuse(55, 97, 96), fuse(56, 98, 96, user=1000)
+TMPFS = Entry(HOME, "theirs", "tmpfs", read_only=False, minor=60, device="0:60", id=99, parent=96)
+ABOVE = Entry("/mnt", "late", "tmpfs", read_only=False, minor=61, device="0:61", id=120, parent=22)
+KNOWN = Connection(HOME, device="0:54", mount=96, pid=1, start=process.started(1) or 0)
+
+
+@pytest.fixture(autouse=True)
+def _records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "_HOME", tmp_path)
+
+
+def seen(entries: list[Entry], *, active: bool = True, leaving: bool = False) -> Presence:
+    placed = Placed("id", DEFINITION, "", active=active, leaving=leaving)
+    return judge_table({"id": placed}, Table([ROOT, *entries])).on(HOME)
+
+
+@pytest.mark.parametrize(
+    ("entries", "presence"),
+    [
+        ([], Presence.ABSENT),
+        ([OURS], Presence.OURS),
+        ([OURS, TMPFS], Presence.COVERED),
+        ([OURS, SECOND], Presence.COVERED),
+        ([OURS, USERS], Presence.COVERED),
+        ([OURS, ABOVE], Presence.COVERED),
+        ([fuse(55, 97)], Presence.FOREIGN),
+        ([fuse(54, 97, user=1000)], Presence.FOREIGN),
+        ([ABOVE], Presence.ABSENT),
+    ],
+)
+@pytest.mark.parametrize("active", [True, False])
+def test_ours_is_the_device_that_our_process_mounted(
+    entries: list[Entry], presence: Presence, active: bool
+) -> None:
+    connections.save(KNOWN)
+    assert seen(entries, active=active) is presence
+
+
+def test_what_lay_there_before_the_start_is_not_taken_for_what_is_started() -> None:
+    connections.save(Connection(HOME, before=("0:55",)))
+    assert seen([fuse(55, 97)]) is Presence.FOREIGN
+    assert seen([OURS]) is Presence.OURS
+    # Nor is anything ours that came when nothing was started.
+    assert seen([OURS], active=False) is Presence.FOREIGN
+
+
+def test_without_a_record_only_the_sole_mount_of_root_is_taken_for_ours() -> None:
+    assert seen([OURS]) is Presence.OURS
+    assert seen([OURS, SECOND]) is Presence.FOREIGN
+    assert seen([fuse(54, 96, user=1000)]) is Presence.FOREIGN
+    assert seen([OURS], active=False) is Presence.OURS  # dead: nobody serves it
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        "",
+        "[]",
+        "{}",
+        '{"directory": 7}',
+        "\x00",
+        '{"directory": "/mnt/of-nobody-here", "pid": "x"}',
+    ],
+)
+def test_a_record_that_is_none_is_no_record(broken: str) -> None:
+    connections.save(KNOWN)
+    connections._path(HOME).write_text(broken)
+    assert connections.load(HOME) is None
+
+
+def test_two_directories_never_share_a_record() -> None:
+    long = "/mnt/" + "é/" * 200
+    for directory in (HOME, "/mnt-of-nobody-here", "/mnt/of/nobody/here", long + "a", long + "b"):
+        connections.save(Connection(directory, device="0:1"))
+        assert connections.load(directory) == Connection(directory, device="0:1")
+    assert connections.load(HOME) == Connection(HOME, device="0:1")
+
+
+def test_the_bind_mounts_of_what_has_ended_stay_known_until_they_go() -> None:
+    bind = fuse(54, 130, where="/data/project")
+    connection = hooks._with_binds(KNOWN, Table([ROOT, OURS, bind]))
+    connection = Connection(HOME, device="0:57", binds=connection.binds)
+    assert connection.dead_binds(Table([ROOT, fuse(57, 96), bind])) == (bind,)
+    assert connection.dead_binds(Table([ROOT, fuse(57, 96)])) == ()
+    # What is made there anew is not dead.
+    assert connection.dead_binds(Table([ROOT, fuse(57, 130, where="/data/project")])) == ()
+
+
+# In a mount namespace of its own, a mount and those who have it elsewhere.
+ELSEWHERE = """
+import os, subprocess, sys
+from pathlib import Path
+from s3mount_agent.system import holders
+from s3mount_agent.system.mountinfo import Table
+home, other = sys.argv[1:]
+holders._NODE = os.getpid()
+subprocess.run(["mount", "--make-rshared", "/"], check=True)
+subprocess.run(["mount", "-t", "tmpfs", "tmpfs", home], check=True)
+def entry():
+    return Table.read().on(home)
+def told(*words):
+    print(*words, holders.left_by_unmount(entry()), holders.of(entry()), sep="|")
+def inside(*how, cwd="/"):
+    child = subprocess.Popen(
+        [*how, "sh", "-c", 'cd "$0"; echo in; exec sleep 60', cwd],
+        stdout=subprocess.PIPE, text=True)
+    assert child.stdout.readline() == "in\\n"
+    return child
+def over(child):
+    child.kill()
+    child.wait()
+told("nobody")
+child = inside("unshare", "--mount", "--propagation=slave")
+told("slave")
+over(child)
+child = inside("unshare", "--mount", "--propagation=private")
+told("private")
+over(child)
+child = inside("unshare", "--mount", "--propagation=private", cwd=home)
+told("private and inside")
+over(child)
+child = inside(cwd=home)
+told("inside")
+over(child)
+subprocess.run(["mount", "--bind", home, other], check=True)
+told("bind")
+child = inside("unshare", "--mount", "--propagation=slave")
+told("bind and slave")
+over(child)
+subprocess.run(["umount", other], check=True)
+with open(home + "/file", "wb") as file:
+    file.write(b"x" * 4096)
+import mmap
+with open(home + "/file", "rb") as file:
+    mapped = mmap.mmap(file.fileno(), 4096, prot=mmap.PROT_READ)
+told("mapped")
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount")
+def test_who_keeps_a_mount_is_found_in_every_namespace(tmp_path: Path) -> None:
+    home, other = tmp_path / "home", tmp_path / "other"
+    home.mkdir()
+    other.mkdir()
+    answer = subprocess.run(
+        ["unshare", "--mount", sys.executable, "-c", ELSEWHERE, str(home), str(other)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    told = dict(line.split("|", 1) for line in answer.stdout.splitlines())
+    plain = {key: re.sub(r"pid \d+", "pid N", value) for key, value in told.items()}
+    alone = "sleep (pid N), in a mount namespace of its own"
+    bind = f"the bind mount on {other}"
+    assert plain == {
+        "nobody": "()|",
+        "slave": "()|",
+        "private": f"('{alone}',)|{alone}",
+        "private and inside": f"('{alone}',)|sleep (pid N)",
+        "inside": "()|sleep (pid N)",
+        "bind": f"('{bind}',)|{bind}",
+        "bind and slave": f"('{bind}',)|{bind}",
+        "mapped": plain["mapped"],
+    }, answer.stderr
+    assert plain["mapped"].startswith("()|python")
+
+
+HUNG_COVER = """
+import ctypes, os, sys, time
+from s3mount_agent.system import fuse, holders
+from s3mount_agent.system.mountinfo import Table
+home = sys.argv[1]
+device = os.open("/dev/fuse", os.O_RDWR)
+options = f"fd={device},rootmode=40000,user_id=0,group_id=0,default_permissions"
+libc = ctypes.CDLL(None, use_errno=True)
+assert libc.mount(b"mountpoint-s3", home.encode(), b"fuse", 6, options.encode()) == 0
+entry = Table.read().on(home)
+began = time.monotonic()
+print(holders.of(entry), holders.left_by_unmount(entry))
+print(fuse.serves(os.getpid(), entry.minor), fuse.serves(os.getpid(), entry.minor + 1))
+print(fuse.serves(1, entry.minor), time.monotonic() - began < 20)
+libc.umount2(home.encode(), 2)
+"""
+
+
+@pytest.mark.skipif(not MAY_MOUNT, reason="only root with /dev/fuse may mount")
+def test_nobody_is_asked_by_who_looks_for_users(tmp_path: Path) -> None:
+    """Of a file system that never answers, too."""
+    answer = subprocess.run(
+        ["unshare", "--mount", sys.executable, "-c", HUNG_COVER, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    # Before Linux 6.17 the kernel does not say whose connection it is.
+    assert answer.stdout.splitlines() in (
+        [" ()", "True False", "False True"],
+        [" ()", "None None", "False True"],
+    ), answer.stderr
