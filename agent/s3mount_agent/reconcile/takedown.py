@@ -85,6 +85,11 @@ def _take_down(ids: frozenset[str], session: Session) -> Failures:
     placed = {each.id: each for each in observed.placed.values() if each.id in ids}
     observed = dataclasses.replace(observed, placed=placed)
     todo = plan((), observed)
+    # Nothing is wrong with them, and they are still wanted: this is who wants them down, and why.
+    by_hand = (
+        dataclasses.replace(a, because="an administrator takes it down") for a in todo.actions
+    )
+    todo = dataclasses.replace(todo, actions=tuple(by_hand))
     start = context.supervisor.start_later  # of nothing
     failures = execute.carry_out(todo, (), observed, context, start=start)
     for each in placed.values():
