@@ -20,13 +20,13 @@ from s3mount_agent.core.health import Condition
 from s3mount_agent.core.plan import Observed, Placed, Plan, Wanted
 from s3mount_agent.core.roles import Mode
 from s3mount_agent.core.states import Failure, Presence
+from s3mount_agent.core.status import MountStatus
 from s3mount_agent.daemon.loop import Daemon
 from s3mount_agent.daemon.surroundings import Surroundings
 from s3mount_agent.mountpoint.program import Installed
-from s3mount_agent.reconcile import execute, look
+from s3mount_agent.reconcile import execute, observe
 from s3mount_agent.reconcile.context import Context
 from s3mount_agent.reconcile.execute import Failures, Hands
-from s3mount_agent.reconcile.look import Sight
 from s3mount_agent.state import status_file
 
 DIRECTORY = "/mnt/s3"
@@ -92,7 +92,7 @@ class World(Surroundings):
 
     def __init__(self) -> None:
         self.time = 1000.0
-        self.neighbours: list[tuple[Sight, ...]] = []
+        self.neighbours: list[tuple[MountStatus, ...]] = []
         self.supervisor = Supervisor(DIRECTORY)
         self.up: Wanted | None = OLD
         self.active = True
@@ -108,7 +108,7 @@ class World(Surroundings):
         self.told: list[Event] = []
         self.codes: list[str] = []
         self.messages: list[str] = []
-        self.known: tuple[status_file.Row, ...] = ()
+        self.known: tuple[MountStatus, ...] = ()
         self.written = 1
         self.broken: AgentError | None = None
         self.blind: AgentError | None = None
@@ -154,7 +154,7 @@ class World(Surroundings):
     def ask_ahead(self, configuration: Configuration) -> None:
         pass
 
-    def recall(self) -> tuple[status_file.Row, ...]:
+    def recall(self) -> tuple[MountStatus, ...]:
         return self.known
 
     def alone(self) -> AbstractContextManager[None]:
@@ -228,7 +228,7 @@ class World(Surroundings):
         presence = Presence.FOREIGN if self.covered else presence
         return Observed({placed.id: placed}, {DIRECTORY: presence})
 
-    def tell_neighbours(self, around: Context, sights: tuple[Sight, ...]) -> None:
+    def tell_neighbours(self, around: Context, sights: tuple[MountStatus, ...]) -> None:
         self.neighbours.append(sights)
 
     def remember(
@@ -237,7 +237,7 @@ class World(Surroundings):
         installed: Installed | None,
         failures: Failures,
         conditions: Mapping[str, Condition],
-    ) -> tuple[Sight, ...]:
+    ) -> tuple[MountStatus, ...]:
         self.failures = failures
         rows = []
         for want in self.wanted:
@@ -245,14 +245,14 @@ class World(Surroundings):
             error = failures.get(want.mount.id)
             busy = error is not None and error.problem is Problem.MOUNT_BUSY
             row = dataclasses.replace(
-                status_file.fresh_row(want.mount),
+                status_file.fresh(want.mount),
                 failure=status_file.failure_of(error) if error and not busy else None,
                 hung=condition.hung,
                 s3=condition.s3,
-                pid=self.pid if self.active else None,
+                asked=self.pid if self.active else None,
             )
             rows.append(row)
-        return look.look(rows, self.observe(around))
+        return observe.look(rows, self.observe(around))
 
     def event(
         self,

@@ -13,8 +13,8 @@ from s3mount_agent.core.errors import AgentError, Exit, Problem
 from s3mount_agent.core.events import Event
 from s3mount_agent.core.health import Condition
 from s3mount_agent.core.states import State
+from s3mount_agent.core.status import MountStatus
 from s3mount_agent.daemon.loop import Daemon
-from s3mount_agent.reconcile.look import Sight
 from s3mount_agent.state import status_file
 
 
@@ -139,9 +139,7 @@ def test_what_the_bootstrap_found_to_be_without_hope_is_tried_once_at_a_start_an
     world.wanted = [OLD]
     world.up = None
     hopeless = status_file.failure_of(AgentError(problem, "in vain"))
-    row = dataclasses.replace(
-        status_file.fresh_row(OLD.mount), state=State.FAILED, failure=hopeless
-    )
+    row = dataclasses.replace(status_file.fresh(OLD.mount), state=State.FAILED, failure=hopeless)
     world.known = (row,)
     daemon = Daemon(world)
     daemon.cycle()
@@ -173,7 +171,7 @@ def test_a_cycle_that_is_not_possible_is_tried_again_soon_and_told_once(
 class RisingWorld(World):
     """The mount comes up while the daemon writes down what it has seen."""
 
-    def remember(self, *seen: Any) -> tuple[Sight, ...]:
+    def remember(self, *seen: Any) -> tuple[MountStatus, ...]:
         self.active, self.starting = True, False
         return super().remember(*seen)
 

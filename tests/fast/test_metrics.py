@@ -17,11 +17,10 @@ from s3mount_agent.core import lifecycle
 from s3mount_agent.core.events import Event
 from s3mount_agent.core.health import Condition
 from s3mount_agent.core.lifecycle import Judged, Record
-from s3mount_agent.core.states import Failure, Judgement, State
+from s3mount_agent.core.states import Failure, State
+from s3mount_agent.core.status import MountStatus
 from s3mount_agent.daemon.metrics import Recorder
-from s3mount_agent.reconcile.look import Sight
 from s3mount_agent.state import metrics_file
-from s3mount_agent.state.status_file import Row
 from s3mount_agent.system import journal
 
 NASTY = '/mnt/a "quoted" \\back\\slash, {brace}=ü'
@@ -40,14 +39,14 @@ class World:
         self.told: list[tuple[Event, str]] = []
 
     def see(
-        self, *sights: Sight, after: float = 0, conditions: dict[str, Condition] | None = None
+        self, *sights: MountStatus, after: float = 0, conditions: dict[str, Condition] | None = None
     ) -> None:
         """The daemon has looked at the mounts, and comes to the end of its round."""
         self.now += after
         for each in sights:
-            seen = Judged(each.judgement.state, each.row.path, pid=each.pid, held=each.row.held)
-            record = self.records.get(each.row.id, Record())
-            self.records[each.row.id], _ = lifecycle.step(record, seen, self.now)
+            seen = Judged(each.state, each.path, pid=each.pid, held=each.held)
+            record = self.records.get(each.id, Record())
+            self.records[each.id], _ = lifecycle.step(record, seen, self.now)
         self.recorder.follow(sights)
         stories = {key: record.story for key, record in self.records.items()}
         self.recorder.publish(self.wanted, sights, conditions or {}, stories)
@@ -74,9 +73,10 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
 
 def sight(
     state: State = State.OK, *, pid: int | None = 7, path: str = "/mnt/s3", held: bool = False
-) -> Sight:
-    row = Row(path, path, "my-bucket", False, state, "2026-01-01T00:00:00Z", held=held)
-    return Sight(row, Judgement(state), pid)
+) -> MountStatus:
+    return MountStatus(
+        path, path, "my-bucket", False, state, "2026-01-01T00:00:00Z", held=held, pid=pid
+    )
 
 
 def test_prometheus_reads_what_was_meant(world: World) -> None:

@@ -17,9 +17,9 @@ from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.core.mounts import Mount
 from s3mount_agent.core.roles import Mode, OnFailure, Role
 from s3mount_agent.core.states import Failure, State
+from s3mount_agent.core.status import MountStatus
 from s3mount_agent.state import held, inventory, status_file
 from s3mount_agent.state.inventory import Belongings
-from s3mount_agent.state.status_file import Row
 from s3mount_agent.system import files
 
 PRINTABLE = st.text(st.characters(codec="utf-8").filter(str.isprintable), min_size=1, max_size=30)
@@ -160,8 +160,8 @@ def test_directories_come_and_go() -> None:
 
 
 ROWS = (
-    Row("585e79a6", "/mnt/s3", "b/prefix/", False, State.OK, "2026-01-01T00:00:00Z"),
-    Row(
+    MountStatus("585e79a6", "/mnt/s3", "b/prefix/", False, State.OK, "2026-01-01T00:00:00Z"),
+    MountStatus(
         "91ef1212",
         "/mnt/ü",
         "c",
@@ -179,9 +179,9 @@ def test_a_snapshot_reads_back_as_it_was_written(tmp_path: Path) -> None:
     status_file.save({"role": "head"}, ROWS, path)
     found = status_file.load(path)
     assert found is not None
-    assert (found.node, found.rows) == ({"role": "head"}, ROWS)
-    assert found.row("91ef1212") == ROWS[1]
-    assert found.row("none") is None
+    assert (found.node, found.mounts) == ({"role": "head"}, ROWS)
+    assert found.mount("91ef1212") == ROWS[1]
+    assert found.mount("none") is None
 
 
 def test_a_snapshot_for_which_there_is_no_room_beside_the_old_one_replaces_it(
@@ -238,7 +238,7 @@ def test_an_error_is_remembered_with_whether_it_lasts() -> None:
 
 def test_a_fresh_row_knows_the_mount_and_nothing_else() -> None:
     mount = parse_mount("s3://my-bucket/a/", "/mnt/s3", "--read-only")
-    row = status_file.fresh_row(mount, held=True)
+    row = status_file.fresh(mount, held=True)
     assert (row.id, row.path, row.bucket) == (mount.id, "/mnt/s3", "my-bucket/a/")
     assert (row.read_only, row.state, row.held, row.failure) == (True, State.MISSING, True, None)
 

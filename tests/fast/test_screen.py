@@ -11,11 +11,9 @@ from pathlib import Path
 import pytest
 
 from s3mount_agent.commands import screen
-from s3mount_agent.core.states import Judgement, State
-from s3mount_agent.reconcile.look import Sight
-from s3mount_agent.reconcile.overview import Overview
+from s3mount_agent.core.states import State
+from s3mount_agent.core.status import MountStatus, NodeStatus
 from s3mount_agent.state.origin import Origin
-from s3mount_agent.state.status_file import Row
 
 SINCE = "2026-11-23T17:05:35Z"
 NODE = {"role": "compute", "mode": "direct", "cluster": "hpc-dev", "queue": "queue-1"}
@@ -31,13 +29,23 @@ def sight(
     reason: str | None = None,
     hint: str | None = None,
     pending: str | None = None,
-) -> Sight:
-    row = Row(path, path, bucket, read_only=False, state=state, since=SINCE, pending=pending)
-    return Sight(row, Judgement(state, reason, hint), 62 if state is State.OK else None)
+) -> MountStatus:
+    return MountStatus(
+        path,
+        path,
+        bucket,
+        read_only=False,
+        state=state,
+        since=SINCE,
+        pending=pending,
+        pid=62 if state is State.OK else None,
+        reason=reason,
+        hint=hint,
+    )
 
 
-def shown(*sights: Sight, up: bool = True, colour: bool = False, **more: object) -> list[str]:
-    seen = Overview(NODE, sights, "227 s ago", SINCE, up)
+def shown(*sights: MountStatus, up: bool = True, colour: bool = False, **more: object) -> list[str]:
+    seen = NodeStatus(NODE, sights, SINCE, "227 s ago", up)
     followed = more.get("followed")
     assert followed is None or isinstance(followed, Origin)
     return screen.table(seen, followed, None, colour=colour).splitlines()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 
 import pytest
@@ -9,15 +10,14 @@ import pytest
 from s3mount_agent.core.errors import AgentError, Exit, Problem
 from s3mount_agent.core.roles import Conduct, Mode, NodeType, OnFailure, Role, conduct, role_of
 from s3mount_agent.core.states import (
-    Facts,
     Failure,
     NodeState,
     Presence,
     State,
     Stranger,
-    judge,
     node_state,
 )
+from s3mount_agent.core.status import MountStatus, judge, sum_up
 
 ABSENT, OURS, OTHER = Presence.ABSENT, Presence.OURS, Presence.FOREIGN
 COVERED = Presence.COVERED
@@ -27,6 +27,33 @@ ABOVE = Stranger("/mnt", "fs-1:/", "nfs4")
 BY_A_USER = Stranger("/mnt/s3", "mountpoint-s3", "fuse", 1000)
 PERMANENT = Failure("bucket-missing", "the bucket x does not exist", "create it", True)
 PASSING = Failure("s3-unreachable", "S3 cannot be reached", "check the route", False)
+
+
+def facts_of(
+    presence: Presence,
+    alive: bool,
+    starting: bool = False,
+    held: bool = False,
+    failure: Failure | None = None,
+    hung: bool = False,
+    s3: Failure | None = None,
+    stranger: Stranger | None = None,
+) -> MountStatus:
+    """A mount of which just these facts are known."""
+    return MountStatus(
+        "585e79a6",
+        "/mnt/s3",
+        "my-bucket",
+        read_only=False,
+        presence=presence,
+        alive=alive,
+        starting=starting,
+        held=held,
+        failure=failure,
+        hung=hung,
+        s3=s3,
+        stranger=stranger,
+    )
 
 
 # What decides about a mount, in every combination: the first three columns are the mount table, the
@@ -61,7 +88,7 @@ def test_all_facts_are_judged_by_exactly_one_row_of_the_table() -> None:
         rows = [
             row[-1] for row in TABLE if all(a is ANY or a == b for a, b in zip(row[:-1], facts))
         ]
-        assert [judge(Facts(*facts)).state] == rows, facts
+        assert [judge(facts_of(*facts)).state] == rows, facts
 
 
 def test_no_row_of_the_table_is_there_for_nothing() -> None:
@@ -71,28 +98,28 @@ def test_no_row_of_the_table_is_there_for_nothing() -> None:
 @pytest.mark.parametrize(
     ("facts", "words"),
     [
-        (Facts(OTHER, alive=True), "something else is mounted"),
-        (Facts(OURS, alive=True, hung=True), "does not answer"),
-        (Facts(OURS, alive=False, starting=True), "is starting"),
-        (Facts(OURS, alive=False), "left its mount behind"),
-        (Facts(ABSENT, alive=True), "mount-s3 runs, but its mount is gone"),
-        (Facts(ABSENT, alive=False), "it is not mounted"),
-        (Facts(ABSENT, alive=False, starting=True), "is starting"),
+        (facts_of(OTHER, alive=True), "something else is mounted"),
+        (facts_of(OURS, alive=True, hung=True), "does not answer"),
+        (facts_of(OURS, alive=False, starting=True), "is starting"),
+        (facts_of(OURS, alive=False), "left its mount behind"),
+        (facts_of(ABSENT, alive=True), "mount-s3 runs, but its mount is gone"),
+        (facts_of(ABSENT, alive=False), "it is not mounted"),
+        (facts_of(ABSENT, alive=False, starting=True), "is starting"),
     ],
 )
-def test_states_that_look_alike_have_different_reasons(facts: Facts, words: str) -> None:
+def test_states_that_look_alike_have_different_reasons(facts: MountStatus, words: str) -> None:
     assert words in str(judge(facts).reason)
 
 
 @pytest.mark.parametrize(
     "facts",
     [
-        Facts(ABSENT, alive=False, failure=PERMANENT),
-        Facts(ABSENT, alive=False, failure=PASSING),
-        Facts(OURS, alive=True, s3=PASSING),
+        facts_of(ABSENT, alive=False, failure=PERMANENT),
+        facts_of(ABSENT, alive=False, failure=PASSING),
+        facts_of(OURS, alive=True, s3=PASSING),
     ],
 )
-def test_a_failure_speaks_for_itself(facts: Facts) -> None:
+def test_a_failure_speaks_for_itself(facts: MountStatus) -> None:
     failure = facts.failure or facts.s3
     assert failure is not None
     judgement = judge(facts)
@@ -111,19 +138,19 @@ def test_a_failure_speaks_for_itself(facts: Facts) -> None:
 def test_what_is_in_the_way_is_named_with_its_mend(
     presence: Presence, stranger: Stranger, reason: str, hint: str
 ) -> None:
-    judgement = judge(Facts(presence, alive=True, hung=True, s3=PASSING, stranger=stranger))
+    judgement = judge(facts_of(presence, alive=True, hung=True, s3=PASSING, stranger=stranger))
     assert judgement.state is State.FOREIGN
     assert reason in str(judgement.reason)
     assert hint in str(judgement.hint)
 
 
 def test_a_mount_taken_down_by_hand_says_so() -> None:
-    assert "administrator" in str(judge(Facts(ABSENT, alive=False, held=True)).reason)
+    assert "administrator" in str(judge(facts_of(ABSENT, alive=False, held=True)).reason)
 
 
 def test_all_that_is_not_ok_has_a_reason() -> None:
     for facts in COMBINATIONS:
-        judgement = judge(Facts(*facts))
+        judgement = judge(facts_of(*facts))
         assert (judgement.reason is None) is (judgement.state is State.OK), facts
 
 
@@ -218,3 +245,19 @@ def test_mode_systemd_needs_systemd() -> None:
     with pytest.raises(AgentError) as caught:
         conduct(Role.HEAD, systemd_runs=False, mode=Mode.SYSTEMD)
     assert caught.value.problem is Problem.MODE
+
+
+def test_a_change_that_waits_is_seen_in_the_nodes_state() -> None:
+    well = judge(facts_of(OURS, alive=True))
+    waiting = dataclasses.replace(well, pending="its new options wait: /mnt/s3 is in use")
+    assert sum_up([well]) is NodeState.OK
+    assert sum_up([well, waiting]) is NodeState.DEGRADED
+    failed = judge(facts_of(ABSENT, alive=False, failure=PERMANENT))
+    assert sum_up([waiting, failed]) is NodeState.FAILED
+
+
+def test_beside_a_process_stands_since_when_it_runs() -> None:
+    mount = dataclasses.replace(facts_of(OURS, alive=True), since="2026-01-01T00:00:00Z", pid=7)
+    assert mount.to_json()["since"] == "2026-01-01T00:00:00Z"
+    mount = dataclasses.replace(mount, started="2026-02-02T00:00:00Z")
+    assert mount.to_json()["since"] == "2026-02-02T00:00:00Z"

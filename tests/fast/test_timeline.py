@@ -19,11 +19,11 @@ from s3mount_agent.core.errors import AgentError, Exit, Problem
 from s3mount_agent.core.plan import Observed, Placed
 from s3mount_agent.core.roles import Mode
 from s3mount_agent.core.states import NodeState, Presence, State
+from s3mount_agent.core.status import MountStatus, NodeStatus, sum_up
 from s3mount_agent.mountpoint import messages
-from s3mount_agent.reconcile import look, overview
+from s3mount_agent.reconcile import observe
 from s3mount_agent.state import status_file, timeline
 from s3mount_agent.state.origin import Origin
-from s3mount_agent.state.status_file import Row
 from s3mount_agent.state.timeline import Timeline
 from s3mount_agent.system.process import arguments as process_arguments
 
@@ -82,8 +82,8 @@ def test_a_run_that_changed_something_or_is_the_first_leaves_a_record(
         assert 0 <= record["steps"][0]["start"] <= record["steps"][1]["start"] < 60
 
 
-def row(number: int, error: AgentError | None = None) -> Row:
-    return Row(
+def row(number: int, error: AgentError | None = None) -> MountStatus:
+    return MountStatus(
         f"0000000{number}",
         f"/mnt/s3-readonly-{number}",
         f"hpc-dev-mountpoint-sample-{number}",
@@ -94,7 +94,7 @@ def row(number: int, error: AgentError | None = None) -> Row:
     )
 
 
-def placed(of: Row, *, active: bool) -> Placed:
+def placed(of: MountStatus, *, active: bool) -> Placed:
     definition = Definition(of.bucket, of.path, ("/usr/bin/mount-s3",), Mode.DIRECT, False)
     return Placed(of.id, definition, "", active=active, pid=4194303 if active else None)
 
@@ -105,17 +105,17 @@ def test_what_is_remembered_is_held_against_what_is_seen() -> None:
         {rows[0].id: placed(rows[0], active=True), rows[1].id: placed(rows[1], active=False)},
         {each.path: Presence.OURS for each in rows[:2]},
     )
-    sights = look.look(rows, observed)
-    assert [s.judgement.state for s in sights] == [State.OK, State.STALE, State.FAILED]
+    sights = observe.look(rows, observed)
+    assert [s.state for s in sights] == [State.OK, State.STALE, State.FAILED]
     assert [s.pid for s in sights] == [4194303, None, None]
-    assert look.sum_up(sights) is NodeState.FAILED
+    assert sum_up(sights) is NodeState.FAILED
 
 
 def test_a_state_that_lasts_keeps_its_beginning() -> None:
     old = row(1)
-    same = look.look([old], Observed({}, {}))[0].row
-    assert same == old
-    new = look.look([old], Observed({}, {old.path: Presence.FOREIGN}))[0].row
+    same = observe.look([old], Observed({}, {}))[0]
+    assert (same.state, same.since) == (old.state, old.since)
+    new = observe.look([old], Observed({}, {old.path: Presence.FOREIGN}))[0]
     assert (new.state, new.since > old.since) == (State.FOREIGN, True)
 
 
@@ -172,18 +172,18 @@ def test_status_tells_how_many_files_may_be_open_for_writing(
             "open failed with errno 12: x", bucket="b", directory="/mnt/s3-7"
         )
         failure = status_file.failure_of(refused)
-        rows = [dataclasses.replace(each, s3=failure, pid=process.pid) for each in rows]
+        rows = [dataclasses.replace(each, s3=failure, asked=process.pid) for each in rows]
         up = {
             each.id: dataclasses.replace(placed(each, active=True), pid=process.pid)
             for each in rows
         }
         there = {each.path: Presence.OURS for each in rows}
-        sights = look.look(rows, Observed(up, there))
+        sights = observe.look(rows, Observed(up, there))
         process.communicate(b"\n")
     shown = [sight.to_json() for sight in sights]
     assert [(each["state"], each["write_files"]) for each in shown] == [("degraded", 47)] * 8
-    seen = overview.Overview(NODE, sights, "now", "2026-11-23T17:00:00Z", True)
-    monkeypatch.setattr(overview, "take", lambda: seen)
+    seen = NodeStatus(NODE, sights, "2026-11-23T17:00:00Z", "now")
+    monkeypatch.setattr(observe, "take", lambda: seen)
     for cpus, warned in ((47, 0), (48, 8)):
         monkeypatch.setattr(os, "cpu_count", lambda cpus=cpus: cpus)
         cli.main(["status"])
@@ -191,14 +191,14 @@ def test_status_tells_how_many_files_may_be_open_for_writing(
         assert out.count("warning: only 47 files can be open for writing at once") == warned
     cli.main(["status", "--json"])
     assert len(capsys.readouterr().out) < 2500
-    gone = look.look(rows, Observed({}, {}))[0].to_json()
+    gone = observe.look(rows, Observed({}, {}))[0].to_json()
     assert "write_files" not in gone
 
 
 def test_status_json_has_what_was_promised() -> None:
     error = AgentError(Problem.S3_THROTTLED, "too much", retry_for=math.inf)
-    sights = look.look([row(1, error)], Observed({}, {}))
-    document = json.loads(json.dumps(look.document(NODE, sights, None)))
+    sights = observe.look([row(1, error)], Observed({}, {}))
+    document = json.loads(json.dumps(observe.document(NODE, sights, None)))
     assert "config" not in document
     assert document["schema"] == 1
     assert document["state"] == "degraded"
@@ -210,7 +210,7 @@ def test_status_json_has_what_was_promised() -> None:
             "state": "retrying",
             "reason": "too much",
             "hint": Problem.S3_THROTTLED.hint,
-            "since": sights[0].row.since,
+            "since": sights[0].since,
             "pid": None,
             "read_only": False,
         }
@@ -233,13 +233,13 @@ def test_status_json_has_what_was_promised() -> None:
 def test_status_json_tells_what_is_in_force_and_what_is_wrong_with_the_newer(
     origin: Origin, shown: dict[str, str]
 ) -> None:
-    assert look.document(NODE, (), origin)["config"] == shown
+    assert observe.document(NODE, (), origin)["config"] == shown
 
 
 @pytest.mark.parametrize("pending", [None, "its new options wait: /mnt/s3 is in use by vi"])
 def test_what_is_pending_is_shown_where_there_is_something(pending: str | None) -> None:
     waiting = dataclasses.replace(row(1), pending=pending)
-    shown = look.look([waiting], Observed({}, {}))[0].to_json()
+    shown = observe.look([waiting], Observed({}, {}))[0].to_json()
     assert shown.get("pending") == pending
     assert ("pending" in shown) is (pending is not None)
 
@@ -254,7 +254,7 @@ def test_a_change_that_has_waited_enough_says_so(patience: float, gave_up: bool)
 
 def test_a_fresh_mount_is_shown_with_its_bucket_and_prefix() -> None:
     mount = parse_mount("s3://my-bucket/a/", "/mnt/s3", "--read-only")
-    shown = look.look([status_file.fresh_row(mount)], Observed({}, {}))[0].to_json()
+    shown = observe.look([status_file.fresh(mount)], Observed({}, {}))[0].to_json()
     assert (shown["path"], shown["bucket"], shown["read_only"]) == (
         "/mnt/s3",
         "my-bucket/a/",

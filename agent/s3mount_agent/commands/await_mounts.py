@@ -8,7 +8,7 @@ from s3mount_agent.commands.parser import Given
 from s3mount_agent.config import config_file, desired
 from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.core.states import State
-from s3mount_agent.reconcile import overview
+from s3mount_agent.reconcile import observe
 from s3mount_agent.reconcile.context import gather
 from s3mount_agent.system import files
 
@@ -24,7 +24,7 @@ def main(given: Given) -> int:
     while True:
         if version != (version := files.modified(config_file.PATH)):
             required = gather(desired.in_force().configuration).required
-        states = {sight.row.path: sight.judgement.state for sight in overview.take().sights}
+        states = {mount.path: mount.state for mount in observe.take().mounts}
         down = sorted(path for path in required if states.get(path) is not State.OK)
         if not down:
             return 0

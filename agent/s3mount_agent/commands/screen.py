@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING
 
 from s3mount_agent.core.options import few_files
 from s3mount_agent.core.states import NodeState, State
-from s3mount_agent.reconcile import look
+from s3mount_agent.core.status import sum_up
 
 if TYPE_CHECKING:
-    from s3mount_agent.reconcile.look import Sight
-    from s3mount_agent.reconcile.overview import Overview
+    from s3mount_agent.core.status import MountStatus, NodeStatus
     from s3mount_agent.state.origin import Origin
 
 _WIDTH = 80
@@ -41,10 +40,10 @@ def has_colour() -> bool:
     )
 
 
-def table(seen: Overview, followed: Origin | None, edit: str | None, *, colour: bool) -> str:
+def table(seen: NodeStatus, followed: Origin | None, edit: str | None, *, colour: bool) -> str:
     """The node and its mounts; ``edit`` is what is to be said of a config.yaml not in force."""
     lines = list(_head(seen, colour=colour))
-    lines += _mounts(seen.sights, colour=colour)
+    lines += _mounts(seen.mounts, colour=colour)
     if not seen.service_up:
         lines.append("  the agent's service is down: `systemctl start s3mount-agent`")
     if followed is not None:
@@ -56,10 +55,10 @@ def table(seen: Overview, followed: Origin | None, edit: str | None, *, colour: 
     return "\n".join(lines)
 
 
-def _head(seen: Overview, *, colour: bool) -> Iterator[str]:
+def _head(seen: NodeStatus, *, colour: bool) -> Iterator[str]:
     told = seen.node
     where = " ".join(filter(None, [told.get("cluster"), told.get("role"), told.get("queue")]))
-    state = look.sum_up(seen.sights)
+    state = sum_up(seen.mounts)
     yield f"{_painted(state.value, colour=colour)}: {where or os.uname().nodename}"
     facts = (
         f"mode {told.get('mode', 'unknown')}, mount-s3 {told.get('mount_s3', 'not installed')}, "
@@ -68,7 +67,7 @@ def _head(seen: Overview, *, colour: bool) -> Iterator[str]:
     yield from _filled(facts, 2)
 
 
-def _knowledge(seen: Overview, state: NodeState) -> str:
+def _knowledge(seen: NodeStatus, state: NodeState) -> str:
     """How old it is. Mounts and processes are looked at now; only whether they answer is older, and
     while all is well that is no cause for alarm."""
     if state is NodeState.OK and seen.service_up:
@@ -76,49 +75,49 @@ def _knowledge(seen: Overview, state: NodeState) -> str:
     return f"looked at {seen.age}"
 
 
-def _mounts(sights: Iterable[Sight], *, colour: bool) -> Iterator[str]:
+def _mounts(mounts: Iterable[MountStatus], *, colour: bool) -> Iterator[str]:
     """A line for each where all fit into the width, or else two."""
-    sights = tuple(sights)
-    width = max((len(sight.row.path) for sight in sights), default=0)
-    access = {sight.row.id: "ro" if sight.row.read_only else "rw" for sight in sights}
-    first = {s.row.id: f"{s.row.path:<{width}}  {access[s.row.id]}" for s in sights}
-    process = {s.row.id: _process(s) for s in sights}
-    longest = max((len(f"{first[s.row.id]}  s3://{s.row.bucket}") for s in sights), default=0)
+    mounts = tuple(mounts)
+    width = max((len(mount.path) for mount in mounts), default=0)
+    access = {mount.id: "ro" if mount.read_only else "rw" for mount in mounts}
+    first = {s.id: f"{s.path:<{width}}  {access[s.id]}" for s in mounts}
+    process = {s.id: _process(s) for s in mounts}
+    longest = max((len(f"{first[s.id]}  s3://{s.bucket}") for s in mounts), default=0)
     one_line = longest + max(map(len, process.values()), default=0) + _INDENT + 2 <= _WIDTH
     bucket_first = longest + _INDENT <= _WIDTH
-    for sight in sights:
-        state = sight.judgement.state.value
-        bucket = f"s3://{sight.row.bucket}"
+    for mount in mounts:
+        state = mount.state.value
+        bucket = f"s3://{mount.bucket}"
         painted = _painted(state, colour=colour) + " " * (9 - len(state))
-        line = f"  {painted} {first[sight.row.id]}"
+        line = f"  {painted} {first[mount.id]}"
         if one_line:
-            yield f"{line}  {bucket}  {process[sight.row.id]}"
+            yield f"{line}  {bucket}  {process[mount.id]}"
         elif bucket_first:
             yield f"{line}  {bucket}"
-            yield f"{'':{_INDENT}}{process[sight.row.id]}"
+            yield f"{'':{_INDENT}}{process[mount.id]}"
         else:
             yield line
-            yield from (f"{'':{_INDENT}}{each}" for each in (bucket, process[sight.row.id]))
-        yield from _why(sight)
+            yield from (f"{'':{_INDENT}}{each}" for each in (bucket, process[mount.id]))
+        yield from _why(mount)
 
 
-def _process(sight: Sight) -> str:
-    pid = f"pid {sight.pid}" if sight.pid else "no process"
-    return f"{pid}, since {sight.row.since}"
+def _process(mount: MountStatus) -> str:
+    pid = f"pid {mount.pid}" if mount.pid else "no process"
+    return f"{pid}, since {mount.shown_since}"
 
 
-def _why(sight: Sight) -> Iterator[str]:
-    few = few_files(sight.row.path, sight.write_files, os.cpu_count() or 1)
+def _why(mount: MountStatus) -> Iterator[str]:
+    few = few_files(mount.path, mount.write_files, os.cpu_count() or 1)
     if few:
         yield from _told("warning", few)
-    if sight.row.pending:
-        yield from _told("pending", sight.row.pending)
-    for mend in sight.mends:
+    if mount.pending:
+        yield from _told("pending", mount.pending)
+    for mend in mount.mends:
         yield from _told("dead bind", mend)
-    if sight.judgement.state is not State.OK:
-        yield from _told("reason", sight.judgement.reason or "")
-        if sight.judgement.hint:
-            yield from _told("hint", sight.judgement.hint)
+    if mount.state is not State.OK:
+        yield from _told("reason", mount.reason or "")
+        if mount.hint:
+            yield from _told("hint", mount.hint)
 
 
 def _told(what: str, text: str, indent: int = _INDENT) -> list[str]:

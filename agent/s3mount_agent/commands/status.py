@@ -9,8 +9,8 @@ import time
 from s3mount_agent.commands.parser import Given
 from s3mount_agent.core.errors import AgentError, Exit, Problem
 from s3mount_agent.core.states import NodeState
-from s3mount_agent.reconcile import look, overview
-from s3mount_agent.reconcile.look import Sight
+from s3mount_agent.core.status import MountStatus, NodeStatus, sum_up
+from s3mount_agent.reconcile import observe
 from s3mount_agent.state import in_force, origin
 
 _POLL_SECONDS = 0.2
@@ -23,12 +23,12 @@ def main(given: Given) -> int:
     wait = given.value("--wait")
     deadline = time.monotonic() + (wait or 0)
     seen = _take(given.words)
-    while wait is not None and look.sum_up(seen.sights) is NodeState.DEGRADED:
+    while wait is not None and sum_up(seen.mounts) is NodeState.DEGRADED:
         if time.monotonic() >= deadline:
             break
         time.sleep(_POLL_SECONDS)
         seen = _take(given.words)
-    state = look.sum_up(seen.sights)
+    state = sum_up(seen.mounts)
     if given.has("--json"):
         print(_json(seen))
     else:
@@ -40,15 +40,15 @@ def main(given: Given) -> int:
     return state.exit_code
 
 
-def _take(words: tuple[str, ...]) -> overview.Overview:
+def _take(words: tuple[str, ...]) -> NodeStatus:
     """What there is to show, of some directories only if any are named."""
-    seen = overview.take()
+    seen = observe.take()
     if not words:
         return seen
     from s3mount_agent.core.directory import parse_directory
 
     chosen = {parse_directory(word) for word in words}
-    known = [sight.row.path for sight in seen.sights]
+    known = [mount.path for mount in seen.mounts]
     unknown = chosen.difference(known)
     if unknown:
         raise AgentError(
@@ -56,19 +56,19 @@ def _take(words: tuple[str, ...]) -> overview.Overview:
             f"{min(unknown)} is not the directory of a mount of this node",
             hint=f"its mounts are on {', '.join(known)}" if known else "it has no mounts",
         )
-    kept = tuple(sight for sight in seen.sights if sight.row.path in chosen)
-    return dataclasses.replace(seen, sights=kept)
+    kept = tuple(mount for mount in seen.mounts if mount.path in chosen)
+    return dataclasses.replace(seen, mounts=kept)
 
 
-def _json(seen: overview.Overview) -> str:
-    text = _compact(seen, seen.sights)
+def _json(seen: NodeStatus) -> str:
+    text = _compact(seen, seen.mounts)
     if len(text) < _SSM_CHARACTERS:
         return text
-    return _compact(seen, tuple(sight.without_hint() for sight in seen.sights))
+    return _compact(seen, tuple(mount.without_hint() for mount in seen.mounts))
 
 
-def _compact(seen: overview.Overview, sights: tuple[Sight, ...]) -> str:
-    document = look.document(seen.node, sights, origin.load(), seen.at, _pending())
+def _compact(seen: NodeStatus, mounts: tuple[MountStatus, ...]) -> str:
+    document = observe.document(seen.node, mounts, origin.load(), seen.at, _pending())
     if not seen.service_up:
         document["daemon"] = "down"
     return json.dumps(document, separators=(",", ":"))

@@ -19,12 +19,12 @@ from s3mount_agent.core.lifecycle import Chance, Happening, Judged, Looked, Reca
 from s3mount_agent.core.plan import Kind, Observed, Placed, Plan, Wanted, plan
 from s3mount_agent.core.retry_policy import Wake
 from s3mount_agent.core.states import State
+from s3mount_agent.core.status import MountStatus
 from s3mount_agent.daemon.metrics import Recorder
 from s3mount_agent.daemon.refresher import Refresher
 from s3mount_agent.daemon.surroundings import Surroundings
 from s3mount_agent.reconcile.context import Context
 from s3mount_agent.reconcile.execute import Failures
-from s3mount_agent.reconcile.look import Sight
 from s3mount_agent.state import leftovers, status_file
 from s3mount_agent.supervisor import service
 from s3mount_agent.system import journal, lock, systemd
@@ -87,7 +87,7 @@ class Daemon:
         self.health = around.health()
         self._around = around
         self._records: dict[str, Record] = {}
-        self._sights: tuple[Sight, ...] = ()
+        self._mounts: tuple[MountStatus, ...] = ()
         self._recorder = Recorder(around.now)
         self._unmade = False
         self._table: Mapping[str, object] = {}
@@ -102,7 +102,7 @@ class Daemon:
     @property
     def pids(self) -> list[int]:
         """The processes whose end is an event."""
-        return [sight.pid for sight in self._sights if sight.pid]
+        return [mount.pid for mount in self._mounts if mount.pid]
 
     def is_due(self, *, table_changed: bool) -> bool:
         """Whether to look again though nothing happened to a process; takes in what probes have
@@ -112,9 +112,7 @@ class Daemon:
         if not table_changed:
             return False
         table = self._around.table()
-        return any(
-            table.get(sight.row.path) != self._table.get(sight.row.path) for sight in self._sights
-        )
+        return any(table.get(mount.path) != self._table.get(mount.path) for mount in self._mounts)
 
     def reload(self) -> None:
         """Puts config.yaml in force with the next cycle, and tries at once what has failed."""
@@ -137,7 +135,7 @@ class Daemon:
         self._around.ask_ahead(self.configuration)
         try:
             with self._around.alone():
-                self._sights = self._cycle()
+                self._mounts = self._cycle()
         except AgentError as error:
             self._due = self._around.now() + _BLIND_SECONDS
             if error.problem is not Problem.LOCKED and error.message != self.sentence:
@@ -148,29 +146,27 @@ class Daemon:
                 self.settled = True
             return
         self._due = self._around.now() + self._until_next()
-        self.sentence = _sentence(self._sights)
-        self.settled = all(
-            sight.row.held or sight.judgement.state in _SETTLED for sight in self._sights
-        )
+        self.sentence = _sentence(self._mounts)
+        self.settled = all(mount.held or mount.state in _SETTLED for mount in self._mounts)
 
     def publish(self) -> None:
         """Publishes figures, if the configuration asks for them."""
         stories = {mount_id: record.story for mount_id, record in self._records.items()}
         wanted, conditions = self.configuration.metrics, self.health.conditions()
-        self._recorder.publish(wanted, self._sights, conditions, stories)
+        self._recorder.publish(wanted, self._mounts, conditions, stories)
 
     def _until_next(self) -> float:
-        if any(sight.judgement.state in _MOVING for sight in self._sights):
+        if any(mount.state in _MOVING for mount in self._mounts):
             return _MOVING_SECONDS
         # A mount may have come up while this cycle was at work: its health is not followed yet.
-        up = {sight.pid for sight in self._sights if sight.judgement.state is State.OK}
+        up = {mount.pid for mount in self._mounts if mount.state is State.OK}
         if not up <= self.health.pids:
             return _MOVING_SECONDS
         now = self._around.now()
         longest = self.configuration.retry_at_most_every if self._unmade else _CYCLE_SECONDS
         return min([longest, *(record.pause(now) for record in self._records.values())])
 
-    def _cycle(self) -> tuple[Sight, ...]:
+    def _cycle(self) -> tuple[MountStatus, ...]:
         self._read_configuration()
         around = self._around
         context = around.gather(self.configuration)
@@ -190,12 +186,12 @@ class Daemon:
         # What this node cannot have yet, for want of mount-s3 or of a mount's owner.
         self._unmade = bool(failures)
         failures = {**self._failures(), **failures}
-        sights = around.remember(context, installed, failures, self.health.conditions())
-        for sight in sights:
-            self._judge(sight)
-        self._recorder.follow(sights)
-        around.tell_neighbours(context, sights)
-        return sights
+        mounts = around.remember(context, installed, failures, self.health.conditions())
+        for mount in mounts:
+            self._judge(mount)
+        self._recorder.follow(mounts)
+        around.tell_neighbours(context, mounts)
+        return mounts
 
     def _install_later(self) -> AgentError:
         """Has another attempt made to install mount-s3, now and then; says so in the meantime."""
@@ -276,15 +272,12 @@ class Daemon:
             tried = Tried(action.kind, error, repair)
             self._step(action.id, tried, action.directory, action.bucket)
 
-    def _judge(self, sight: Sight) -> None:
-        row, judgement = sight.row, sight.judgement
-        failure = row.s3 if judgement.state is State.DEGRADED else None
+    def _judge(self, mount: MountStatus) -> None:
+        failure = mount.s3 if mount.state is State.DEGRADED else None
         problem = status_file.error_of(failure).problem if failure else None
-        reason = judgement.reason or ""
-        seen = Judged(
-            judgement.state, row.path, reason, problem, sight.pid, row.held, " ".join(sight.mends)
-        )
-        self._step(row.id, seen, row.path, row.bucket)
+        reason, mends = mount.reason or "", " ".join(mount.mends)
+        seen = Judged(mount.state, mount.path, reason, problem, mount.pid, mount.held, mends)
+        self._step(mount.id, seen, mount.path, mount.bucket)
 
     def _step(self, mount_id: str, seen: Happening, directory: str, bucket: str) -> None:
         chance = Chance(float(self.configuration.retry_at_most_every), self._around.luck())
@@ -368,15 +361,15 @@ class Daemon:
 
     def _recall(self) -> None:
         """What was known before the service was started need not be found out, or told, again."""
-        rows = self._around.recall()
-        self.health.recall({row.pid: row.s3 for row in rows if row.pid and row.s3})
-        for row in rows:
-            error = status_file.error_of(row.failure) if row.failure else None
-            self._step(row.id, Recalled(error, row.state), row.path, row.bucket)
+        known = self._around.recall()
+        self.health.recall({each.asked: each.s3 for each in known if each.asked and each.s3})
+        for each in known:
+            error = status_file.error_of(each.failure) if each.failure else None
+            self._step(each.id, Recalled(error, each.state), each.path, each.bucket)
 
 
-def _sentence(sights: tuple[Sight, ...]) -> str:
-    bad = [s for s in sights if s.judgement.state is not State.OK]
-    told = "; ".join(f"{s.row.path} is {s.judgement.state.value}" for s in bad[:3])
-    good = f"{len(sights) - len(bad)} of {len(sights)} mounts are up"
+def _sentence(mounts: tuple[MountStatus, ...]) -> str:
+    bad = [s for s in mounts if s.state is not State.OK]
+    told = "; ".join(f"{s.path} is {s.state.value}" for s in bad[:3])
+    good = f"{len(mounts) - len(bad)} of {len(mounts)} mounts are up"
     return f"{good}; {told}" if told else good

@@ -16,7 +16,7 @@ from s3mount_agent.core.events import Event
 from s3mount_agent.core.health import Condition
 from s3mount_agent.core.lifecycle import Story
 from s3mount_agent.core.states import State
-from s3mount_agent.reconcile.look import Sight
+from s3mount_agent.core.status import MountStatus
 from s3mount_agent.state import metrics_file
 from s3mount_agent.system import journal
 
@@ -42,9 +42,9 @@ class Recorder:
         self._trouble = ""
         self._published = self._due = -math.inf
 
-    def follow(self, sights: tuple[Sight, ...]) -> None:
+    def follow(self, mounts: tuple[MountStatus, ...]) -> None:
         """Takes note of what has changed."""
-        shown: dict[str, object] = {s.row.id: (s.judgement.state, s.pid) for s in sights}
+        shown: dict[str, object] = {s.id: (s.state, s.pid) for s in mounts}
         if shown != self._shown:
             self._shown, self._due = shown, min(self._due, self._published + _SOON_SECONDS)
 
@@ -57,7 +57,7 @@ class Recorder:
     def publish(
         self,
         wanted: Metrics,
-        sights: tuple[Sight, ...],
+        mounts: tuple[MountStatus, ...],
         conditions: Mapping[str, Condition],
         stories: Mapping[str, Story],
     ) -> None:
@@ -72,20 +72,20 @@ class Recorder:
         self._published, self._due = now, now + _EVERY_SECONDS
         figures = [
             (
-                sight,
+                mount,
                 _figures(
-                    sight,
-                    conditions.get(sight.row.id, Condition()),
-                    stories.get(sight.row.id, Story()),
+                    mount,
+                    conditions.get(mount.id, Condition()),
+                    stories.get(mount.id, Story()),
                 ),
             )
-            for sight in sights
+            for mount in mounts
         ]
         if wanted.prometheus:
             self._write(wanted.prometheus, prometheus(figures))
         if wanted.cloudwatch:
-            for sight, values in figures:
-                journal.record(embedded(sight, values, wanted.namespace, time.time()))
+            for mount, values in figures:
+                journal.record(embedded(mount, values, wanted.namespace, time.time()))
 
     def _write(self, path: str, text: str) -> None:
         """A file that cannot be written is told, once, but is no reason to stop looking after the
@@ -102,9 +102,9 @@ class Recorder:
             self._trouble = error.message
 
 
-def _figures(sight: Sight, condition: Condition, story: Story) -> dict[str, float]:
+def _figures(mount: MountStatus, condition: Condition, story: Story) -> dict[str, float]:
     found = {
-        "s3mount_up": float(sight.judgement.state is State.OK),
+        "s3mount_up": float(mount.state is State.OK),
         "s3mount_restarts_total": float(story.restarts),
         "s3mount_recovery_seconds": story.recovery,
         "s3mount_probe_seconds": condition.seconds,
@@ -112,7 +112,7 @@ def _figures(sight: Sight, condition: Condition, story: Story) -> dict[str, floa
     return {name: value for name, value in found.items() if value is not None}
 
 
-Figures = list[tuple[Sight, dict[str, float]]]
+Figures = list[tuple[MountStatus, dict[str, float]]]
 
 
 def prometheus(figures: Figures) -> str:
@@ -123,16 +123,16 @@ def prometheus(figures: Figures) -> str:
     lines = []
     for name, (kind, about) in _HELP.items():
         lines += [f"# HELP {name} {about}", f"# TYPE {name} {kind}"]
-        for sight, values in figures:
-            labels = f'mount="{_escape(sight.row.path)}",bucket="{_escape(sight.row.bucket)}"'
+        for mount, values in figures:
+            labels = f'mount="{_escape(mount.path)}",bucket="{_escape(mount.bucket)}"'
             if name == "s3mount_state":
-                lines.append(f'{name}{{{labels},state="{sight.judgement.state.value}"}} 1')
+                lines.append(f'{name}{{{labels},state="{mount.state.value}"}} 1')
             elif name in values:
                 lines.append(f"{name}{{{labels}}} {values[name]:.6g}")
     return "\n".join(lines) + "\n"
 
 
-def embedded(sight: Sight, values: dict[str, float], namespace: str, at: float) -> str:
+def embedded(mount: MountStatus, values: dict[str, float], namespace: str, at: float) -> str:
     """One line of CloudWatch's embedded metric format.
 
     https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html
@@ -147,9 +147,9 @@ def embedded(sight: Sight, values: dict[str, float], namespace: str, at: float) 
     }
     line = {
         "_aws": {"Timestamp": int(at * 1000), "CloudWatchMetrics": [directive]},
-        "Mount": sight.row.path,
-        "Bucket": sight.row.bucket,
-        "State": sight.judgement.state.value,
+        "Mount": mount.path,
+        "Bucket": mount.bucket,
+        "State": mount.state.value,
         **values,
     }
     return json.dumps(line, separators=(",", ":"))

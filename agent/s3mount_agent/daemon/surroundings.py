@@ -16,14 +16,14 @@ from s3mount_agent.core.errors import AgentError
 from s3mount_agent.core.events import Event
 from s3mount_agent.core.health import Condition
 from s3mount_agent.core.plan import Observed, Plan, Wanted
+from s3mount_agent.core.status import MountStatus
 from s3mount_agent.daemon.health import Health
 from s3mount_agent.daemon.neighbours import Neighbours
 from s3mount_agent.mountpoint import program
 from s3mount_agent.mountpoint.program import Installed
-from s3mount_agent.reconcile import context, directories, execute, observe, remember
+from s3mount_agent.reconcile import context, directories, execute, observe
 from s3mount_agent.reconcile.context import Context
 from s3mount_agent.reconcile.execute import Failures
-from s3mount_agent.reconcile.look import Sight
 from s3mount_agent.state import held, in_force, origin, status_file
 from s3mount_agent.supervisor import service
 from s3mount_agent.system import files, journal, lock, mountinfo, systemd
@@ -73,10 +73,10 @@ class Surroundings:
         """Asks what may take its time before anybody waits for it."""
         context.ask_ahead(configuration)
 
-    def recall(self) -> tuple[status_file.Row, ...]:
+    def recall(self) -> tuple[MountStatus, ...]:
         """What was last known of the mounts in this boot."""
         known = status_file.load()
-        return known.rows if known else ()
+        return known.mounts if known else ()
 
     def alone(self) -> AbstractContextManager[None]:
         """Keeps others from changing the node. Not waited for: while another command works, SIGTERM
@@ -131,13 +131,13 @@ class Surroundings:
         installed: Installed | None,
         failures: Failures,
         conditions: Mapping[str, Condition],
-    ) -> tuple[Sight, ...]:
+    ) -> tuple[MountStatus, ...]:
         """Writes down what is known of the mounts, and returns it."""
-        return remember.remember(around, installed, failures, conditions)
+        return observe.remember(around, installed, failures, conditions)
 
-    def tell_neighbours(self, around: Context, sights: tuple[Sight, ...]) -> None:
+    def tell_neighbours(self, around: Context, mounts: tuple[MountStatus, ...]) -> None:
         """Tells others that have to know of the mounts."""
-        self._neighbours.see(around, sights)
+        self._neighbours.see(around, mounts)
 
     def tell(
         self, event: Event, message: str, error: AgentError | None, *, mount: str, bucket: str

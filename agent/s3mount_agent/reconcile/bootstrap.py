@@ -17,8 +17,7 @@ from s3mount_agent.mountpoint.program import Installed
 from s3mount_agent.reconcile import crawlers, directories, execute
 from s3mount_agent.reconcile.context import Context, gather
 from s3mount_agent.reconcile.execute import Failures
-from s3mount_agent.reconcile.observe import observe
-from s3mount_agent.reconcile.remember import remember
+from s3mount_agent.reconcile.observe import observe, remember
 from s3mount_agent.reconcile.session import Session, node_session
 from s3mount_agent.state import held, leftovers
 from s3mount_agent.state.timeline import Timeline

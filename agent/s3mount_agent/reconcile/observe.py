@@ -1,15 +1,36 @@
-"""Looking at a node: what the agent placed, and what the mount table has. Touches no mount."""
+"""The status of a node: what the agent placed, what the mount table has, what was remembered of
+each mount, and what follows. Touches no mount.
+
+``status`` is made of this, which imports little and is quick, also while a mount hangs.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import calendar
+import dataclasses
+import time
+from collections.abc import Collection, Iterable, Mapping
+from typing import TYPE_CHECKING
 
+from s3mount_agent.core.errors import AgentError, Problem
+from s3mount_agent.core.health import Condition
+from s3mount_agent.core.options import Options
 from s3mount_agent.core.plan import Observed, Placed
+from s3mount_agent.core.roles import Mode
 from s3mount_agent.core.states import Presence, Stranger
-from s3mount_agent.supervisor import connections
-from s3mount_agent.supervisor.protocol import Supervisor
-from s3mount_agent.system import holders, mountinfo
+from s3mount_agent.core.status import MountStatus, NodeStatus, judge, sum_up
+from s3mount_agent.state import held, status_file
+from s3mount_agent.state.origin import Origin
+from s3mount_agent.state.status_file import now
+from s3mount_agent.supervisor import connections, service
+from s3mount_agent.supervisor.protocol import Supervisor, supervisor
+from s3mount_agent.system import holders, mountinfo, process
 from s3mount_agent.system.mountinfo import Table
+
+if TYPE_CHECKING:  # they would bring much to `status`, which needs nothing of it
+    from s3mount_agent.mountpoint.program import Installed
+    from s3mount_agent.reconcile.context import Context
+    from s3mount_agent.reconcile.execute import Failures
 
 
 def observe(supervisor: Supervisor, *, also: Collection[str] = ()) -> Observed:
@@ -56,3 +77,177 @@ def _by_directory(placed: Mapping[str, Placed]) -> dict[str, list[Placed]]:
     for each in placed.values():
         found.setdefault(each.definition.directory, []).append(each)
     return found
+
+
+def look(known: Iterable[MountStatus], observed: Observed) -> tuple[MountStatus, ...]:
+    """Judges each remembered mount by what is observed."""
+    return tuple(_see(mount, observed) for mount in known)
+
+
+def _see(known: MountStatus, observed: Observed) -> MountStatus:
+    placed = observed.placed.get(known.id)
+    same = placed is not None and placed.pid == known.asked
+    pid = placed.pid if placed and placed.serves else None
+    pending = known.pending
+    if pending is None and known.path in observed.waiting:
+        pending = f"its unit is being stopped, which waits for {observed.waiting[known.path]}"
+    mount = judge(
+        dataclasses.replace(
+            known,
+            pending=pending,
+            hung=known.hung and same,
+            s3=known.s3 if same else None,
+            presence=observed.on(known.path),
+            alive=placed is not None and placed.serves,
+            starting=placed is not None and placed.starting,
+            pid=pid,
+            started=_started(pid),
+            stranger=observed.strangers.get(known.path),
+            write_files=_write_files(pid),
+            dead_binds=observed.dead_binds.get(known.path, ()),
+        )
+    )
+    return mount if mount.state is known.state else dataclasses.replace(mount, since=now())
+
+
+def _started(pid: int | None) -> str | None:
+    seconds = process.age(pid) if pid else None
+    return None if seconds is None else status_file.later(now(), -seconds)
+
+
+def _write_files(pid: int | None) -> int | None:
+    # Not of its definition, which may be newer than the process: shares change without a restart.
+    words = process.arguments(pid) if pid else ()
+    return Options.of(word for word in words if word.startswith("--")).write_files
+
+
+def take() -> NodeStatus:
+    """Looks at the node. Raises ``not-configured`` where there is nothing to look at."""
+    known = status_file.load()
+    if known is None:
+        return _from_configuration()
+    mode = Mode(known.node.get("mode", Mode.SYSTEMD.value))
+    also = [mount.path for mount in known.mounts]
+    mounts = look(known.mounts, observe(supervisor(mode), also=also))
+    return NodeStatus(known.node, mounts, known.at, _age(known.at), service.is_up())
+
+
+def _from_configuration() -> NodeStatus:
+    """Before the daemon's first look after a boot: slower, and without what it remembers."""
+    from s3mount_agent.config import desired
+    from s3mount_agent.mountpoint import program
+    from s3mount_agent.reconcile.context import gather
+
+    context = gather(desired.in_force().configuration)
+    down = held.load()
+    rows = [status_file.fresh(mount, held=mount.id in down) for mount in context.mounts]
+    mounts = look(rows, observe(context.supervisor))
+    told = context.describe(program.find())
+    return NodeStatus(told, mounts, status_file.now(), "just now", service.is_up())
+
+
+def _age(at: str) -> str:
+    seconds = time.time() - calendar.timegm(time.strptime(at, "%Y-%m-%dT%H:%M:%SZ"))
+    return f"{max(0, round(seconds))} s ago"
+
+
+def document(
+    node: Mapping[str, str],
+    mounts: tuple[MountStatus, ...],
+    origin: Origin | None,
+    at: str = "",
+    pending: str | None = None,
+) -> dict[str, object]:
+    """What ``status --json`` prints: ``at`` is when the daemon last looked; ``config`` is there
+    where a source is followed, and where config.yaml waits to be put in force (``pending``)."""
+    shown: dict[str, object] = {
+        "schema": 1,
+        "state": sum_up(mounts).value,
+        "node": {**node, "at": at} if at else dict(node),
+        "mounts": [mount.to_json() for mount in mounts],
+    }
+    followed = {"pending": pending}
+    if origin is not None:
+        known = {"source": origin.shown_url, "version": origin.shown, "problem": origin.problem}
+        followed = {**known, **followed}
+    if any(followed.values()):
+        shown["config"] = {key: value for key, value in followed.items() if value}
+    return shown
+
+
+def remember(
+    context: Context,
+    installed: Installed | None,
+    failures: Failures,
+    conditions: Mapping[str, Condition] | None = None,
+    *,
+    tried: Collection[str] | None = None,
+) -> tuple[MountStatus, ...]:
+    """Looks at the mounts and saves what is seen; a state that lasts keeps its beginning.
+
+    ``conditions`` are what the daemon's probes say; others do not know better than it. ``tried``
+    are the ids of which ``failures`` tell (None: of all); what is known of others stays.
+    """
+    before = status_file.load()
+    down = held.load()
+    observed = observe(context.supervisor, also=[mount.directory for mount in context.mounts])
+    rows: list[MountStatus] = []
+    for mount in context.mounts:
+        known = before.mount(mount.id) if before else None
+        if known is not None and tried is not None and mount.id not in tried:
+            rows.append(known)
+            continue
+        row = known or status_file.fresh(mount)
+        error = failures.get(mount.id)
+        # A mount that is in use is up: it is the change to it that failed.
+        busy = error if error and error.problem is Problem.MOUNT_BUSY else None
+        pending, since = _pending(context, known, busy, observed.waiting.get(mount.directory))
+        if conditions is not None:
+            row = _with_condition(row, conditions, observed)
+        rows.append(
+            dataclasses.replace(
+                row,
+                bucket=str(mount.bucket),
+                read_only=mount.read_only,
+                held=mount.id in down,
+                pending=pending,
+                pending_since=since,
+                failure=status_file.failure_of(error) if error and not busy else None,
+            )
+        )
+    wanted = {mount.id for mount in context.mounts}
+    for placed in observed.placed.values():
+        if placed.id not in wanted:
+            rows.append(_leaving(placed, before, failures.get(placed.id)))
+    mounts = look(rows, observed)
+    status_file.save(context.describe(installed), mounts)
+    return mounts
+
+
+def _with_condition(
+    row: MountStatus, conditions: Mapping[str, Condition], observed: Observed
+) -> MountStatus:
+    condition, placed = conditions.get(row.id, Condition()), observed.placed.get(row.id)
+    pid = placed.pid if placed else None
+    return dataclasses.replace(row, hung=condition.hung, s3=condition.s3, asked=pid)
+
+
+def _pending(
+    context: Context, known: MountStatus | None, busy: AgentError | None, waiting: str | None
+) -> tuple[str | None, str | None]:
+    """What waits until a mount is free, with for whom and until when, and since when it does."""
+    if busy is None and not waiting:
+        return None, None
+    since = (known.pending_since if known else None) or status_file.now()
+    if busy is None:
+        return f"its unit is being stopped, which waits for {waiting}", since
+    until = status_file.later(since, context.configuration.busy_deadline)
+    return status_file.pending_of(busy, until), since
+
+
+def _leaving(placed: Placed, before: NodeStatus | None, error: AgentError | None) -> MountStatus:
+    """A mount that is no longer wanted, but still there."""
+    known = before.mount(placed.id) if before else None
+    row = status_file.leaving(placed, error)
+    since = (known.pending_since if known else None) or row.since
+    return dataclasses.replace(row, pending_since=since)

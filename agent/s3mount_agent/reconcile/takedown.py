@@ -19,8 +19,7 @@ from s3mount_agent.mountpoint import install, program
 from s3mount_agent.reconcile import crawlers, execute
 from s3mount_agent.reconcile.context import Context
 from s3mount_agent.reconcile.execute import Failures
-from s3mount_agent.reconcile.observe import observe
-from s3mount_agent.reconcile.remember import remember
+from s3mount_agent.reconcile.observe import observe, remember
 from s3mount_agent.reconcile.session import Session, node_session
 from s3mount_agent.state import held, metrics_file
 from s3mount_agent.supervisor import service

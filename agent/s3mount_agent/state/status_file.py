@@ -5,14 +5,15 @@ from __future__ import annotations
 import calendar
 import json
 import time
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.core.retry_policy import is_lasting
 from s3mount_agent.core.states import Failure, State
+from s3mount_agent.core.status import REMEMBERED, MountStatus, NodeStatus
 from s3mount_agent.state import codec
 from s3mount_agent.system import files, paths
 
@@ -25,56 +26,22 @@ _SCHEMA = 1
 _TIME = "%Y-%m-%dT%H:%M:%SZ"
 
 
-@dataclass(frozen=True)
-class Row:
-    """What is remembered of one mount; ``since`` is when it came into ``state`` (UTC)."""
-
-    id: str
-    path: str
-    bucket: str
-    read_only: bool
-    state: State
-    since: str
-    held: bool = False
-    pending: str | None = None
-    """What waits until the mount is no longer in use, with who uses it and until when."""
-    pending_since: str | None = None
-    failure: Failure | None = None
-    hung: bool = False
-    s3: Failure | None = None
-    pid: int | None = None
-    """The process of which ``hung`` and ``s3`` tell."""
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """What the agent knew at a moment: ``node`` holds the node's own facts, ``at`` is UTC."""
-
-    at: str
-    node: dict[str, str]
-    rows: tuple[Row, ...]
-
-    def row(self, mount_id: str) -> Row | None:
-        """What is remembered of a mount."""
-        return next((row for row in self.rows if row.id == mount_id), None)
-
-
 def now() -> str:
     """The time as it stands in the snapshot and in status."""
     return time.strftime(_TIME, time.gmtime())
 
 
-def fresh_row(mount: Mount, *, held: bool = False) -> Row:
+def fresh(mount: Mount, *, held: bool = False) -> MountStatus:
     """A mount of which nothing is known yet."""
-    return Row(
+    return MountStatus(
         mount.id, mount.directory, str(mount.bucket), mount.read_only, State.MISSING, now(), held
     )
 
 
-def leaving_row(placed: Placed, busy: AgentError | None = None) -> Row:
+def leaving(placed: Placed, busy: AgentError | None = None) -> MountStatus:
     """A mount that is no longer wanted, but still there; ``busy`` says who uses it."""
     definition = placed.definition
-    return Row(
+    return MountStatus(
         placed.id,
         definition.directory,
         definition.bucket,
@@ -117,17 +84,18 @@ def error_of(failure: Failure) -> AgentError:
     return AgentError(problem, failure.reason, hint=failure.hint, retry_for=retry_for)
 
 
-def load(path: Path = PATH) -> Snapshot | None:
+def load(path: Path = PATH) -> NodeStatus | None:
     """The last snapshot since the node booted, or None if there is none that can be read."""
     return codec.read(path, _build)
 
 
-def save(node: dict[str, str], rows: Iterable[Row], path: Path = PATH) -> None:
+def save(node: Mapping[str, str], mounts: Iterable[MountStatus], path: Path = PATH) -> None:
     """Writes a snapshot; where there is no space for two, the old one makes room.
 
     Without one, status is slower. With an old one it would be wrong.
     """
-    document = {"schema": _SCHEMA, "at": now(), "node": node, "mounts": [asdict(r) for r in rows]}
+    rows = [_remembered(mount) for mount in mounts]
+    document = {"schema": _SCHEMA, "at": now(), "node": dict(node), "mounts": rows}
     text = json.dumps(document) + "\n"
     try:
         files.write(path, text)
@@ -138,17 +106,23 @@ def save(node: dict[str, str], rows: Iterable[Row], path: Path = PATH) -> None:
         files.write(path, text)
 
 
-def _build(fields: Any) -> Snapshot | None:
+def _remembered(mount: MountStatus) -> dict[str, object]:
+    values = {name: getattr(mount, name) for name in REMEMBERED}
+    failures = {name: asdict(value) for name, value in values.items() if isinstance(value, Failure)}
+    return {**values, **failures}
+
+
+def _build(fields: Any) -> NodeStatus | None:
     if fields["schema"] != _SCHEMA:
         return None
     at = codec.field(fields, "at", str)
     time.strptime(at, _TIME)
-    rows = tuple(map(_row, codec.field(fields, "mounts", list)))
-    return Snapshot(at, codec.named_texts(fields["node"]), rows)
+    mounts = tuple(map(_mount, codec.field(fields, "mounts", list)))
+    return NodeStatus(codec.named_texts(fields["node"]), mounts, at)
 
 
-def _row(fields: Any) -> Row:
-    return Row(
+def _mount(fields: Any) -> MountStatus:
+    return MountStatus(
         id=codec.field(fields, "id", str),
         path=codec.field(fields, "path", str),
         bucket=codec.field(fields, "bucket", str),
@@ -160,7 +134,7 @@ def _row(fields: Any) -> Row:
         failure=_failure(fields.get("failure")),
         hung=codec.field(fields, "hung", bool, default=False),
         s3=_failure(fields.get("s3")),
-        pid=codec.optional(fields, "pid", int),
+        asked=codec.optional(fields, "asked", int),
     )
 
 

@@ -207,6 +207,14 @@ def started(pid: int) -> int | None:
     return None if fields[0] == "Z" else int(fields[19])
 
 
+def age(pid: int) -> float | None:
+    """For how many seconds a process has been running, or None if it has ended."""
+    ticks = started(pid)
+    if ticks is None:
+        return None
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
+
+
 def processor_seconds(pid: int) -> float:
     """The processor time that a process's living threads have used, 0 if it has ended.
 
