@@ -83,6 +83,12 @@ def test_help_of_a_command_runs_nothing(
     assert max(map(len, out.splitlines())) <= 80
 
 
+def test_the_help_of_all_fits_into_80_columns(capsys: pytest.CaptureFixture[str]) -> None:
+    _, out, _ = told(capsys, "help")
+    assert max(map(len, out.splitlines())) <= 80
+    assert [name for name in SEEN if f"\n  {name} " not in out] == []
+
+
 def test_help_of_what_is_no_command_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     code, _, err = told(capsys, "help", "statsu")
     assert code == Exit.USAGE

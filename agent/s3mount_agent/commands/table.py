@@ -170,7 +170,7 @@ COMMANDS = (
     ),
     Command(
         "apply",
-        "bring the mounts to what the configuration says, also those unmounted by hand",
+        "do what the configuration says, also for what was unmounted by hand",
         "Brings this node to what /etc/s3mount-agent/config.yaml says, tries at once what has "
         "failed, and mounts again what was taken down by `s3mount-agent unmount`.",
         options=(Option("--now", "ask the source for news first; fails if that is refused"),),
