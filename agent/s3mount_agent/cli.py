@@ -15,7 +15,8 @@ from s3mount_agent.commands import parser
 from s3mount_agent.commands.table import COMMANDS
 
 _HELP = """\
-s3mount-agent {version}: keeps S3 buckets mounted as directories on a ParallelCluster node.
+s3mount-agent {version}: keeps S3 buckets mounted as directories on the nodes of
+an AWS ParallelCluster.
 
 usage: s3mount-agent COMMAND [ARGUMENTS]
 
@@ -28,11 +29,13 @@ options: --version, --help, and with every command --debug (shows tracebacks
 
 exit codes: 0 ok, 1 failed, 2 wrong usage or configuration, 3 degraded,
             4 changes pending, or not ready in time
-files:      /etc/s3mount-agent/config.yaml    what is mounted
-            /etc/s3mount-agent/environment    AWS_* settings and proxies, NAME=value
-logs:       journalctl _UID=0 -t s3mount-agent         what the agent did, bootstrap too
-            journalctl _UID=0 S3MOUNT_MOUNT=/mnt/s3    what happened to one mount
-            journalctl _UID=0 -t mount-s3              what mount-s3 itself says
+files:
+  /etc/s3mount-agent/config.yaml           what is mounted
+  /etc/s3mount-agent/environment           AWS_* settings and proxies
+logs:
+  journalctl _UID=0 -t s3mount-agent       what the agent did, bootstrap too
+  journalctl _UID=0 S3MOUNT_MOUNT=/mnt/s3  what happened to one mount
+  journalctl _UID=0 -t mount-s3            what mount-s3 itself says
 """
 
 
