@@ -32,9 +32,6 @@ class Presence(Enum):
     OURS = "ours"
     COVERED = "covered"
     FOREIGN = "foreign"
-    # Their former names.
-    MOUNTPOINT_S3 = OURS
-    OTHER = FOREIGN
 
     @property
     def is_in_the_way(self) -> bool:

@@ -21,7 +21,7 @@ from s3mount_agent.reconcile.observe import observe, remember
 from s3mount_agent.reconcile.session import Session, node_session
 from s3mount_agent.state import held, leftovers
 from s3mount_agent.state.timeline import Timeline
-from s3mount_agent.supervisor import service
+from s3mount_agent.supervisor import needrestart, service
 from s3mount_agent.system import fuse, journal, machine, node, probe
 from s3mount_agent.system.probe import Answer, Finding
 
@@ -130,7 +130,7 @@ def _mount(session: Session, installed: Installed, timeline: Timeline) -> Failur
         failures.update(execute.carry_out(todo, wanted, observed, context, start=start))
         failures.update(execute.await_started(todo, wanted, observed, start=start))
         directories.tidy(mount.directory for mount in context.mounts)
-        _keep_crawlers_out(context, timeline)
+        _tell_neighbours(context, timeline)
         done = [f"{action.kind.value} {action.directory}" for action in todo.actions]
         step.result = ", ".join(done) or "nothing to change"
         timeline.changed |= bool(todo)
@@ -139,12 +139,16 @@ def _mount(session: Session, installed: Installed, timeline: Timeline) -> Failur
     return failures
 
 
-def _keep_crawlers_out(context: Context, timeline: Timeline) -> None:
-    """What cannot be written costs requests, but no mount."""
+def _tell_neighbours(context: Context, timeline: Timeline) -> None:
+    """What cannot be written costs requests, or a wait, but no mount."""
     try:
         timeline.changed |= crawlers.keep_out([mount.directory for mount in context.mounts])
     except AgentError as error:
         journal.say(f"         updatedb will walk the mounts: {error.message}: {error.cause}")
+    try:
+        timeline.changed |= needrestart.leave_mounts_alone()
+    except AgentError as error:
+        journal.say(f"         needrestart may stop the mounts: {error.message}: {error.cause}")
 
 
 def _verify(context: Context, failures: Failures, timeline: Timeline) -> Failures:

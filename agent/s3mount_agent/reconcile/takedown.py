@@ -22,7 +22,7 @@ from s3mount_agent.reconcile.execute import Failures
 from s3mount_agent.reconcile.observe import observe, remember
 from s3mount_agent.reconcile.session import Session, node_session
 from s3mount_agent.state import held, metrics_file
-from s3mount_agent.supervisor import service
+from s3mount_agent.supervisor import needrestart, service
 from s3mount_agent.system import files, journal, paths, systemd
 
 _LOCK_SECONDS = 120.0
@@ -55,7 +55,7 @@ def uninstall() -> list[AgentError]:
         if failures:
             return list(failures.values())
         service.take_down()
-        _let_crawlers_in()
+        _leave_neighbours()
         metrics_file.take_back(context.configuration.metrics.prometheus)
         journal.say("took down the agent's service")
     install.take_back_allow_other()
@@ -104,10 +104,11 @@ def _take_down(ids: frozenset[str], session: Session) -> Failures:
     return failures
 
 
-def _let_crawlers_in() -> None:
+def _leave_neighbours() -> None:
     """A few lines that stay in a file which cannot be written are no reason to stay."""
     try:
         crawlers.keep_out(())
+        needrestart.take_back()
     except AgentError as error:
         journal.say(f"{error.message}: {error.cause}")
 

@@ -1,0 +1,31 @@
+"""needrestart(1), which restarts services after an upgrade of a library they use: not our mounts.
+
+A restart waits until nobody uses the mount (the stop hook sees to it), and would keep the upgrade
+waiting; mount-s3 is started anew with the next change or boot anyway.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from s3mount_agent.system import files
+
+CONF = Path("/etc/needrestart/conf.d/s3mount-agent.conf")
+_TEXT = """\
+# Written by s3mount-agent, and removed by `s3mount-agent uninstall`: restarted under a job, a mount
+# would keep this upgrade waiting until the job has ended.
+$nrconf{override_rc}{qr(^mountpoint-s3-[0-9a-f]{8}\\.service$)} = 0;
+"""
+
+
+def leave_mounts_alone() -> bool:
+    """Tells needrestart, where it is installed; returns whether it had to be told.
+
+    Raises ``file-failed`` or ``no-space``.
+    """
+    return CONF.parent.is_dir() and files.write(CONF, _TEXT)
+
+
+def take_back() -> bool:
+    """Removes what was told, unless somebody has changed it; returns whether that was there."""
+    return files.read(CONF) == _TEXT and files.remove(CONF)
