@@ -66,7 +66,8 @@ def _lines(todo: Plan) -> list[str]:
         lines.append(f"  {sign} {action.directory:<{width}}  {bucket}  ({action.because})")
     for directory in todo.foreign:
         lines.append(f"  ! {directory}  (something else is mounted there: not touched)")
-    notes = [f"      {each.directory}: {each.words}" for each in todo.strangers]
+    known = [each for each in todo.strangers if each.is_known]
+    notes = [f"      {each.directory}: {each.words}" for each in known]
     notes += [f"  warning: {sentence}" for sentence in todo.warnings]
     if todo.write_files:
         files = ", ".join(f"{number} on {directory}" for directory, number in todo.write_files)

@@ -54,6 +54,11 @@ class Stranger:
     in_fstab: bool = False
 
     @property
+    def is_known(self) -> bool:
+        """Whether it is known who put it there."""
+        return bool(self.pid or self.uid or self.in_fstab)
+
+    @property
     def words(self) -> str:
         """What it is, in a few words."""
         told = [f"{self.source} ({self.fstype})"]

@@ -13,6 +13,7 @@ and writes its number down.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -159,6 +160,19 @@ def still_served(directory: str, who: str) -> AgentError:
         f"{directory} is unmounted, but its mount-s3 has not ended yet",
         cause=who or "it may be emptying its cache",
     )
+
+
+def adopt(directory: str, pid: int) -> None:
+    """Writes down what runs already, where an agent before this one did not."""
+    start = process.started(pid) if pid else None
+    if start is None or load(directory) is not None:
+        return
+    table = Table.read()
+    own = ours(table, directory, None, running=True)
+    if own is not None and fuse.serves(pid, own.minor) is not False:
+        known = Connection(directory, own.device, own.id, pid, start)
+        with contextlib.suppress(AgentError):  # without it, it is known as it was before
+            save(known)
 
 
 def find_new(table: Table, connection: Connection, pid: int) -> Entry | None:

@@ -22,13 +22,14 @@ from s3mount_agent.core.roles import Mode
 from s3mount_agent.core.states import Presence
 from s3mount_agent.supervisor import connections
 from s3mount_agent.supervisor.unit_text import read_definition, render
-from s3mount_agent.system import files, holders, journal, paths, process, systemd
+from s3mount_agent.system import files, holders, journal, paths, systemd
 
 # A little more than the unit's own TimeoutStartSec=, which is to speak first.
 _START_SECONDS = 170.0
 _HOOK_SECONDS = 30.0
 # How long a process may take to end before it is no longer waited for here: what keeps it may last.
 _GONE_SECONDS = 5.0
+_SLOW_SECONDS = 15.0
 _KILLED_SECONDS = 120.0
 _UNIT_NAME = re.compile(r"mountpoint-s3-[0-9a-f]{8}\.service")
 _PLACES = (systemd.ETC, systemd.RUN)  # in systemd's own order of precedence
@@ -109,6 +110,8 @@ class Units:
         facts = systemd.show([want.mount.unit for want in wanted])
         if moved or changed or any(each.needs_reload for each in facts.values()):
             systemd.reload()
+        for want in wanted:
+            connections.adopt(want.mount.directory, facts[want.mount.unit].main_pid)
         new = [unit for unit, each in facts.items() if each.file_state != "enabled"]
         if new and self._mode is Mode.SYSTEMD:
             systemd.enable(new)
@@ -153,12 +156,12 @@ class Units:
             systemd.kill(unit)
         elif presence is Presence.OURS:
             _outside("unmount", directory)
-        elif placed.active and presence is Presence.ABSENT:
+        elif presence is Presence.ABSENT and (placed.active or placed.starting):
             # Somebody has unmounted it here: it is waited for who has it elsewhere, and for nobody
             # who was given up with it.
             connections.require_nowhere_else(directory)
             systemd.kill(unit)
-        _await_end(placed, unit, seconds=_KILLED_SECONDS if force else _GONE_SECONDS)
+        _await_end(placed, unit, killed=force)
 
     def end(self, placed: Placed) -> None:
         """Kills a process that hangs; its unit cleans up behind it."""
@@ -258,19 +261,21 @@ def _recorded() -> Iterator[tuple[str, Definition]]:
             yield _unit(path.stem), Definition.from_json(files.read(path) or "")
 
 
-def _await_end(placed: Placed, unit: str, *, seconds: float) -> None:
+def _await_end(placed: Placed, unit: str, *, killed: bool) -> None:
     """Has a unit stopped; what takes longer goes on without us, and is ``mount-busy``."""
-    try:
-        systemd.stop(unit, timeout=seconds)
-    except AgentError as error:
-        if error.problem is not Problem.PROGRAM_TIMEOUT:
-            raise
-        directory = placed.definition.directory
-        connection = connections.load(directory)
+    for seconds in (_KILLED_SECONDS,) if killed else (_GONE_SECONDS, _SLOW_SECONDS):
+        try:
+            systemd.stop(unit, timeout=seconds)
+        except AgentError as error:
+            if error.problem is not Problem.PROGRAM_TIMEOUT:
+                raise
+        else:
+            return
+        connection = connections.load(placed.definition.directory)
         who = holders.of(connections.gone(connection)) if connection else ""
-        if placed.pid is None or process.started(placed.pid) is None:
-            raise
-        raise connections.still_served(directory, who) from None
+        if who:
+            break
+    raise connections.still_served(placed.definition.directory, who)
 
 
 def _outside(hook: str, directory: str) -> None:
