@@ -17,6 +17,8 @@ _PLACES = (
     paths.STATE,
     paths.RUN,
     paths.RUN / "mounts",
+    paths.RUN / "connections",
+    paths.RUN / "definitions",
 )
 
 
