@@ -13,11 +13,12 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from s3mount_agent.config.configuration import Configuration
-from s3mount_agent.core.errors import AgentError, Problem
+from s3mount_agent.core.errors import Problem
 from s3mount_agent.core.health import CONFIRMATIONS, Condition, Silence, confirm
 from s3mount_agent.core.plan import Placed
 from s3mount_agent.core.states import Failure
 from s3mount_agent.mountpoint import messages
+from s3mount_agent.reconcile import reasons
 from s3mount_agent.system import journal, process
 from s3mount_agent.system.probe import Answer, Finding, Probe
 
@@ -67,6 +68,11 @@ class Health:
     def recall(self, known: Mapping[int, Failure]) -> None:
         """What was wrong with S3, by the process of the mount, when somebody looked before us."""
         self._recalled = dict(known)
+        for mount in self._mounts.values():
+            s3 = self._recalled.pop(mount.placed.pid or 0, None)
+            if s3 is not None:  # somebody has looked meanwhile: see whether it is so still
+                mount.condition = replace(mount.condition, s3=s3)
+                mount.deep_due = self._clock()
 
     def work(self, configuration: Configuration) -> bool:
         """Takes in what probes have found and starts those that are due; returns whether a mount
@@ -199,7 +205,7 @@ class Health:
             spent = process.processor_seconds(mount.placed.pid or 0)
             works = spent != silence.processor
             # Only what it says by now: what S3 did before explains nothing.
-            s3 = _complaint(mount.placed) if works else None
+            s3 = reasons.complaint(mount.placed) if works else None
             confirm(silence, now=now, processor=spent, after=after, excused=s3 is not None)
             mount.deep_due = now if s3 else mount.deep_due  # which is to see it heal
             mount.condition = replace(
@@ -219,7 +225,11 @@ class Health:
         if not deep:
             return Condition(s3=mount.condition.s3, seconds=finding.seconds)
         well = finding.answer is Answer.ANSWERS
-        s3 = self._refusing.get(mount.placed.pid or 0) if well else _why(mount.placed, finding)
+        s3 = (
+            self._refusing.get(mount.placed.pid or 0)
+            if well
+            else reasons.why(mount.placed, finding)
+        )
         # What is broken is looked at more often: it should be seen to heal.
         every = configuration.check_s3_every if s3 is None else configuration.check_s3_every / 4
         mount.deep_due = self._clock() + _jittered(max(5.0, every))
@@ -229,24 +239,6 @@ class Health:
 def _verdict(condition: Condition) -> tuple[int, Failure | None]:
     """What of a condition matters to the judgement."""
     return condition.silences, condition.s3
-
-
-def _why(placed: Placed, finding: Finding) -> Failure:
-    """The reason why S3 cannot be used."""
-    told = finding.error or f"no answer within {finding.seconds:.0f} seconds"
-    unknown = AgentError(Problem.S3_ERRORS, f"S3 answers with errors: {told}")
-    return _complaint(placed) or _failure(unknown)
-
-
-def _complaint(placed: Placed) -> Failure | None:
-    """What mount-s3 has just said of S3 in the journal, if that can be understood."""
-    definition = placed.definition
-    # The newest line first: older ones may be of another fault.
-    for line in reversed(journal.last_words("mount-s3", placed.pid or 0).splitlines()):
-        read = messages.explain(line, bucket=definition.bucket, directory=definition.directory)
-        if read.problem not in (Problem.MOUNT_FAILED, Problem.WRITE_LIMIT):
-            return _failure(read)
-    return None
 
 
 def _refusing(mounts: Iterable[_Mount], seconds: float) -> Mapping[int, Failure]:
@@ -264,12 +256,8 @@ def _refusing(mounts: Iterable[_Mount], seconds: float) -> Mapping[int, Failure]
             if of is not None:
                 read = messages.explain(line, bucket=of.bucket, directory=of.directory)
                 if read.problem is Problem.WRITE_LIMIT:
-                    found[pid] = _failure(read)
+                    found[pid] = reasons.passing(read)
     return found
-
-
-def _failure(error: AgentError) -> Failure:
-    return Failure(error.problem.code, error.message, error.hint, permanent=False)
 
 
 def _jittered(every: float) -> float:

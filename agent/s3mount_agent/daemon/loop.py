@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from s3mount_agent.config.configuration import Configuration
 from s3mount_agent.core import lifecycle
@@ -117,6 +117,8 @@ class Daemon:
     def reload(self) -> None:
         """Puts config.yaml in force with the next cycle, and tries at once what has failed."""
         self._begins = True
+        # Who asks may have seen something.
+        self._recall_s3(self._around.recall())
         self._step_all(Wake.ASKED)
 
     def is_outdated(self) -> bool:
@@ -362,10 +364,13 @@ class Daemon:
     def _recall(self) -> None:
         """What was known before the service was started need not be found out, or told, again."""
         known = self._around.recall()
-        self.health.recall({each.asked: each.s3 for each in known if each.asked and each.s3})
+        self._recall_s3(known)
         for each in known:
             error = status_file.error_of(each.failure) if each.failure else None
             self._step(each.id, Recalled(error, each.state), each.path, each.bucket)
+
+    def _recall_s3(self, known: Iterable[MountStatus]) -> None:
+        self.health.recall({each.asked: each.s3 for each in known if each.asked and each.s3})
 
 
 def _sentence(mounts: tuple[MountStatus, ...]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from s3mount_agent.config import config_file
 from s3mount_agent.config.configuration import Configuration
@@ -11,15 +11,16 @@ from s3mount_agent.config.desired import Desired
 from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.core.plan import Observed, plan
 from s3mount_agent.core.roles import OnFailure
+from s3mount_agent.core.states import Failure
 from s3mount_agent.mountpoint import install
 from s3mount_agent.mountpoint.command_line import require_known_to
 from s3mount_agent.mountpoint.program import Installed
-from s3mount_agent.reconcile import crawlers, directories, execute
+from s3mount_agent.reconcile import crawlers, directories, execute, reasons
 from s3mount_agent.reconcile.context import Context, gather
 from s3mount_agent.reconcile.execute import Failures
 from s3mount_agent.reconcile.observe import observe, remember
 from s3mount_agent.reconcile.session import Session, node_session
-from s3mount_agent.state import held, leftovers
+from s3mount_agent.state import held, leftovers, status_file
 from s3mount_agent.state.timeline import Timeline
 from s3mount_agent.supervisor import needrestart, service
 from s3mount_agent.system import fuse, journal, machine, node, probe
@@ -162,22 +163,45 @@ def _verify(context: Context, failures: Failures, timeline: Timeline) -> Failure
             each.abandon()
         silence = Finding(Answer.SILENT)
         findings = [each.findings.get(each.directories[0], silence) for each in probes]
-        silent = {
-            mount.id: AgentError(
+        # Last: a directory without a mount answers, too.
+        observed = observe(context.supervisor)
+        found = dict(zip((mount.id for mount in up), findings))
+        silent, refused = _unanswered(context, observed, found)
+        for mount in up:
+            if not observed.is_ours(mount.directory):
+                silent[mount.id] = _not_ours(mount.directory, observed)
+                refused.pop(mount.id, None)
+        step.result = f"{len(up) - len(silent)} of {len(context.mounts)} mounts answer"
+    if refused:
+        # What we have seen is what status says, and the service goes on from there.
+        reasons.remember(refused)
+        service.wake()
+    return silent
+
+
+def _unanswered(
+    context: Context, observed: Observed, findings: Mapping[str, Finding]
+) -> tuple[Failures, dict[str, tuple[int, Failure]]]:
+    """Why mounts could not be listed; and of those whom S3 refused, their processes and reasons,
+    in the service's words."""
+    failures: Failures = {}
+    refused = {}
+    for mount in context.mounts:
+        finding = findings.get(mount.id)
+        if finding is None or finding.answer is Answer.ANSWERS:
+            continue
+        here = observed.placed.get(mount.id)
+        if finding.answer is Answer.ERROR and here is not None and here.pid:
+            reason = reasons.why(here, finding)
+            refused[mount.id] = here.pid, reason
+            failures[mount.id] = status_file.error_of(reason).caused_by(finding.error)
+        else:
+            failures[mount.id] = AgentError(
                 Problem.MOUNT_SILENT,
                 f"{mount.directory} is mounted but cannot be listed",
                 cause=finding.error or f"no answer within {_PROBE_SECONDS:.0f} seconds",
             )
-            for mount, finding in zip(up, findings)
-            if finding.answer is not Answer.ANSWERS
-        }
-        # Last: a directory without a mount answers, too.
-        observed = observe(context.supervisor)
-        for mount in up:
-            if not observed.is_ours(mount.directory):
-                silent[mount.id] = _not_ours(mount.directory, observed)
-        step.result = f"{len(up) - len(silent)} of {len(context.mounts)} mounts answer"
-    return silent
+    return failures, refused
 
 
 def _not_ours(directory: str, observed: Observed) -> AgentError:

@@ -20,6 +20,7 @@ from s3mount_agent.mountpoint.command_line import require_known_to
 from s3mount_agent.mountpoint.program import Installed
 from s3mount_agent.reconcile import directories
 from s3mount_agent.reconcile.context import Context
+from s3mount_agent.reconcile.observe import observe
 from s3mount_agent.state import secrets
 from s3mount_agent.supervisor.protocol import Supervisor
 from s3mount_agent.system import journal, machine, mountinfo
@@ -123,6 +124,8 @@ def require_possible(context: Context, observed: Observed, *, but: Collection[st
         try:
             directories.require_usable(mount.directory, table, own=mount.directory in own)
         except AgentError as error:
+            if observe(context.supervisor).is_ours(mount.directory):
+                return None  # it has come up since we looked: what was seen there is in the mount
             # A file system that hangs is one mount's trouble, and no reason to refuse all.
             return None if error.problem is Problem.PATH_SILENT else error
         return None

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from s3mount_agent.core.errors import AgentError
 from s3mount_agent.core.secrets import masked
 from s3mount_agent.state import codec, in_force, secrets
 from s3mount_agent.system import files, paths
@@ -44,7 +45,10 @@ class Origin:
 def load(path: Path = PATH) -> Origin | None:
     """The origin, or None if the configuration was given as arguments."""
     found = codec.read(path, _build)
-    record = in_force.load()
+    try:
+        record = in_force.load()
+    except AgentError:  # not everybody may read it where a password stands in it
+        record = None
     if found is not None and (record is None or found.url == record.url):
         return dataclasses.replace(found, url=secrets.source(found.url))
     if record is None:

@@ -1,0 +1,57 @@
+"""Why a mount that is up cannot be used: the same words, whoever has looked."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from dataclasses import replace
+
+from s3mount_agent.core.errors import AgentError, Problem
+from s3mount_agent.core.plan import Placed
+from s3mount_agent.core.states import Failure, State
+from s3mount_agent.mountpoint import messages
+from s3mount_agent.state import status_file
+from s3mount_agent.system import journal, lock
+from s3mount_agent.system.probe import Finding
+
+_LOCK_SECONDS = 10.0
+
+
+def why(placed: Placed, finding: Finding) -> Failure:
+    """The reason why S3 cannot be used."""
+    told = finding.error or f"no answer within {finding.seconds:.0f} seconds"
+    unknown = AgentError(Problem.S3_ERRORS, f"S3 answers with errors: {told}")
+    return complaint(placed) or passing(unknown)
+
+
+def complaint(placed: Placed) -> Failure | None:
+    """What mount-s3 has just said of S3 in the journal, if that can be understood."""
+    definition = placed.definition
+    # The newest line first: older ones may be of another fault.
+    for line in reversed(journal.last_words("mount-s3", placed.pid or 0).splitlines()):
+        read = messages.explain(line, bucket=definition.bucket, directory=definition.directory)
+        if read.problem not in (Problem.MOUNT_FAILED, Problem.WRITE_LIMIT):
+            return passing(read)
+    return None
+
+
+def passing(error: AgentError) -> Failure:
+    """An error of S3's as it is remembered: it heals by itself."""
+    return Failure(error.problem.code, error.message, error.hint, permanent=False)
+
+
+def remember(refused: Mapping[str, tuple[int, Failure]]) -> None:
+    """Adds to what is known of mounts that S3 refuses to serve, by id: the process, and why."""
+    # The service writes there, too, under its lock; where it is long at work, it sees by itself.
+    with contextlib.suppress(AgentError), lock.hold("verify", timeout=_LOCK_SECONDS):
+        known = status_file.load()
+        if known is None:
+            return
+        mounts = []
+        for mount in known.mounts:
+            if mount.id in refused:
+                pid, reason = refused[mount.id]
+                since = mount.since if mount.state is State.DEGRADED else status_file.now()
+                mount = replace(mount, asked=pid, s3=reason, state=State.DEGRADED, since=since)
+            mounts.append(mount)
+        status_file.save(known.node, mounts)

@@ -1,0 +1,93 @@
+"""What apply has found is what status says at that moment, in the same words, and what the service
+goes on from."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fast.in_memory import context
+from fast.ward import Ward
+from s3mount_agent.config import config_file
+from s3mount_agent.core.definition import Definition
+from s3mount_agent.core.errors import AgentError, Problem
+from s3mount_agent.core.plan import Observed, Placed
+from s3mount_agent.core.roles import Mode
+from s3mount_agent.core.states import Presence, State
+from s3mount_agent.reconcile import bootstrap, reasons
+from s3mount_agent.reconcile.observe import look
+from s3mount_agent.state import status_file
+from s3mount_agent.system import journal, lock
+from s3mount_agent.system.probe import Answer, Finding
+
+DENIED = "ListObjectsV2 failed: Service error: Access Denied"
+CONFIGURATION = "mounts: [{bucket: my-bucket, directory: /mnt/s3}]"
+PID = 4711
+
+
+@pytest.fixture
+def seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Observed:
+    """A node with one mount that is up, of which mount-s3 says that access is denied."""
+
+    @contextlib.contextmanager
+    def hold(purpose: str, *, timeout: float) -> Iterator[None]:
+        yield
+
+    path = (tmp_path / "status.json",)
+    monkeypatch.setattr(lock, "hold", hold)
+    monkeypatch.setattr(journal, "last_words", lambda identifier, pid: DENIED)
+    monkeypatch.setattr(status_file.load, "__defaults__", path)
+    monkeypatch.setattr(status_file.save, "__defaults__", path)
+    around = context(config_file.parse(CONFIGURATION, "x"))
+    (mount,) = around.mounts
+    definition = Definition("my-bucket", "/mnt/s3", ("mount-s3",), Mode.SYSTEMD, read_only=False)
+    placed = Placed(mount.id, definition, "", active=True, pid=PID)
+    status_file.save({"role": "compute"}, [status_file.fresh(mount)])
+    return Observed({mount.id: placed}, {"/mnt/s3": Presence.OURS})
+
+
+def test_apply_and_status_say_the_same(seen: Observed) -> None:
+    around = context(config_file.parse(CONFIGURATION, "x"))
+    (mount,) = around.mounts
+    finding = Finding(Answer.ERROR, error="Permission denied")
+    failures, refused = bootstrap._unanswered(around, seen, {mount.id: finding})
+    reasons.remember(refused)
+    known = status_file.load()
+    assert known is not None
+    (mount_now,) = look(known.mounts, seen)
+    error = failures[mount.id]
+    assert error.problem is Problem.ACCESS_DENIED
+    assert error.cause == "Permission denied"
+    assert (mount_now.state, mount_now.reason) == (State.DEGRADED, error.message)
+    assert known.node == {"role": "compute"}
+    # Of another process it says nothing.
+    later = {mount.id: dataclasses.replace(seen.placed[mount.id], pid=PID + 1)}
+    (mount_now,) = look(known.mounts, Observed(later, seen.presence))
+    assert mount_now.state is State.OK
+
+
+@pytest.mark.parametrize("answer", [Answer.SILENT, Answer.DISCONNECTED])
+def test_a_mount_that_does_not_answer_is_the_services_to_judge(
+    seen: Observed, answer: Answer
+) -> None:
+    around = context(config_file.parse(CONFIGURATION, "x"))
+    (mount,) = around.mounts
+    failures, refused = bootstrap._unanswered(around, seen, {mount.id: Finding(answer)})
+    assert failures[mount.id].problem is Problem.MOUNT_SILENT
+    assert refused == {}
+
+
+def test_the_service_goes_on_from_what_apply_has_found(tmp_path: Path) -> None:
+    ward = Ward()
+    ward.follow(one=(str(tmp_path), PID))
+    failure = status_file.failure_of(AgentError(Problem.ACCESS_DENIED, "no"))
+    ward.health.recall({PID: failure})
+    assert ward.condition("one").s3 == failure
+    ward.work()  # and looks at once whether it is so still
+    assert ward.health.descriptors
+    ward.settle()
+    assert ward.condition("one").s3 is None
