@@ -37,7 +37,7 @@ MOUNTS = st.builds(
 )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.lists(MOUNTS, max_size=3, unique_by=lambda mount: mount.directory),
     st.sampled_from([None, *Role]),
