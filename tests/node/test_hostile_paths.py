@@ -164,19 +164,19 @@ def test_what_lies_beside_the_system_is_never_run(site: Site, node: Node) -> Non
     """A .pth file in a site directory ran at the next `status`, /usr/local/sbin/systemctl at the
     next `apply`: as root, and a bucket could be mounted on both."""
     pth = "/usr/local/lib/python3.11/dist-packages/evil.pth"
-    module = "import pathlib; pathlib.Path('/var/pwned').touch()\n"
+    module = "import sys; print(sys.argv, file=open('/var/pwned', 'a'))\n"
     programs = [f"/usr/local/sbin/{name}" for name in ("systemctl", "journalctl", "mount-s3")]
     planted = {pth: module, "/usr/lib/python3/dist-packages/evil.pth": module}
-    planted.update(dict.fromkeys(programs, "#!/bin/sh\ntouch /var/pwned\n"))
+    planted.update(dict.fromkeys(programs, "#!/bin/sh\necho $0 >> /var/pwned\n"))
     for path, text in planted.items():
         node.write(path, text, mode=0o755)
     try:
         site.set(document(site.row(OTHER), site.row("/mnt/second")))
         site.await_mounts(OTHER, "/mnt/second")
         node.run(["s3mount-agent", "plan"])
-        node.run(["systemctl", "restart", "s3mount-agent"])
+        node.run(["/usr/bin/systemctl", "restart", "s3mount-agent"])  # our own PATH begins there
         site.await_mounts(OTHER, "/mnt/second")
-        assert not node.exists("/var/pwned")
+        assert not node.exists("/var/pwned"), node.read("/var/pwned")
     finally:
         node.run(["rm", *planted])
 
