@@ -119,7 +119,8 @@ def test_a_way_that_becomes_a_users_is_not_taken_at_the_next_start(site: Site, n
         assert "belongs to ubuntu" in site.mount(victim)["reason"]
         node.run(["s3mount-agent", "apply", "--now"], check=False, timeout=PATIENCE)
         require_nothing_mounted_but(node, OTHER)
-    node.run(["sh", "-c", f"rm -rf {victim} {victim}.away; chown root /data/project"])
+    # In this order: what he does last may come after his program's end.
+    node.run(["sh", "-c", "chown root /data/project; rm -rf /data/project/*"])
     site.agent("apply", "--now")
     site.await_mounts(OTHER, victim)
     assert node.run(["cat", f"{victim}/{SEEN}"]).stdout == "seen\n"
