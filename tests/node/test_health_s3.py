@@ -66,8 +66,8 @@ BROKEN = (
     ),
     Broken(
         "/mnt/expired",
-        "credentials-missing",
-        "the credentials have expired",
+        "credentials-expired",
+        "have expired",
         {"status": 400, "code": "ExpiredToken", "message": "The provided token has expired."},
     ),
 )
