@@ -24,6 +24,14 @@ OLD, NEW = "1.23.0", "1.24.0"
 DEADLY = 539
 CONFIG = "/etc/s3mount-agent/config.yaml"
 AGENT = "s3mount-agent.service"
+NOT_CONNECTED = "Transport endpoint is not connected"
+# What the agent takes for the node's memory: that of a t3.micro, 951 MiB.
+SMALL = "/usr/lib/python3/dist-packages/small.pth"
+SMALL_CODE = (
+    'import os; os.sysconf = lambda name, real=os.sysconf: 951 << 8 if name == "SC_PHYS_PAGES" '
+    "else real(name)"
+)
+READ = "import sys; file = open(sys.argv[1], 'rb')\nwhile file.read(1 << 20): pass"
 OPEN_ALL = "import sys; files = [open(path, 'wb') for path in sys.argv[1:]]"
 
 
@@ -75,6 +83,28 @@ def age_units(node: Node) -> None:
         node.write(path, text.replace('"memory_max": null', f'"memory_max": {DEADLY}'))
     node.run(["systemctl", "daemon-reload"])
     assert {limit(node, directory) for directory in UNIT} == {DEADLY}
+
+
+def read_large(cluster: Cluster, node: Node) -> str:
+    """What one sequential reader of a large file meets within some seconds."""
+    cluster.s3.put_zeros(COMPUTE[0], "large", 1536 << 20)
+    reader = ["timeout", "4", "python3", "-c", READ, f"{READONLY}/large"]
+    return node.run(reader, check=False).stderr
+
+
+def test_the_limit_of_earlier_versions_kills_and_is_gone_when_the_mount_is_back(
+    cluster: Cluster, node: Node
+) -> None:
+    before = pids(node)
+    node.run(["systemctl", "stop", AGENT])
+    age_units(node)
+    assert NOT_CONNECTED in read_large(cluster, node)
+    node.run(["systemctl", "start", AGENT])
+    until(lambda: pids(node)[READONLY] not in (None, before[READONLY]))
+    assert status(node, wait=60)["state"] == "ok"
+    assert read_large(cluster, node) == ""
+    assert pids(node)[WRITABLE] == before[WRITABLE]
+    assert {limit(node, directory) for directory in UNIT} == {None}
 
 
 @pytest.mark.parametrize("how", ["restart of the service", "bootstrap"])
@@ -177,3 +207,13 @@ def test_parts_that_leave_no_file_to_write_are_refused_with_their_place(node: No
     assert "/root/bad.yaml:2:" in answer.stderr
     assert "no room for a write part" in answer.stderr
     assert pids(node) == before
+
+
+def test_a_small_node_has_the_articles_mounts(cluster: Cluster, node: Node) -> None:
+    """512 MiB for each is what they aim at, not what they take."""
+    node.write(SMALL, f"{SMALL_CODE}\n")
+    action = cluster.custom_action(node, COMPUTE)
+    assert action.returncode == 0, action.stdout + action.stderr
+    assert {mount["state"] for mount in status(node)["mounts"]} == {"ok"}
+    for directory in UNIT:
+        assert "--memory-target=512" in node.read(f"/run/systemd/system/{UNIT[directory]}")
