@@ -193,6 +193,7 @@ def test_an_ordinary_user_may_check_arguments_and_is_told_that_they_are_good() -
         "The arguments are good. Nothing was changed; a node would mount:",
         "  /mnt/s3 <- s3://my-bucket  rw",
         "  /mnt/x <- s3://Old_Bucket/x/  ro",
+        "  note: files that can be open for writing at once: at least 47 on /mnt/s3",
         "  note: Old_Bucket: only a bucket of before 2018 can have this name",
         "This computer itself was not checked: on a node, run it as root.",
     ]

@@ -415,6 +415,8 @@ def test_validate_says_who_mounts_what(run: Run) -> None:
         "  compute, other queues: /mnt/s3 <- s3://hpc-dev-mountpoint-sample-2  rw",
         "  login: /mnt/s3-readonly <- s3://hpc-dev-mountpoint-sample-1  rw",
         "  login: /mnt/s3 <- s3://hpc-dev-mountpoint-sample-2  rw",
+        "  note: files that can be open for writing at once: at least 47 on /mnt/s3-readonly, "
+        "at least 47 on /mnt/s3",
     ]
 
 
@@ -436,8 +438,34 @@ mounts:
         "  compute, other queues: nothing",
         "  login pool: /mnt/2 <- s3://two-bucket  rw",
         "  login, other pools: nothing",
+        "  note: files that can be open for writing at once: at least 47 on /mnt/1, "
+        "at least 47 on /mnt/2",
         "  note: Lab_Archive.2013: only a bucket of before 2018 can have this name",
     ]
+
+
+@pytest.mark.parametrize(
+    ("keys", "told"),
+    [
+        ("memory_target: 4096", "at least 447 on /mnt/s3"),
+        ("write_part_size: 67108864", "at least 5 on /mnt/s3"),
+        ("write_part_size: 1073741824", "at least 1 on /mnt/s3"),
+        ("roles: {head: {memory_target: 512}}, memory_target: 4096", "at least 47 on /mnt/s3"),
+        ("read_only: true", ""),
+    ],
+)
+@pytest.mark.parametrize("version", ["1.23.0", "1.24.0", "latest"])
+def test_validate_tells_how_many_files_may_be_open_for_writing(
+    run: Run, tmp_path: Path, keys: str, told: str, version: str
+) -> None:
+    path = tmp_path / "s3mount.yaml"
+    mount = f"{{bucket: my-bucket, directory: /mnt/s3, {keys}}}"
+    path.write_text(f"mounts: [{mount}]\ninstall: {{version: {version}}}\n")
+    _, out, _ = run("validate", str(path))
+    limited = version != "1.23.0"
+    assert ("open for writing at once" in out) is bool(told and limited)
+    if limited:
+        assert told in out
 
 
 def test_validate_of_no_mounts_says_what_that_means(run: Run, tmp_path: Path) -> None:
@@ -460,7 +488,7 @@ def test_validate_reads_several_files_and_tells_all_that_is_wrong(run: Run, tmp_
     worse.write_bytes("mounts: [] # f\u00fcr".encode("latin-1"))
     code, out, err = run("validate", str(bad), str(good), str(worse))
     assert code == Exit.USAGE
-    assert out == f"{good} is good.\n  /mnt/s3 <- s3://my-bucket  rw\n"
+    assert out.startswith(f"{good} is good.\n  /mnt/s3 <- s3://my-bucket  rw\n")
     assert [line.split(": ", 2)[2] for line in err.splitlines() if "error [" in line] == [
         f"{bad}:1:10: this agent knows version 1 of this format, but not version 2",
         f"{bad}:2:19: 'x' is not a bucket: its name has 1 character, not 3 to 255",

@@ -14,6 +14,7 @@ from s3mount_agent.core.secrets import masked
 
 if TYPE_CHECKING:
     from s3mount_agent.commands.parser import Given
+    from s3mount_agent.core.versions import Version
     from s3mount_agent.reconcile.context import Context
 
 
@@ -28,9 +29,12 @@ def as_user(given: Given, overrides: dict[str, str]) -> None:
 
 def on_node(given: Given, context: Context) -> None:
     """Says what the node, which has been checked, would mount."""
+    from s3mount_agent.mountpoint import install
+
     conduct = context.conduct
     who = f"this node (role {conduct.role.value}, mode {conduct.mode.value})"
-    _say(given, mount_list.lines(context.mounts, ""), context.configuration, who)
+    version = install.version_to_be(context.configuration.install)
+    _say(given, mount_list.lines(context.mounts, ""), context.configuration, who, version)
 
 
 def _read(given: Given) -> Configuration:
@@ -46,11 +50,15 @@ def _read(given: Given) -> Configuration:
 
 
 def _say(
-    given: Given, rows: Iterable[str], configuration: Configuration, who: str = "a node"
+    given: Given,
+    rows: Iterable[str],
+    configuration: Configuration,
+    who: str = "a node",
+    version: Version | None = None,
 ) -> None:
     what = masked(given.value("--config") or "The arguments")
     are = "is" if given.has("--config") else "are"
     print(f"{what} {are} good. Nothing was changed; {who} would mount:")
     print("\n".join(rows))
-    for note in mount_list.notes(configuration):
+    for note in mount_list.notes(configuration, version):
         print(f"  note: {note}")

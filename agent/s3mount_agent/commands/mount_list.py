@@ -8,6 +8,7 @@ from s3mount_agent.config.configuration import Configuration, Entry
 from s3mount_agent.core.mounts import Mount
 from s3mount_agent.core.roles import Role
 from s3mount_agent.core.secrets import is_secret
+from s3mount_agent.core.versions import MEMORY_TARGET, PINNED, Version, version_of
 
 _OF_A_CLUSTER = (Role.HEAD, Role.COMPUTE, Role.LOGIN)
 
@@ -36,8 +37,16 @@ def lines(mounts: Iterable[Mount], who: str) -> Iterator[str]:
         yield f"{before}nothing"
 
 
-def notes(configuration: Configuration) -> Iterator[str]:
-    """What is not wrong, but may not be meant."""
+def notes(configuration: Configuration, version: Version | None = None) -> Iterator[str]:
+    """What is not wrong, but may not be meant, or is good to know.
+
+    ``version`` is that of the node's mount-s3, where there is a node.
+    """
+    version = version or version_of(configuration.install.version or PINNED)
+    files = _write_files(configuration.entries) if version >= MEMORY_TARGET else {}
+    if files:
+        told = ", ".join(f"at least {least} on {directory}" for directory, least in files.items())
+        yield f"files that can be open for writing at once: {told}"
     if not configuration.entries:
         yield "it names no mounts: a node that follows it takes down all that it has"
     for name in sorted({e.bucket.name for e in configuration.entries if e.bucket.is_old}):
@@ -48,6 +57,17 @@ def notes(configuration: Configuration) -> Iterator[str]:
                 f"environment: {name} holds a password or a token, which everybody can read here: "
                 "/etc/s3mount-agent/environment on the node is for that"
             )
+
+
+def _write_files(entries: Iterable[Entry]) -> dict[str, int]:
+    """How many files may be open for writing at once, by directory: the least of all its nodes."""
+    found: dict[str, int] = {}
+    for entry in entries:
+        for role in entry.on or Role:
+            least = entry.mount(role).options.least_write_files
+            if least is not None:
+                found[entry.directory] = min(least, found.get(entry.directory, least))
+    return found
 
 
 def _groups(entries: Iterable[Entry], role: Role) -> set[str]:

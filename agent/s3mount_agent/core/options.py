@@ -84,18 +84,6 @@ def few_files(directory: str, files: int | None, cpus: int) -> str | None:
     )
 
 
-def access(options: Options, *, limited: bool) -> str:
-    """What can be done through a mount, as people are told before they have a node: ``limited`` if
-    its mount-s3 will limit the files that are open for writing."""
-    if "read-only" in options:
-        return "ro"
-    if not limited:
-        return "rw"
-    least = options.buffers.files(options.buffers.target(files=1))
-    told = f"at least {least}" if options.write_files is None else str(options.write_files)
-    return f"rw, {told} files open for writing at once"
-
-
 @dataclass(frozen=True)
 class Options:
     """Flags of mount-s3 by their long names, each with its value or None, in the order given."""
@@ -162,6 +150,14 @@ class Options:
         a target (mount-s3 before 1.24), or where nothing can be written."""
         target = self.value("memory-target")
         return None if target is None else self.buffers.files(int(target))
+
+    @property
+    def least_write_files(self) -> int | None:
+        """The same where the node is not known yet, which may give it more; None as well where
+        nothing can be written."""
+        if self.write_files is not None:
+            return self.write_files
+        return self.buffers.files(self.buffers.target(files=1))
 
 
 def _plain(name: str, value: str | None) -> str | None:

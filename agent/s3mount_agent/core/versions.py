@@ -10,8 +10,17 @@ MEMORY_TARGET: Version = (1, 24)
 """It can be told what memory to aim at, and limits the files that are open for writing."""
 
 
+PINNED = "1.24.0"
+"""What is installed where there is none. Named, not "latest": all nodes of a cluster run the same
+mount-s3, today and next year."""
+_LATEST: Version = (999,)
+
+
 def version_of(parts: str | Iterable[str]) -> Version:
-    """A version from its text such as "1.24.0", or from its parts; raises ValueError."""
+    """A version from its text such as "1.24.0", from its parts, or from "latest"; raises
+    ValueError."""
+    if parts == "latest":
+        return _LATEST
     return tuple(map(int, parts.split(".") if isinstance(parts, str) else parts))
 
 

@@ -7,7 +7,7 @@ import shutil
 from concurrent.futures import ThreadPoolExecutor
 
 from s3mount_agent.core.errors import AgentError, Problem
-from s3mount_agent.core.versions import Version
+from s3mount_agent.core.versions import Version, version_of
 from s3mount_agent.mountpoint import program, releases
 from s3mount_agent.mountpoint.program import Installed
 from s3mount_agent.mountpoint.wanted import Install
@@ -16,7 +16,6 @@ from s3mount_agent.system import apt, files, fuse, node, paths
 from s3mount_agent.system.retry import patiently
 
 _BUDGET_SECONDS = 600.0
-_NEWEST: Version = (999,)
 _DOWNLOADS = paths.STATE / "downloads"
 
 
@@ -50,10 +49,7 @@ def ensure_mount_s3(source: Install) -> tuple[Installed, bool]:
 def version_to_be(source: Install) -> Version:
     """The version of mount-s3 that this node has, or would get."""
     found = program.find()
-    if found:
-        return found.version
-    named = releases.Release.chosen(source).version
-    return _NEWEST if named == "latest" else tuple(map(int, named.split(".")))
+    return found.version if found else version_of(releases.Release.chosen(source).version)
 
 
 def ensure_allow_other() -> bool:

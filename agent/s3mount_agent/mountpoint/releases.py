@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from s3mount_agent.core.errors import AgentError, Problem
+from s3mount_agent.core.versions import PINNED
 from s3mount_agent.mountpoint.wanted import Install
 from s3mount_agent.system import files, process, web
 
 DEFAULT_URL = "https://s3.amazonaws.com/mountpoint-s3-release"
-# Named, not "latest": all nodes of a cluster run the same mount-s3, today and next year.
-DEFAULT_VERSION = "1.24.0"
+DEFAULT_VERSION = PINNED
 # AWS's signing keys: the one in use since 1.22.2 (March 2026), and the one before it.
 DEFAULT_FINGERPRINTS = (
     "8AEFE705EBE329C0948C75A66F1C3B3AEF4B030B",
