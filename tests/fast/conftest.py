@@ -9,12 +9,17 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from hypothesis import settings
 
 from fast.daemon_world import World
 from fast.small_fuse import SmallFuse, small_fuse
 from fast.ward import Ward
 from s3mount_agent.daemon import health as healths
 from s3mount_agent.system import journal, probe
+
+# A busy machine is no fault of what is tested.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
 
 
 @pytest.fixture

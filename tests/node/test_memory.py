@@ -211,6 +211,7 @@ def test_parts_that_leave_no_file_to_write_are_refused_with_their_place(node: No
 
 def test_a_small_node_has_the_articles_mounts(cluster: Cluster, node: Node) -> None:
     """512 MiB for each is what they aim at, not what they take."""
+    install(node, NEW)
     assert cluster.custom_action(node, COMPUTE).returncode == 0
     node.write(MACHINE, node.read(MACHINE) + SMALL)
     node.run(["sh", "-c", f"rm -f $(dirname {MACHINE})/__pycache__/machine.*"])
