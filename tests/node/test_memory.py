@@ -25,12 +25,6 @@ DEADLY = 539
 CONFIG = "/etc/s3mount-agent/config.yaml"
 AGENT = "s3mount-agent.service"
 NOT_CONNECTED = "Transport endpoint is not connected"
-# What the agent takes for the node's memory: that of a t3.micro, 951 MiB.
-MACHINE = "/opt/s3mount-agent/current/lib/s3mount_agent/system/machine.py"
-SMALL = """
-_sysconf = os.sysconf
-os.sysconf = lambda name: 951 << 8 if name == "SC_PHYS_PAGES" else _sysconf(name)
-"""
 READ = "import sys; file = open(sys.argv[1], 'rb')\nwhile file.read(1 << 20): pass"
 OPEN_ALL = "import sys; files = [open(path, 'wb') for path in sys.argv[1:]]"
 
@@ -207,17 +201,3 @@ def test_parts_that_leave_no_file_to_write_are_refused_with_their_place(node: No
     assert "/root/bad.yaml:2:" in answer.stderr
     assert "no room for a write part" in answer.stderr
     assert pids(node) == before
-
-
-def test_a_small_node_has_the_articles_mounts(cluster: Cluster, node: Node) -> None:
-    """512 MiB for each is what they aim at, not what they take."""
-    install(node, NEW)
-    assert cluster.custom_action(node, COMPUTE).returncode == 0
-    node.write(MACHINE, node.read(MACHINE) + SMALL)
-    node.run(["sh", "-c", f"rm -f $(dirname {MACHINE})/__pycache__/machine.*"])
-    node.run(["s3mount-agent", "apply"])
-    assert {mount["state"] for mount in status(node)["mounts"]} == {"ok"}
-    for directory in UNIT:
-        assert "--memory-target=512" in node.read(f"/run/systemd/system/{UNIT[directory]}")
-    shown = json.loads(node.run(["s3mount-agent", "plan", "--json"]).stdout)
-    assert shown["write_files"] == {WRITABLE: 47}
