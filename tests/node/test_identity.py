@@ -273,14 +273,14 @@ time.sleep(3600)
 def test_what_a_user_mounts_over_ours_is_his_whatever_it_is_called(calm: Site) -> None:
     """It hangs, and is not taken for ours that hangs; nor does anything wait for it."""
     before = calm.pids()
-    health = {**QUICK, "look_every": "1s", "hung_after": "10s"}
+    health = {**QUICK, "look_every": "5s", "hung_after": "10s"}
     calm.set(document(calm.row(USED, RW), calm.row(OTHER), health=health))
     with calm.node.popen(["python3", "-c", COVER, USED], user="ubuntu") as cover:
         assert cover.stdout is not None
         assert cover.stdout.readline() == "mounted\n"
         until(lambda: calm.mount(USED)["state"] == "foreign", lambda: calm.mount(USED))
         assert "mounted by user 1000" in calm.mount(USED)["reason"]
-        calm.node.run(["sleep", "15"])  # longer than a hang is watched
+        calm.node.run(["sleep", "20"])  # longer than a hang is watched
         assert calm.pids() == before
         answer = calm.agent("unmount", USED, code=1)
         assert "mounted by user 1000" in answer.stderr
