@@ -11,7 +11,7 @@ watchdogs of other mount helpers are in no distribution's packages.
 
 from __future__ import annotations
 
-import functools
+import json
 import shutil
 import statistics
 import subprocess
@@ -30,6 +30,7 @@ from s3mount_agent.config.configuration import Configuration
 BOOTSTRAP = Path(__file__).parents[1] / "dist/s3mount-bootstrap"
 ROUNDS = 5
 LOOKS = 20
+CHANGES = 7
 MANY = 8
 DELAY_SECONDS = 0.5
 IDLE = [f"/mnt/idle/{number}" for number in range(32)]
@@ -51,6 +52,20 @@ shift
 while [ $# -gt 0 ]; do
     mkdir -p "$2" && mount-s3 --allow-delete --allow-other "$1" "$2" >/dev/null && shift 2
 done
+"""
+
+PASS = ["/usr/bin/python3", "-I", "-c", "pass"]
+# Runs each of some commands once, as often as it is told, and prints their times.
+IN_TURN = """
+import json, subprocess, sys, time
+rounds, commands = int(sys.argv[1]), json.loads(sys.argv[2])
+times = [[] for _ in commands]
+for _ in range(rounds):
+    for row, command in zip(times, commands):
+        began = time.monotonic()
+        subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        row.append(time.monotonic() - began)
+print(json.dumps(times))
 """
 
 # Of a unit: the processor time of all that ever ran in it, and the memory of what runs (PSS, RSS).
@@ -79,7 +94,7 @@ def main() -> int:
             cluster.seed_article()
             bench_bootstrap(cluster)
             bench_parallel(cluster)
-            bench_status(cluster)
+            bench_looks(cluster)
             bench_idle(cluster, Path(scratch))
     return 0
 
@@ -109,27 +124,38 @@ def bench_parallel(cluster: Cluster) -> None:
     told(what, "s3mount-bootstrap", ours, "scripts by hand", theirs)
 
 
-def bench_status(cluster: Cluster) -> None:
-    """One look at a node's mounts."""
-    node = cluster.node("status", "compute")
+def bench_looks(cluster: Cluster) -> None:
+    """What costs nothing to change: a look at 32 mounts while one hangs, and, with all well, an
+    apply and a second bootstrap. Each beside a Python that does nothing, on the node itself."""
+    node = cluster.node("looks", "compute")
     node.boot()
-    run_agent(cluster, node, TWO)
-    commands = {
+    site = Site(cluster, node)
+    site.bootstrap(document(*map(site.row, IDLE), refresh="1d"))
+    script = shutil.copyfile(BOOTSTRAP, node.root / "root/s3mount-bootstrap")
+    script.chmod(0o755)
+    config = ["--config", site.source.url]
+    looks = {
+        "apply, nothing to do": ["s3mount-agent", "apply"],
+        "bootstrap again, nothing to do": ["/root/s3mount-bootstrap", *config],
+        "python3 -I -c pass": PASS,
+    }
+    side_by_side(node, f"with {len(IDLE)} mounts", looks, CHANGES)
+    node.run(["pkill", "-STOP", "--oldest", "-x", "mount-s3"])
+    looks = {
         "s3mount-agent status": ["s3mount-agent", "status", "--json"],
         "systemctl list-units": ["systemctl", "list-units", "mountpoint-s3-*"],
-        "python3 -c pass": ["python3", "-I", "-c", "pass"],
+        "python3 -I -c pass": PASS,
     }
-    times: dict[str, list[float]] = {name: [] for name in commands}
-    nothing = []
-    for _ in range(LOOKS):
-        nothing.append(timed(lambda: node.run(["true"])))
-        for name, command in commands.items():
-            times[name].append(timed(functools.partial(node.run, command)))
-    # Getting into the node costs the same for all: it is taken off.
-    entering = statistics.median(nothing)
-    ours, *others = ([each - entering for each in column] for column in times.values())
-    for name, column in zip(list(commands)[1:], others):
-        told("one look at two mounts", "s3mount-agent status", ours, name, column)
+    side_by_side(node, f"one look at {len(IDLE)} mounts, one of which hangs", looks, LOOKS)
+
+
+def side_by_side(node: Node, what: str, commands: dict[str, list[str]], rounds: int) -> None:
+    """Runs commands in turn, on the node; the first ones are compared with the last one."""
+    argv = ["python3", "-I", "-c", IN_TURN, str(rounds), json.dumps(list(commands.values()))]
+    times = json.loads(node.run(argv, timeout=600).stdout)
+    *names, last = commands
+    for number, name in enumerate(names):
+        told(f"{what}: {name}", name, times[number], last, times[-1])
 
 
 def bench_idle(cluster: Cluster, scratch: Path) -> None:

@@ -13,7 +13,10 @@ from importlib import import_module
 from s3mount_agent import __version__
 from s3mount_agent.commands import parser
 from s3mount_agent.commands.table import COMMANDS
+from s3mount_agent.system import lazily
 
+# Commands that answer as quickly as they can; the mounts' starts wait for the second.
+_AT_ONCE = ("status", "unit-hook")
 _HELP = """\
 s3mount-agent {version}: keeps S3 buckets mounted as directories on the nodes of
 an AWS ParallelCluster.
@@ -46,6 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = words[debug:]
     if not words or words[0] in ("-h", "--help", "help", "-V", "--version"):
         return guarded(lambda: _tell_about(words), debug=debug)
+    if words[0] in _AT_ONCE:
+        lazily.load("inspect", "copy", "locale")
     try:
         command = parser.find(words[0])
         given = parser.parse(command, words[1:])

@@ -256,7 +256,7 @@ def test_no_other_variable_gets_through(name: str) -> None:
 
 
 @QUIET
-@given(st.sampled_from(["url", "version", "fingerprints"]), TEXT)
+@given(st.sampled_from(["url", "version", "fuse_conf"]), TEXT)
 @example("url", "https://x\n")
 @example("version", "1.2.3\n")
 @example("version", "1.2.3/../../x")
@@ -269,7 +269,7 @@ def test_any_text_in_the_install_settings(key: str, text: str) -> None:
         assert text.isascii()
         assert text.isprintable()
         assert " " not in text
-        assert text in (found.url, found.version, *found.fingerprints)
+        assert text in (found.url, found.version, found.fuse_conf.value)
         return
     require_refusal(refused)
 

@@ -135,7 +135,7 @@ def test_a_broken_configuration_is_refused(tmp_path: Path, text: str, problem: P
     [
         Belongings(),
         Belongings(directories=("/mnt/a b", "/mnt/ü"), packages=("mount-s3", "libfuse2")),
-        Belongings(packages_before=("bash",), fuse_conf_before=""),
+        Belongings(packages=("mount-s3",), installing=True, fuse_conf_before=""),
         Belongings(fuse_conf_before="#user_allow_other\n"),
     ],
 )

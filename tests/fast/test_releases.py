@@ -10,6 +10,7 @@ import struct
 import subprocess
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -147,6 +148,33 @@ def test_a_signed_package_is_fetched(signed: Mirror, keys: tuple[Key, Key], tmp_
     package = releases.fetch(signed.release(keys[0]), "x86_64", "deb", tmp_path)
     assert package == tmp_path / NAME
     assert package.read_bytes() == PACKAGE
+
+
+@pytest.mark.parametrize(
+    "keys_text",
+    [
+        b"-----BEGIN PGP PUBLIC KEY BLOCK-----\n" + b"\n" * 200_000,
+        b"-----BEGIN PGP PUBLIC KEY BLOCK-----\n" * 20_000,
+        b"-----BEGIN PGP PUBLIC KEY BLOCK-----\n" + b"a: b\n" * 100_000 + b"AAAA" * 50_000,
+    ],
+)
+def test_no_file_of_keys_takes_long(
+    signed: Mirror, keys: tuple[Key, Key], tmp_path: Path, keys_text: bytes
+) -> None:
+    """1,600 line breaks took six seconds, and 16,000 would have taken an hour and a half."""
+    signed.files["/public_keys/KEYS"] = keys_text
+    began = time.process_time()
+    refusal(signed.release(keys[0]), tmp_path)
+    assert time.process_time() - began < 5
+
+
+@pytest.mark.parametrize("name", [f"{PATH}.asc", "/public_keys/KEYS"])
+def test_an_endless_signature_or_key_file_is_refused(
+    signed: Mirror, keys: tuple[Key, Key], tmp_path: Path, name: str
+) -> None:
+    signed.files[name] = b"x" * (2 << 20)
+    error = refusal(signed.release(keys[0]), tmp_path)
+    assert error.problem is Problem.PACKAGE_BROKEN
 
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
@@ -287,7 +315,7 @@ def test_a_mirror_with_keys_of_its_own_may_be_named(monkeypatch: pytest.MonkeyPa
     theirs = Release("https://mirror.example.org/s3", "1.24.0", ("8AEFE705", "ABCD"))
     assert Release.chosen(Install()) == theirs
     # The node's own file wins over the cluster's.
-    assert Release.chosen(Install("https://other.example.org", "1.22.0", ("F" * 40,))) == theirs
+    assert Release.chosen(Install("https://other.example.org", "1.22.0")) == theirs
 
 
 def test_the_configuration_may_name_a_mirror_as_a_whole_or_in_part(
@@ -295,8 +323,9 @@ def test_the_configuration_may_name_a_mirror_as_a_whole_or_in_part(
 ) -> None:
     for name in ("URL", "VERSION", "FINGERPRINTS"):
         monkeypatch.delenv(f"S3MOUNT_RELEASE_{name}", raising=False)
-    assert Release.chosen(Install("http://m.example.org/", "1.22.0", ("F" * 40,))) == Release(
-        "http://m.example.org", "1.22.0", ("F" * 40,)
+    # Whatever the mirror: what it offers must be signed with the keys that are known.
+    assert Release.chosen(Install("http://m.example.org/", "1.22.0")) == Release(
+        "http://m.example.org", "1.22.0", DEFAULT_FINGERPRINTS
     )
     assert Release.chosen(Install(version="latest")) == Release(
         DEFAULT_URL, "latest", DEFAULT_FINGERPRINTS

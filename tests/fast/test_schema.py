@@ -143,10 +143,9 @@ def test_every_key_is_explained_in_the_schema() -> None:
         "mounts: [{bucket: my-bucket, directory: /x/y, roles: {head: {options: ''}, login: {}}}]",
         "mounts: []\nmemory_percent: '50'\nrefresh: 90\nbusy_deadline: 1 h",
         "mounts: []\nenvironment: {AWS_MAX_ATTEMPTS: 5, AWS_USE_FIPS_ENDPOINT: true}",
-        "mounts: []\ninstall: {version: latest, fingerprints: []}",
+        "mounts: []\ninstall: {version: latest, fuse_conf: add}",
         "mounts: []\nmetrics: {prometheus: /run/x/s3.prom, cloudwatch: true, namespace: a/b}",
         "mounts: []\nmetrics: {}\nhealth: {look_every: 5, hung_after: 10, check_s3_every: 24h}",
-        f"mounts: []\ninstall: {{fingerprints: {'1' * 40}}}",
     ],
 )
 def test_an_editor_does_not_complain_of_what_is_good(text: str) -> None:
@@ -171,7 +170,7 @@ def test_an_editor_does_not_complain_of_what_is_good(text: str) -> None:
         "mounts: []\nmemory_percent: 91",
         "mounts: []\nrefresh: 5w",
         "mounts: []\nenvironment: {LD_PRELOAD: x}",
-        "mounts: []\ninstall: {fingerprints: [AB]}",
+        "mounts: []\ninstall: {fuse_conf: mine}",
         "mounts: []\nmetrics: {prometheus: /etc/cron.d/x.prom}",
         "mounts: []\nmetrics: {prometheus: /run/../etc/x.prom}",
         "mounts: []\nmetrics: {prometheus: /run/x}",
@@ -286,7 +285,7 @@ TOP_FIELDS = {
         {
             "url": st.sampled_from(["https://mirror.example.org/x", "x"]),
             "version": quoted(st.sampled_from(["1.2.3", "latest", "1.2"])),
-            "fingerprints": listed(st.sampled_from(["F" * 40, "1" * 40, f"'{'a' * 40}'"])),
+            "fuse_conf": st.sampled_from(["add", "leave", "x"]),
         }
     ),
     "environment": mapping({name: quoted(WORD | DIGITS) for name in keys.ENVIRONMENT.words}),

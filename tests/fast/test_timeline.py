@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 import os
+import re
 import subprocess
 import time
 from pathlib import Path
@@ -24,7 +25,7 @@ from s3mount_agent.mountpoint import messages
 from s3mount_agent.reconcile import observe
 from s3mount_agent.state import status_file, timeline
 from s3mount_agent.state.origin import Origin
-from s3mount_agent.state.timeline import Timeline
+from s3mount_agent.state.timeline import Timeline, Waiting
 from s3mount_agent.system.process import arguments as process_arguments
 
 NODE = {
@@ -54,6 +55,53 @@ def test_each_step_is_one_line_with_its_duration(capsys: pytest.CaptureFixture[s
     assert first.startswith("[  ok  ] facts")
     assert first.endswith(" s  role head")
     assert second.startswith("[failed] install")
+
+
+def test_a_step_that_did_not_happen_is_never_ok(capsys: pytest.CaptureFixture[str]) -> None:
+    timeline = Timeline()
+    for way in ("skip", "warn", "fail", "wait"):
+        with timeline.step(way) as step:
+            step.result = "done"
+            getattr(step, way)("it did not happen")
+    with pytest.raises(KeyboardInterrupt), timeline.step("stopped"):
+        raise KeyboardInterrupt
+    lines = capsys.readouterr().out.splitlines()
+    assert [line[:8] for line in lines] == [
+        *("[ skip ]", "[ warn ]", "[failed]", "[ wait ]", "[failed]"),
+    ]
+    assert all("ok" not in line and "done" not in line for line in lines)
+
+
+def test_a_record_that_cannot_be_written_fails_nothing_and_hides_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(timeline, "TIMELINE", tmp_path / "file/timeline.json")
+    monkeypatch.setattr(Path, "exists", lambda self: False)
+    record = Timeline()
+    record.save()
+    assert capsys.readouterr().out.startswith("warning: there is no record of these times")
+
+
+def test_a_long_wait_is_told_with_all_that_one_wants_to_know_and_not_22_times(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    told = Waiting("/mnt/s3", 300)
+    denied = AgentError(Problem.ACCESS_DENIED, "S3 denies access")
+    for _ in range(22):
+        told(denied)
+        now += 13
+    told(AgentError(Problem.S3_THROTTLED, "S3 throttles requests"))
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 4
+    first = r"\[ wait \] /mnt/s3: S3 denies access \(attempt 1, until \d\d:\d\d:\d\d UTC; (.*)\)"
+    match = re.fullmatch(first, lines[0])
+    assert match
+    assert match[1] == "Ctrl-C leaves it to the agent"
+    assert "attempt 23" in lines[-1]
+    assert "throttles" in lines[-1]
 
 
 @pytest.mark.parametrize("before", [None, "the record of an earlier run"])

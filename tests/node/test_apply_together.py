@@ -86,8 +86,8 @@ def test_who_has_to_wait_is_told_for_whom(site: Site, cluster: Cluster) -> None:
         with site.node.popen(["s3mount-agent", "apply"]) as second:
             assert second.stdout is not None
             lines = iter(second.stdout.readline, "")
-            told = next((line for line in lines if "waiting" in line), "")
-            assert told.strip() == f"waiting for another program to end: {holder}"
+            told = next((line for line in lines if "[ wait ] lock: " in line), "")
+            assert f"another program changes the mounts: {holder} (until " in told
             cluster.s3.heal(slow)
             for each in (first, second):
                 stdout, stderr = each.communicate(timeout=200)

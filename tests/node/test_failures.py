@@ -107,6 +107,14 @@ def test_a_truncated_package_is_told(cluster: Cluster, bare: Node, release: str)
     require_told(attempt(cluster, bare, release), "signature-bad", release)
 
 
+def test_an_older_package_under_a_newer_name_is_told(
+    cluster: Cluster, bare: Node, release: str
+) -> None:
+    """As validly signed as any: whoever holds the mirror could offer one with known faults."""
+    action = attempt(cluster, bare, release)
+    require_told(action, "package-other", cluster.version, release)
+
+
 def test_a_release_that_the_mirror_lacks_is_told(cluster: Cluster, bare: Node) -> None:
     action = attempt(cluster, bare, "9.9.9")
     require_told(action, "download-failed", "404", "9.9.9")
@@ -223,17 +231,18 @@ def test_a_head_continues_without_a_bucket_and_says_so(
 
 
 def test_a_head_continues_without_mount_s3_and_gets_it_later(
-    cluster: Cluster, package: Path, new_node: NewNode
+    cluster: Cluster, new_node: NewNode
 ) -> None:
     node = new_node("head")
-    set_environment(node, S3MOUNT_RELEASE_VERSION="8.8.8")
+    good = f"{cluster.mirror.url}/mountpoint-s3-release"
+    set_environment(node, S3MOUNT_RELEASE_URL=f"{cluster.mirror.url}/nothing-here")
     action = cluster.custom_action(node, HEAD)
     assert action.returncode == 0, action.stderr
     assert "error [download-failed]" in action.stdout
     told = status(node)
     assert {mount["state"] for mount in told["mounts"]} <= {"failed", "retrying"}
     assert all("downloaded" in mount["reason"] for mount in told["mounts"])
-    cluster.mirror.publish(package, "8.8.8")
+    set_environment(node, S3MOUNT_RELEASE_URL=good)
     node.run(["s3mount-agent", "apply"])
     assert states(node, wait=45) == {READONLY: "ok", WRITABLE: "ok"}
 

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from s3mount_agent.core.options import few_files
 from s3mount_agent.core.states import NodeState, State
-from s3mount_agent.core.status import sum_up
 
 if TYPE_CHECKING:
     from s3mount_agent.core.status import MountStatus, NodeStatus
@@ -46,6 +45,9 @@ def table(seen: NodeStatus, followed: Origin | None, edit: str | None, *, colour
     lines += _mounts(seen.mounts, colour=colour)
     if not seen.service_up:
         lines.append("  the agent's service is down: `systemctl start s3mount-agent`")
+    if seen.broken:
+        lines += _told("agent", f"no mount would come back: {seen.broken}", 2)
+        lines += _told("hint", "run s3mount-bootstrap again")
     if followed is not None:
         lines += _told("configuration", f"version {followed.shown} of {followed.shown_url}", 2)
         if followed.problem:
@@ -58,7 +60,7 @@ def table(seen: NodeStatus, followed: Origin | None, edit: str | None, *, colour
 def _head(seen: NodeStatus, *, colour: bool) -> Iterator[str]:
     told = seen.node
     where = " ".join(filter(None, [told.get("cluster"), told.get("role"), told.get("queue")]))
-    state = sum_up(seen.mounts)
+    state = seen.state
     yield f"{_painted(state.value, colour=colour)}: {where or os.uname().nodename}"
     facts = (
         f"mode {told.get('mode', 'unknown')}, mount-s3 {told.get('mount_s3', 'not installed')}, "

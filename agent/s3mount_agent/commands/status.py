@@ -9,7 +9,7 @@ import time
 from s3mount_agent.commands.parser import Given
 from s3mount_agent.core.errors import AgentError, Exit, Problem
 from s3mount_agent.core.states import NodeState
-from s3mount_agent.core.status import MountStatus, NodeStatus, sum_up
+from s3mount_agent.core.status import MountStatus, NodeStatus
 from s3mount_agent.reconcile import observe
 from s3mount_agent.state import in_force, origin
 
@@ -23,12 +23,12 @@ def main(given: Given) -> int:
     wait = given.value("--wait")
     deadline = time.monotonic() + (wait or 0)
     seen = _take(given.words)
-    while wait is not None and sum_up(seen.mounts) is NodeState.DEGRADED:
+    while wait is not None and seen.state is NodeState.DEGRADED:
         if time.monotonic() >= deadline:
             break
         time.sleep(_POLL_SECONDS)
         seen = _take(given.words)
-    state = sum_up(seen.mounts)
+    state = seen.state
     if given.has("--json"):
         print(_json(seen))
     else:
@@ -69,8 +69,11 @@ def _json(seen: NodeStatus) -> str:
 
 def _compact(seen: NodeStatus, mounts: tuple[MountStatus, ...]) -> str:
     document = observe.document(seen.node, mounts, origin.load(), seen.at, _pending())
+    document["state"] = seen.state.value
     if not seen.service_up:
         document["daemon"] = "down"
+    if seen.broken:
+        document["agent"] = seen.broken
     return json.dumps(document, separators=(",", ":"))
 
 

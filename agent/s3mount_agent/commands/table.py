@@ -202,7 +202,9 @@ COMMANDS = (
         "take down all mounts and leave the node as it was found",
         "Takes all mounts down and removes what the agent brought: units, packages, its change to "
         "/etc/fuse.conf, empty directories that it made, and itself. While a mount is in use, the "
-        "agent stays. /etc/s3mount-agent/environment is yours and stays too.",
+        "agent stays, and nothing is changed. /etc/s3mount-agent/environment is yours and stays "
+        "too.",
+        options=(Option("--dry-run", "say what would be removed, and change nothing"),),
         codes=((0, "nothing of the agent is left"), (1, "a mount is in use")),
         aka=("remove", "purge", "delete", "teardown"),
         interrupted=_AGAIN,

@@ -14,8 +14,8 @@ def main(given: Given) -> int:
     node.require_root()
     environment.load()
 
-    from s3mount_agent.reconcile import takedown
+    from s3mount_agent.reconcile.uninstall import uninstall
 
-    errors = takedown.uninstall()
+    errors = uninstall(dry_run=given.has("--dry-run"))
     tell(errors)
     return Exit.FAILED if errors else Exit.OK

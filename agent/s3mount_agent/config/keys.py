@@ -23,7 +23,7 @@ from s3mount_agent.core.directory import parse_directory
 from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.core.roles import Mode, OnFailure, Role
 from s3mount_agent.mountpoint.command_line import parse_options
-from s3mount_agent.mountpoint.wanted import Install
+from s3mount_agent.mountpoint.wanted import FuseConf, Install
 
 # As ParallelCluster calls them, in its node types and in its configuration.
 _ROLES = one_of(
@@ -186,11 +186,6 @@ def _entry(values: dict[str, Any]) -> Entry:
     return entry
 
 
-def _install(values: dict[str, Any]) -> Install:
-    fingerprints = tuple(each.upper() for each in values.pop("fingerprints", ()))
-    return Install(**values, fingerprints=fingerprints)
-
-
 INSTALL = Section(
     (
         Key(
@@ -206,13 +201,17 @@ INSTALL = Section(
             default="the one that this agent was tested with",
         ),
         Key(
-            "fingerprints",
-            ListOf(Text("a key's fingerprint", r"[0-9A-Fa-f]{40}")),
-            "the keys that packages may be signed with",
-            default="AWS's",
+            "fuse_conf",
+            one_of(FuseConf),
+            "whether user_allow_other is added to /etc/fuse.conf, which root's mounts do not need",
         ),
     ),
     of=Install,
+    # Whoever may write this file could install anything as root with it.
+    never={
+        "fingerprints": "name the keys of your own packages on the node itself, as "
+        "S3MOUNT_RELEASE_FINGERPRINTS in /etc/s3mount-agent/environment"
+    },
 )
 HEALTH = Section(
     (
@@ -270,7 +269,12 @@ TOP = Section(
             default="not limited",
         ),
         Key("health", HEALTH, "how often the agent looks and tries again", default="below"),
-        Key("install", Built(INSTALL, _install), "where mount-s3 comes from", default="below"),
+        Key(
+            "install",
+            Built(INSTALL, lambda values: Install(**values)),
+            "where mount-s3 comes from",
+            default="below",
+        ),
         Key(
             "metrics",
             Built(METRICS, lambda values: Metrics(**values)),

@@ -125,12 +125,13 @@ class Section:
     """A mapping with known keys, read into a dict of the attributes that are given.
 
     ``of`` is the class whose attributes they are, ``flat`` whether they are those of the object
-    that the section is a part of.
+    that the section is a part of. ``never`` are names of what is refused on purpose, with why.
     """
 
     keys: tuple[Key, ...]
     of: type | None = None
     flat: bool = False
+    never: Mapping[str, str] = field(default_factory=dict)
 
     def read(self, node: Node, source: Source) -> dict[str, Any]:
         """The values by attribute; an unknown key is an error with a suggestion."""
@@ -162,6 +163,8 @@ class Section:
         name = _name(word)
         if name in known:
             return known[name]
+        if name in self.never:
+            source.refuse(word.mark, f"{name!r} cannot be said here", hint=self.never[name])
         hint = suggestion(name, known) or f"known: {', '.join(known)}"
         message = f"there is no key {name!r} here"
         for key in self.keys:

@@ -43,11 +43,7 @@ class Problem(Enum):
         Exit.USAGE,
         "give a bucket name, an access point alias or ARN, or s3://bucket/prefix/",
     )
-    DIRECTORY_INVALID = (
-        "directory-invalid",
-        Exit.USAGE,
-        "give an absolute path such as /mnt/s3",
-    )
+    DIRECTORY_INVALID = ("directory-invalid", Exit.USAGE, "give an absolute path such as /mnt/s3")
     DIRECTORY_RESERVED = (
         "directory-reserved",
         Exit.USAGE,
@@ -99,11 +95,7 @@ class Problem(Enum):
         Exit.USAGE,
         "close every quote in the options string",
     )
-    OPTION_UNKNOWN = (
-        "option-unknown",
-        Exit.USAGE,
-        "`mount-s3 --help` lists what it knows",
-    )
+    OPTION_UNKNOWN = ("option-unknown", Exit.USAGE, "`mount-s3 --help` lists what it knows")
     OPTION_VALUE = ("option-value", Exit.USAGE, "see `mount-s3 --help` for the values it takes")
     OPTION_CONFLICT = ("option-conflict", Exit.USAGE, "keep one of the two")
     OPTION_RESERVED = (
@@ -186,6 +178,11 @@ class Problem(Enum):
         "package-broken",
         Exit.FAILED,
         "the file is incomplete or damaged: publish it again, or choose another release",
+    )
+    PACKAGE_OTHER = (
+        "package-other",
+        Exit.FAILED,
+        "publish the package of that version there, signed",
     )
     SIGNATURE_BAD = (
         "signature-bad",
@@ -272,11 +269,7 @@ class Problem(Enum):
         Exit.FAILED,
         "mount-s3 refused its arguments: correct the options of this mount",
     )
-    MOUNT_FAILED = (
-        "mount-failed",
-        Exit.FAILED,
-        "`journalctl _UID=0 -t mount-s3` has more",
-    )
+    MOUNT_FAILED = ("mount-failed", Exit.FAILED, "`journalctl _UID=0 -t mount-s3` has more")
     MOUNT_ENDED = (
         "mount-ended",
         Exit.FAILED,
@@ -292,11 +285,7 @@ class Problem(Enum):
         Exit.FAILED,
         "it is mounted but does not answer: `journalctl _UID=0 -t mount-s3` may say why",
     )
-    MOUNT_BUSY = (
-        "mount-busy",
-        Exit.FAILED,
-        "end the programs that use it, then run again",
-    )
+    MOUNT_BUSY = ("mount-busy", Exit.FAILED, "end the programs that use it, then run again")
     PROGRAM_FAILED = ("program-failed", Exit.FAILED, "the program's own words are the cause")
     PROGRAM_TIMEOUT = ("program-timeout", Exit.FAILED, "the node may be overloaded: try again")
     FILE_FAILED = ("file-failed", Exit.FAILED, "check the path's permissions and its file system")

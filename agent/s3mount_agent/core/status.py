@@ -196,7 +196,8 @@ class NodeStatus:
     """A node and its mounts at a moment.
 
     ``node`` holds the node's own facts; ``at`` is when that was learned which cannot be had live
-    (UTC), and ``age`` the same in words; ``service_up``: the agent's service runs.
+    (UTC), and ``age`` the same in words; ``service_up``: the agent's service runs. ``broken`` is
+    why the agent's command cannot, if it cannot: then no hook of a mount can, either.
     """
 
     node: Mapping[str, str]
@@ -204,6 +205,13 @@ class NodeStatus:
     at: str
     age: str = ""
     service_up: bool = True
+    broken: str | None = None
+
+    @property
+    def state(self) -> NodeState:
+        """The node's: mounts that would not come back are not all that well."""
+        state = sum_up(self.mounts)
+        return NodeState.DEGRADED if self.broken and state is NodeState.OK else state
 
     def mount(self, mount_id: str) -> MountStatus | None:
         """What is known of a mount."""

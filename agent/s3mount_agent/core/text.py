@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 from s3mount_agent.core.errors import AgentError, Problem
+
+_MOMENT = re.compile(
+    r"([0-9]{4})-(0[1-9]|1[0-2])-([0-2][0-9]|3[01])T([01][0-9]|2[0-3]):([0-5][0-9]):([0-6][0-9])Z"
+)
 
 
 def require_plain(what: str, text: str) -> None:
@@ -25,3 +31,18 @@ def last_lines(text: str, *, lines: int = 10, characters: int = 1500) -> str:
     """The end of a program's output, bounded in lines and characters, without empty lines."""
     kept = [line.rstrip() for line in text.splitlines() if line.strip()][-lines:]
     return "\n".join(kept)[-characters:]
+
+
+def epoch(at: str) -> int:
+    """Seconds since 1970 of a time in UTC as the agent writes it, 2026-11-23T17:00:00Z.
+
+    Raises ValueError. By hand, since time.strptime() loads half a dozen modules.
+    """
+    match = _MOMENT.fullmatch(at)
+    if match is None:
+        raise ValueError(f"{at!r} is no time")
+    year, month, day, hour, minute, second = map(int, match.groups())
+    # Years that begin in March, so that the odd day comes last: Howard Hinnant's days_from_civil.
+    years, months = (year, month - 3) if month > 2 else (year - 1, month + 9)
+    days = 365 * years + years // 4 - years // 100 + years // 400 + (153 * months + 2) // 5 + day
+    return ((days - 719469) * 24 + hour) * 3600 + minute * 60 + second

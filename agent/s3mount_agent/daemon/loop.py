@@ -47,7 +47,7 @@ _MOVING = {State.STARTING, State.STALE, State.HUNG}
 def run() -> None:
     """Works until SIGTERM; the mounts stay."""
     events = Events()  # who finds the lock taken may send a signal
-    with lock.hold("daemon", timeout=_ALONE_SECONDS, path=service.LOCK):
+    with lock.hold(service.name(), timeout=_ALONE_SECONDS, path=service.LOCK):
         _work(events, Daemon(Surroundings()), Refresher())
 
 

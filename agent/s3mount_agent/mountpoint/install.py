@@ -2,40 +2,60 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import re
 import shutil
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
+from pathlib import Path
 
 from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.core.versions import Version, version_of
 from s3mount_agent.mountpoint import program, releases
 from s3mount_agent.mountpoint.program import Installed
+from s3mount_agent.mountpoint.releases import Release
 from s3mount_agent.mountpoint.wanted import Install
 from s3mount_agent.state import inventory
 from s3mount_agent.system import apt, files, fuse, node, paths
 from s3mount_agent.system.retry import patiently
+from s3mount_agent.system.threads import together
 
-_BUDGET_SECONDS = 600.0
 _DOWNLOADS = paths.STATE / "downloads"
+# What fuse 2's library is called: on Ubuntu 24.04 and Debian 13 and later, and before.
+_LIBRARIES = ("libfuse2t64", "libfuse2")
+# What is named when something is installed; all else comes with it, by apt's own choice.
+_NAMED = ("mount-s3", "fuse3")
 
 
-def ensure_mount_s3(source: Install) -> tuple[Installed, bool]:
-    """Returns the node's mount-s3, and whether it had to be installed."""
-    interrupted = inventory.load().packages_before is not None
+def ensure_mount_s3(
+    source: Install,
+    *,
+    budget: float,
+    on_retry: Callable[[AgentError], None],
+    on_lock: Callable[[str, float], None],
+) -> tuple[Installed, bool]:
+    """Returns the node's mount-s3, and whether it had to be installed; tries ``budget`` seconds.
+
+    ``on_retry`` is told why it is tried again, ``on_lock`` who else installs something, and for how
+    many seconds he is waited for.
+    """
+    interrupted = inventory.load().installing
     found = program.find()
     if found and not interrupted:
         return found, False
     apt.require_apt()
     apt.require_space()
-    _write_down_before()
     shutil.rmtree(_DOWNLOADS, ignore_errors=True)
     with files.told_plainly(f"make the directory {_DOWNLOADS}"):
         _DOWNLOADS.mkdir(parents=True)
+    holder = apt.lock_holder()
+    if holder is not None:
+        on_lock(holder, apt.LOCK_SECONDS)
+    attempt = _Attempt(Release.chosen(source), again=interrupted)
     try:
-        patiently(lambda: _install(source, again=interrupted), budget=_BUDGET_SECONDS)
+        patiently(attempt, budget=budget, on_retry=on_retry)
     finally:
         shutil.rmtree(_DOWNLOADS, ignore_errors=True)
-    _write_down_after()
     found = program.find()
     if found is None:
         raise AgentError(
@@ -49,21 +69,106 @@ def ensure_mount_s3(source: Install) -> tuple[Installed, bool]:
 def version_to_be(source: Install) -> Version:
     """The version of mount-s3 that this node has, or would get."""
     found = program.find()
-    return found.version if found else version_of(releases.Release.chosen(source).version)
+    return found.version if found else version_of(Release.chosen(source).version)
+
+
+class _Attempt:
+    """Installs mount-s3 and what it needs when called; called again, it trusts less."""
+
+    def __init__(self, release: Release, *, again: bool) -> None:
+        self._release = release
+        self._again = again
+        self._first = True
+
+    def __call__(self) -> None:
+        if self._again or not self._first:
+            apt.repair()
+        # The lists and the package at the same time, then everything in one go.
+        package, trouble = together([self._fetch, self._refresh], at_once=2)
+        self._first = False
+        names = [str(package)]
+        if not shutil.which("fusermount3") and not shutil.which("fusermount"):
+            names.insert(0, "fuse3")  # provides "fuse", which mount-s3 depends on
+        try:
+            self._install(names)
+        except AgentError as error:
+            if trouble is None:
+                raise
+            # A repository that cannot be read may be why, or have nothing to do with it.
+            causes = filter(None, [error.cause, trouble.cause])
+            raise error.caused_by("\n".join(causes)) from None
+
+    def _refresh(self) -> AgentError | None:
+        """Has apt know what is needed; returns what went wrong with that."""
+        return None if self._first and any(map(apt.can_have, _LIBRARIES)) else apt.refresh()
+
+    def _install(self, names: list[str]) -> None:
+        """One transaction, of which it is written down before what it will bring."""
+        brought = apt.would_install(names, again=self._again)
+        _book(brought)
+        try:
+            apt.install(names, again=self._again)
+        except AgentError:
+            # Whoever installs them from now on, it was not us.
+            with contextlib.suppress(AgentError):
+                _unbook(brought - apt.present(brought), over=False)
+            raise
+        _unbook(frozenset(), over=True)
+
+    def _fetch(self) -> Path:
+        package = releases.fetch(self._release, node.architecture(), "deb", _DOWNLOADS)
+        _require_version(package, self._release)
+        return package
+
+
+def _require_version(package: Path, release: Release) -> None:
+    """Refuses another package than its name says: one that is as validly signed, but older."""
+    name, version = apt.version_of(package)
+    found = re.match(r"\d+\.\d+\.\d+(?![\d.])", version)
+    good = release.version == "latest" or (found is not None and found[0] == release.version)
+    if name != "mount-s3" or not good:
+        package.unlink()
+        raise AgentError(
+            Problem.PACKAGE_OTHER,
+            f"{package.name} is {name} {version} instead of mount-s3 {release.version}",
+        )
+
+
+def _book(packages: frozenset[str]) -> None:
+    made = inventory.load()
+    booked = tuple(sorted({*made.packages, *packages}))
+    inventory.save(dataclasses.replace(made, packages=booked, installing=True))
+
+
+def _unbook(gone: frozenset[str], *, over: bool) -> None:
+    """After an attempt: these are not there. ``over`` if everything is."""
+    made = inventory.load()
+    kept = tuple(name for name in made.packages if name not in gone)
+    inventory.save(dataclasses.replace(made, packages=kept, installing=not over))
 
 
 def ensure_allow_other() -> bool:
-    """Puts ``user_allow_other`` in force in fuse.conf; returns whether it was not yet."""
+    """Puts ``user_allow_other`` in force in fuse.conf; returns whether it was not yet.
+
+    Raises ``file-failed`` or ``no-space``; root's mounts work without it.
+    """
     before = files.read(fuse.CONF)
     after = fuse.allow_other(before)
     if after == before:
         return False
     made = inventory.load()
+    booked = made
     if made.fuse_conf_before is None:
-        inventory.save(
-            dataclasses.replace(made, fuse_conf_before=before or "", fuse_conf_made=before is None)
+        booked = dataclasses.replace(
+            made, fuse_conf_before=before or "", fuse_conf_made=before is None
         )
-    return files.write(fuse.CONF, after)
+        inventory.save(booked)
+    try:
+        return files.write(fuse.CONF, after)
+    except AgentError:
+        if booked is not made:
+            inventory.save(made)
+        raise
 
 
 def take_back_allow_other() -> None:
@@ -78,50 +183,26 @@ def take_back_allow_other() -> None:
         files.write(fuse.CONF, before)
 
 
+def packages_to_take_back() -> tuple[list[str], dict[str, str]]:
+    """The packages that were installed for the agent and may go, and why others of them stay."""
+    booked = apt.present(inventory.load().packages)
+    stay = dict.fromkeys(
+        apt.chosen_by_hand(sorted(booked.difference(_NAMED))),
+        "somebody has asked for it by name since",
+    )
+    going = sorted(booked.difference(stay))
+    while going and apt.would_remove(going).difference(going):
+        for name in going:
+            needing = apt.would_remove([name]).difference(going)
+            if needing:
+                stay[name] = f"{', '.join(sorted(needing))} needs it"
+        going = [name for name in going if name not in stay]
+    return going, stay
+
+
 def take_back_packages() -> None:
-    """Removes the packages that were installed for the agent."""
-    made = inventory.load()
-    names = [name for name in made.packages if apt.is_installed(name)]
-    if names:
-        apt.remove(names)
-    inventory.save(dataclasses.replace(made, packages=(), packages_before=None))
-
-
-def _install(source: Install, *, again: bool) -> None:
-    """One attempt: the lists and the package at the same time, then everything in one go."""
-    with ThreadPoolExecutor() as pool:
-        fetched = pool.submit(
-            releases.fetch,
-            releases.Release.chosen(source),
-            node.architecture(),
-            "deb",
-            _DOWNLOADS,
-        )
-        apt.repair()
-        apt.refresh()
-        package = fetched.result()
-    # Its name on Ubuntu 24.04 and later, and on Debian 13.
-    library = "libfuse2t64" if apt.is_known("libfuse2t64") else "libfuse2"
-    names = [library, "python3-systemd", "ca-certificates", str(package)]
-    if not shutil.which("fusermount3") and not shutil.which("fusermount"):
-        names.insert(0, "fuse3")  # provides "fuse", which mount-s3 depends on
-    apt.install(names, again=again)
-
-
-def _write_down_before() -> None:
-    made = inventory.load()
-    if made.packages_before is None:
-        inventory.save(dataclasses.replace(made, packages_before=tuple(sorted(apt.installed()))))
-
-
-def _write_down_after() -> None:
-    made = inventory.load()
-    if made.packages_before is not None:
-        brought = apt.installed().difference(made.packages_before)
-        inventory.save(
-            dataclasses.replace(
-                made,
-                packages=tuple(sorted({*made.packages, *brought})),
-                packages_before=None,
-            )
-        )
+    """Removes the packages that were installed for the agent, and nothing that others need."""
+    going, _ = packages_to_take_back()
+    if going:
+        apt.remove(going)
+    inventory.save(dataclasses.replace(inventory.load(), packages=(), installing=False))

@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import math
 import os
 import re
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.core.versions import PINNED
 from s3mount_agent.mountpoint.wanted import Install
 from s3mount_agent.system import files, process, web
+from s3mount_agent.system.threads import together
 
 DEFAULT_URL = "https://s3.amazonaws.com/mountpoint-s3-release"
 DEFAULT_VERSION = PINNED
@@ -27,10 +30,10 @@ DEFAULT_FINGERPRINTS = (
 )
 _WHOLE_SECONDS = 300.0
 _LARGEST_BYTES = 200 << 20
-_ARMORED_KEY = re.compile(
-    r"-----BEGIN PGP PUBLIC KEY BLOCK-----\s(?:[\w-]+:.*\n)*\s*(?P<body>[A-Za-z0-9+/=\s]+?)"
-    r"(?:\n=[A-Za-z0-9+/]{4})?\s*-----END PGP PUBLIC KEY BLOCK-----"
-)
+# Of a signature, and of a file of public keys: AWS's have 1 and 6 KB.
+_LARGEST_TEXT_BYTES = 1 << 20
+_BEGIN = "-----BEGIN PGP PUBLIC KEY BLOCK-----"
+_END = "-----END PGP PUBLIC KEY BLOCK-----"
 
 
 @dataclass(frozen=True)
@@ -43,14 +46,15 @@ class Release:
 
     @staticmethod
     def chosen(source: Install) -> Release:
-        """A mirror, and the keys it signs with, may be named in the configuration or, for this node
-        alone, in the agent's environment file."""
+        """A mirror may be named in the configuration or, for this node alone, in the agent's
+        environment file; the keys that packages may be signed with only there: whoever writes the
+        configuration must not be able to install anything as root."""
         named = os.environ.get("S3MOUNT_RELEASE_FINGERPRINTS", "")
         fingerprints = tuple(re.sub(r"[\s:]", "", f).upper() for f in named.split(",") if f)
         return Release(
             (os.environ.get("S3MOUNT_RELEASE_URL") or source.url or DEFAULT_URL).rstrip("/"),
             os.environ.get("S3MOUNT_RELEASE_VERSION") or source.version or DEFAULT_VERSION,
-            fingerprints or source.fingerprints or DEFAULT_FINGERPRINTS,
+            fingerprints or DEFAULT_FINGERPRINTS,
         )
 
     def package_url(self, architecture: str, extension: str) -> str:
@@ -72,9 +76,12 @@ def fetch(release: Release, architecture: str, extension: str, directory: Path) 
     signature = directory / f"{package.name}.asc"
     keys = directory / "KEYS"
     try:
-        _download(url, package)
-        _download(f"{url}.asc", signature)
-        _download(f"{release.url}/public_keys/KEYS", keys)
+        wanted = (
+            (url, package, _LARGEST_BYTES),
+            (f"{url}.asc", signature, _LARGEST_TEXT_BYTES),
+            (f"{release.url}/public_keys/KEYS", keys, _LARGEST_TEXT_BYTES),
+        )
+        together([partial(_download, *each) for each in wanted], at_once=len(wanted))
         verify(package, signature, keys, release.fingerprints)
     except BaseException:
         package.unlink(missing_ok=True)
@@ -121,16 +128,23 @@ def _unknown_key(package: Path, key: str) -> AgentError:
 
 
 def _dearmor(text: str) -> bytes:
-    """The binary form of one or more armored public keys (RFC 9580, section 6)."""
-    try:
-        return b"".join(
-            base64.b64decode(match["body"], validate=False) for match in _ARMORED_KEY.finditer(text)
-        )
-    except binascii.Error:
-        return b""
+    """The binary form of one or more armored public keys (RFC 9580, section 6), line by line."""
+    keys = b""
+    body: list[str] | None = None
+    for line in map(str.strip, text.splitlines()):
+        if line == _BEGIN:
+            body = []
+        elif body is not None and line == _END:
+            with contextlib.suppress(binascii.Error):
+                keys += base64.b64decode("".join(body))
+            body = None
+        # Headers have a colon; the checksum comes last, and nobody checks it any more.
+        elif body is not None and ":" not in line and not line.startswith("="):
+            body.append(line)
+    return keys
 
 
-def _download(url: str, target: Path) -> None:
+def _download(url: str, target: Path, limit: int) -> None:
     if not url.startswith(("https://", "http://")):
         raise AgentError(Problem.DOWNLOAD_FAILED, f"{url} is not an http(s) URL")
     with files.told_plainly(f"write {target}"):
@@ -142,9 +156,9 @@ def _download(url: str, target: Path) -> None:
 
     try:
         with file:
-            web.get(url, take, limit=_LARGEST_BYTES, seconds=_WHOLE_SECONDS)
+            web.get(url, take, limit=limit, seconds=_WHOLE_SECONDS)
     except web.TooLargeError:
-        raise AgentError(Problem.PACKAGE_BROKEN, f"{url} is larger than any mount-s3") from None
+        raise AgentError(Problem.PACKAGE_BROKEN, f"{url} is larger than it can be") from None
     except web.WebError as error:
         raise AgentError(
             Problem.DOWNLOAD_FAILED,

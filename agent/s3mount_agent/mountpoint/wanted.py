@@ -3,6 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
+
+
+class FuseConf(str, Enum):
+    """What becomes of /etc/fuse.conf: it gets ``user_allow_other``, or stays as the site has it."""
+
+    ADD = "add"
+    LEAVE = "leave"
 
 
 @dataclass(frozen=True)
@@ -11,4 +19,4 @@ class Install:
 
     url: str | None = None
     version: str | None = None
-    fingerprints: tuple[str, ...] = ()
+    fuse_conf: FuseConf = FuseConf.ADD

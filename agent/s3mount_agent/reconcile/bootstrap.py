@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Mapping
 
@@ -15,21 +16,23 @@ from s3mount_agent.core.states import Failure
 from s3mount_agent.mountpoint import install
 from s3mount_agent.mountpoint.command_line import require_known_to
 from s3mount_agent.mountpoint.program import Installed
+from s3mount_agent.mountpoint.wanted import FuseConf
 from s3mount_agent.reconcile import crawlers, directories, execute, reasons
 from s3mount_agent.reconcile.context import Context, gather
 from s3mount_agent.reconcile.execute import Failures
 from s3mount_agent.reconcile.observe import observe, remember
 from s3mount_agent.reconcile.session import Session, node_session
 from s3mount_agent.state import held, leftovers, status_file
-from s3mount_agent.state.timeline import Timeline
+from s3mount_agent.state.timeline import LEAVES, Step, Timeline, Waiting, clock_after
 from s3mount_agent.supervisor import needrestart, service
 from s3mount_agent.system import fuse, journal, machine, node, probe
 from s3mount_agent.system.probe import Answer, Finding
 
 _PROBE_SECONDS = 30.0
-# How long mounts are tried for: a head node must not keep the whole stack waiting, since the
-# daemon goes on trying; a compute node has no better use for its time, within ParallelCluster's
-# own limit of half an hour.
+# How long mount-s3's installation and the mounts are tried for: a head node must not keep the whole
+# stack waiting, since the daemon goes on trying; a compute node has no better use for its time,
+# within ParallelCluster's own limit of half an hour.
+_INSTALL_SECONDS = {OnFailure.CONTINUE: 180.0, OnFailure.FAIL: 600.0}
 _BUDGET_SECONDS = {OnFailure.CONTINUE: 60.0, OnFailure.FAIL: 300.0}
 
 
@@ -62,19 +65,30 @@ def bootstrap(read: Callable[[], Desired], by: str = "bootstrap") -> tuple[Failu
             with timeline.step("facts") as step:
                 _require_possible(context, session.observed)
                 step.result = "; ".join(filter(None, [_facts(context), slurm]))
-            installed, failures = _converge(session, timeline)
+            try:
+                installed, failures, new = _converge(session, timeline)
+            except KeyboardInterrupt:
+                _leave_to_agent(session)
+                raise
         with timeline.step("daemon") as step:
-            new = service.ensure_running()
-            if not new:
+            started = service.ensure_running(new=new)
+            if not started:
                 service.wake()  # it has not seen the new configuration yet
-            step.result = "started" if new else "already running"
-            timeline.changed |= new
+            step.result = "started" if started else "already running"
+            timeline.changed |= started
         failures.update(_verify(context, failures, timeline))
         leftovers.sweep_builds()
         _summarise(context, failures, installed)
     finally:
         timeline.save()
     return failures, context
+
+
+def _leave_to_agent(session: Session) -> None:
+    """What every long wait promises for the case of Ctrl-C: the service goes on with it."""
+    with contextlib.suppress(AgentError):
+        session.desired.save()
+        service.ensure_running(new=service.put_in_place())
 
 
 def _facts(context: Context) -> str:
@@ -85,40 +99,69 @@ def _facts(context: Context) -> str:
     return ", ".join(told)
 
 
-def _converge(session: Session, timeline: Timeline) -> tuple[Installed | None, Failures]:
+def _converge(session: Session, timeline: Timeline) -> tuple[Installed | None, Failures, bool]:
+    """All that is done under the lock; returns also whether the service's unit is new."""
     context = session.context
     leftovers.sweep()
     installed, missing = _install(context, timeline)
     with timeline.step("config") as step:
-        new = session.desired.save()
+        changed = session.desired.save()
         held.save(())
-        step.result = f"{config_file.PATH} " + ("is now in force" if new else "unchanged")
-        timeline.changed |= new
+        # With those of the mounts, so that systemd need not read its units more than once.
+        new = service.put_in_place()
+        step.result = f"{config_file.PATH} " + ("is now in force" if changed else "unchanged")
+        timeline.changed |= changed
     if installed is not None:
         failures = _mount(session, installed, timeline)
     else:
+        with timeline.step("mounts") as step:
+            step.fail("none: there is no mount-s3 yet")
         failures = {mount.id: missing for mount in context.mounts if missing}
     remember(context, installed, failures)
-    return installed, failures
+    return installed, failures, new
 
 
 def _install(context: Context, timeline: Timeline) -> tuple[Installed | None, AgentError | None]:
     """The node's mount-s3; on a node that continues, why there is none: the agent tries again."""
+    budget = _INSTALL_SECONDS[context.conduct.on_failure]
     try:
         with timeline.step("install") as step:
             fuse.require_device()
-            installed, new = install.ensure_mount_s3(context.configuration.install)
+            installed, new = install.ensure_mount_s3(
+                context.configuration.install,
+                budget=budget,
+                on_retry=Waiting("mount-s3", budget),
+                on_lock=_tell_packages_lock,
+            )
             step.result = f"mount-s3 {installed}" + ("" if new else ", already there")
             timeline.changed |= new
     except AgentError as error:
         if context.conduct.on_failure is OnFailure.FAIL:
             raise
         return None, error
+    _allow_other(context, timeline)
+    return installed, None
+
+
+def _tell_packages_lock(holder: str, seconds: float) -> None:
+    until = f"until {clock_after(seconds)} at most; {LEAVES}"
+    journal.say(f"[ wait ] packages: {holder} installs something ({until})")
+
+
+def _allow_other(context: Context, timeline: Timeline) -> None:
+    """A courtesy to users who mount something themselves: root's mounts need nothing in fuse.conf,
+    so that one which cannot be written is no reason to fail."""
     with timeline.step("fuse.conf") as step:
-        new = install.ensure_allow_other()
+        if context.configuration.install.fuse_conf is FuseConf.LEAVE:
+            step.skip("left as it is, as install.fuse_conf says")
+            return
+        try:
+            new = install.ensure_allow_other()
+        except AgentError as error:
+            step.warn(f"left as it is: {error.message} ({error.cause}); no mount needs it")
+            return
         step.result = "user_allow_other " + ("added" if new else "already there")
         timeline.changed |= new
-    return installed, None
 
 
 def _mount(session: Session, installed: Installed, timeline: Timeline) -> Failures:
@@ -132,8 +175,13 @@ def _mount(session: Session, installed: Installed, timeline: Timeline) -> Failur
         failures.update(execute.await_started(todo, wanted, observed, start=start))
         directories.tidy(mount.directory for mount in context.mounts)
         _tell_neighbours(context, timeline)
-        done = [f"{action.kind.value} {action.directory}" for action in todo.actions]
+        done = [
+            f"{action.kind.value} {action.directory}"
+            for action in todo.actions
+            if action.id not in failures
+        ]
         step.result = ", ".join(done) or "nothing to change"
+        _tell_what_failed(step, context, failures)
         timeline.changed |= bool(todo)
     for sentence in execute.warnings(wanted):
         journal.say(f"         warning: {sentence}")
@@ -150,6 +198,22 @@ def _tell_neighbours(context: Context, timeline: Timeline) -> None:
         timeline.changed |= needrestart.leave_mounts_alone()
     except AgentError as error:
         journal.say(f"         needrestart may stop the mounts: {error.message}: {error.cause}")
+
+
+def _tell_what_failed(step: Step, context: Context, failures: Failures) -> None:
+    """A mount that failed, or whose change waits, is in the line of its step."""
+    waits: list[str] = []
+    fails: list[str] = []
+    for mount in context.mounts:
+        if mount.id in failures:
+            busy = failures[mount.id].problem is Problem.MOUNT_BUSY
+            (waits if busy else fails).append(mount.directory)
+    also = [step.result] if step.result != "nothing to change" else []
+    if waits:
+        also.insert(0, f"in use: {', '.join(waits)}")
+        step.wait("; ".join(also))
+    if fails:
+        step.fail("; ".join([f"failed: {', '.join(fails)}", *also]))
 
 
 def _verify(context: Context, failures: Failures, timeline: Timeline) -> Failures:
@@ -172,6 +236,10 @@ def _verify(context: Context, failures: Failures, timeline: Timeline) -> Failure
                 silent[mount.id] = _not_ours(mount.directory, observed)
                 refused.pop(mount.id, None)
         step.result = f"{len(up) - len(silent)} of {len(context.mounts)} mounts answer"
+        if silent:
+            step.fail(step.result)
+        elif not up:
+            step.skip("no mount is up" if context.mounts else "there are no mounts")
     if refused:
         # What we have seen is what status says, and the service goes on from there.
         reasons.remember(refused)

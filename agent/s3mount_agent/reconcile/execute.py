@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 from s3mount_agent.config.configuration import WhenBusy
 from s3mount_agent.core.definition import Definition
@@ -22,9 +22,11 @@ from s3mount_agent.reconcile import directories
 from s3mount_agent.reconcile.context import Context
 from s3mount_agent.reconcile.observe import observe
 from s3mount_agent.state import secrets
+from s3mount_agent.state.timeline import Waiting
 from s3mount_agent.supervisor.protocol import Supervisor
 from s3mount_agent.system import journal, machine, mountinfo
 from s3mount_agent.system.retry import patiently
+from s3mount_agent.system.threads import together
 
 Failures = dict[str, AgentError]
 """Why mounts could not be made or taken down, by mount id."""
@@ -132,9 +134,9 @@ def require_possible(context: Context, observed: Observed, *, but: Collection[st
 
     asked = [mount for mount in context.mounts if mount.directory not in but]
     if asked:
-        with ThreadPoolExecutor(min(_AT_ONCE, len(asked))) as pool:
-            for error in filter(None, pool.map(refusal, asked)):
-                raise error
+        found = together([partial(refusal, mount) for mount in asked], at_once=_AT_ONCE)
+        for error in filter(None, found):
+            raise error
 
 
 def require_divisible(context: Context) -> None:
@@ -280,11 +282,8 @@ def start_patiently(supervisor: Supervisor, *, budget: float) -> Callable[[Wante
     """A way to start mounts: wait for each, and try again for at most ``budget`` seconds."""
 
     def start(want: Wanted) -> None:
-        patiently(
-            lambda: supervisor.start(want),
-            budget=budget,
-            on_retry=lambda error: journal.say(f"         {want.mount.directory}: {error.message}"),
-        )
+        told = Waiting(want.mount.directory, budget)
+        patiently(lambda: supervisor.start(want), budget=budget, on_retry=told)
 
     return start
 
@@ -305,8 +304,7 @@ def _each(
 
     if not actions:
         return {}
-    with ThreadPoolExecutor(min(_AT_ONCE, len(actions))) as pool:
-        results = list(pool.map(attempt, actions))
+    results = together([partial(attempt, action) for action in actions], at_once=_AT_ONCE)
     return {action.id: error for action, error in zip(actions, results) if error is not None}
 
 

@@ -6,7 +6,6 @@ each mount, and what follows. Touches no mount.
 
 from __future__ import annotations
 
-import calendar
 import dataclasses
 import time
 from collections.abc import Collection, Iterable, Mapping
@@ -19,12 +18,13 @@ from s3mount_agent.core.plan import Observed, Placed
 from s3mount_agent.core.roles import Mode
 from s3mount_agent.core.states import Presence, Stranger
 from s3mount_agent.core.status import MountStatus, NodeStatus, judge, sum_up
+from s3mount_agent.core.text import epoch
 from s3mount_agent.state import held, status_file
 from s3mount_agent.state.origin import Origin
 from s3mount_agent.state.status_file import now
 from s3mount_agent.supervisor import connections, service
 from s3mount_agent.supervisor.protocol import Supervisor, supervisor
-from s3mount_agent.system import holders, mountinfo, process
+from s3mount_agent.system import holders, mountinfo, paths, process
 from s3mount_agent.system.mountinfo import Table
 
 if TYPE_CHECKING:  # they would bring much to `status`, which needs nothing of it
@@ -129,7 +129,7 @@ def take() -> NodeStatus:
     mode = Mode(known.node.get("mode", Mode.SYSTEMD.value))
     also = [mount.path for mount in known.mounts]
     mounts = look(known.mounts, observe(supervisor(mode), also=also))
-    return NodeStatus(known.node, mounts, known.at, _age(known.at), service.is_up())
+    return NodeStatus(known.node, mounts, known.at, _age(known.at), *_running())
 
 
 def _from_configuration() -> NodeStatus:
@@ -143,11 +143,15 @@ def _from_configuration() -> NodeStatus:
     rows = [status_file.fresh(mount, held=mount.id in down) for mount in context.mounts]
     mounts = look(rows, observe(context.supervisor))
     told = context.describe(program.find())
-    return NodeStatus(told, mounts, status_file.now(), "just now", service.is_up())
+    return NodeStatus(told, mounts, status_file.now(), "just now", *_running())
+
+
+def _running() -> tuple[bool, str | None]:
+    return service.is_up(), paths.broken_command()
 
 
 def _age(at: str) -> str:
-    seconds = time.time() - calendar.timegm(time.strptime(at, "%Y-%m-%dT%H:%M:%SZ"))
+    seconds = time.time() - epoch(at)
     return f"{max(0, round(seconds))} s ago"
 
 

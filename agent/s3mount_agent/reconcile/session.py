@@ -9,12 +9,14 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 from s3mount_agent.config import desired
 from s3mount_agent.config.desired import Desired
 from s3mount_agent.core.plan import Observed
 from s3mount_agent.reconcile.context import Context, gather
 from s3mount_agent.reconcile.observe import observe
+from s3mount_agent.state.timeline import clock_after
 from s3mount_agent.system import journal, lock, node
 
 _PATIENCE_SECONDS = 300.0
@@ -43,7 +45,7 @@ def node_session(
     wrong with the node's facts.
     """
     node.require_root()
-    with lock.hold(by, timeout=timeout, on_wait=_tell_wait):
+    with lock.hold(by, timeout=timeout, on_wait=partial(_tell_wait, timeout)):
         yield look((read or desired.in_force)())
 
 
@@ -54,5 +56,8 @@ def look(wanted: Desired) -> Session:
     return Session(wanted, context, observe(context.supervisor, also=also))
 
 
-def _tell_wait(holder: str) -> None:
-    journal.say(f"         waiting for another program to end: {holder}")
+def _tell_wait(seconds: float, holder: str) -> None:
+    journal.say(
+        f"[ wait ] lock: another program changes the mounts: {holder} (until "
+        f"{clock_after(seconds)} at most; Ctrl-C ends this one and leaves it to the other)"
+    )

@@ -1,28 +1,22 @@
-"""Taking mounts down, and the agent off a node, leaving it as it was found."""
+"""Taking mounts down."""
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import shutil
 from collections.abc import Collection
 from pathlib import Path
 
-from s3mount_agent.config import config_file, desired
-from s3mount_agent.config.configuration import Configuration
-from s3mount_agent.config.desired import Desired
 from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.core.plan import Observed, plan
 from s3mount_agent.core.roles import Mode
 from s3mount_agent.core.states import Presence
-from s3mount_agent.mountpoint import install, program
-from s3mount_agent.reconcile import crawlers, execute
+from s3mount_agent.mountpoint import program
+from s3mount_agent.reconcile import execute
 from s3mount_agent.reconcile.context import Context
 from s3mount_agent.reconcile.execute import Failures
 from s3mount_agent.reconcile.observe import observe, remember
 from s3mount_agent.reconcile.session import Session, node_session
-from s3mount_agent.state import held, metrics_file
-from s3mount_agent.supervisor import needrestart, service
+from s3mount_agent.state import held
 from s3mount_agent.system import files, journal, paths, systemd
 
 _LOCK_SECONDS = 120.0
@@ -36,37 +30,14 @@ def unmount(directories: Collection[str] | None) -> list[AgentError]:
     """
     with node_session("unmount", timeout=_LOCK_SECONDS) as session:
         context = session.context
-        _require_changeable(context)
+        require_changeable(context)
         ids = _ids(directories, context)
-        failures = _take_down(ids, session)
+        failures = take_down(ids, session)
         remember(context, program.find(), {}, tried=ids)
     return list(failures.values())
 
 
-def uninstall() -> list[AgentError]:
-    """Takes everything back that the agent made on this node.
-
-    Returns the mounts that are in use; while there are any, the agent stays.
-    """
-    with node_session("uninstall", _readable, timeout=_LOCK_SECONDS) as session:
-        context = session.context
-        _require_changeable(context, also=(paths.CONFIGURATION, paths.ROOT, systemd.ETC))
-        failures = _take_down(frozenset(session.observed.placed), session)
-        if failures:
-            return list(failures.values())
-        service.take_down()
-        _leave_neighbours()
-        metrics_file.take_back(context.configuration.metrics.prometheus)
-        journal.say("took down the agent's service")
-    install.take_back_allow_other()
-    install.take_back_packages()
-    journal.say("took back the packages and /etc/fuse.conf")
-    _remove_own_files()
-    journal.say("removed the agent: this node is as it was found")
-    return []
-
-
-def _require_changeable(context: Context, *, also: Collection[Path] = ()) -> None:
+def require_changeable(context: Context, *, also: Collection[Path] = ()) -> None:
     """Refuses to begin what could not be brought to its end: mounts that are down, with units that
     cannot be removed, would come back by themselves, and nobody would know why."""
     units = (systemd.ETC,) if context.conduct.mode is Mode.SYSTEMD else ()
@@ -74,7 +45,7 @@ def _require_changeable(context: Context, *, also: Collection[Path] = ()) -> Non
         files.require_writable(directory)
 
 
-def _take_down(ids: frozenset[str], session: Session) -> Failures:
+def take_down(ids: frozenset[str], session: Session) -> Failures:
     """Carries out the plan of a node that has only these mounts, and wants none of them."""
     context, observed = session.context, session.observed
     before = held.load()
@@ -104,15 +75,6 @@ def _take_down(ids: frozenset[str], session: Session) -> Failures:
     return failures
 
 
-def _leave_neighbours() -> None:
-    """A few lines that stay in a file which cannot be written are no reason to stay."""
-    try:
-        crawlers.keep_out(())
-        needrestart.take_back()
-    except AgentError as error:
-        journal.say(f"{error.message}: {error.cause}")
-
-
 def _covered(directory: str, observed: Observed) -> AgentError:
     stranger = observed.strangers.get(directory)
     what = f": {stranger.words}" if stranger else ""
@@ -134,14 +96,6 @@ def _outcome(mount_id: str, directory: str, failures: Failures, observed: Observ
     return f"{told}; not touched: {stranger.words}" if stranger else told
 
 
-def _readable() -> Desired:
-    """The configuration as far as it can be read: a broken one must not keep the agent here."""
-    try:
-        return desired.in_force()
-    except AgentError:
-        return Desired(Configuration(), "")
-
-
 def _ids(directories: Collection[str] | None, context: Context) -> frozenset[str]:
     ids = {mount.directory: mount.id for mount in context.mounts}
     if directories is None:
@@ -152,18 +106,3 @@ def _ids(directories: Collection[str] | None, context: Context) -> frozenset[str
             Problem.MOUNT_UNKNOWN, f"{unknown[0]} is not the directory of a mount of this node"
         )
     return frozenset(ids[directory] for directory in directories)
-
-
-def _remove_own_files() -> None:
-    """The last step: this program's own code goes too, so that nothing is imported after it.
-
-    /etc/s3mount-agent/environment stays: the agent reads it, but did not make it.
-    """
-    files.remove(config_file.PATH)
-    with contextlib.suppress(OSError):
-        config_file.PATH.parent.rmdir()
-    with contextlib.suppress(AgentError):  # /usr/local may be read-only: it was for convenience
-        if paths.LINK.is_symlink():
-            files.remove(paths.LINK)
-    for path in (paths.RUN, paths.STATE, paths.ROOT):
-        shutil.rmtree(path, ignore_errors=True)

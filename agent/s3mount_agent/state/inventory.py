@@ -20,14 +20,13 @@ PATH = paths.STATE / "made.json"
 
 @dataclass(frozen=True)
 class Belongings:
-    """``packages`` were installed by the agent; ``packages_before`` is what was installed when an
-    installation began that has not ended yet (None: none has). ``fuse_conf_before`` is the text of
-    /etc/fuse.conf before the agent changed it (None: it did not), ``fuse_conf_made`` that there was
-    none."""
+    """``packages`` were installed by the agent, ``installing`` says that it was about to install
+    some and has not ended yet. ``fuse_conf_before`` is the text of /etc/fuse.conf before the agent
+    changed it (None: it did not), ``fuse_conf_made`` that there was none."""
 
     directories: tuple[str, ...] = ()
     packages: tuple[str, ...] = ()
-    packages_before: tuple[str, ...] | None = None
+    installing: bool = False
     fuse_conf_before: str | None = None
     fuse_conf_made: bool = False
     updatedb: tuple[str, ...] = ()
@@ -59,11 +58,10 @@ def save(belongings: Belongings, path: Path = PATH) -> None:
 
 
 def _build(fields: Any) -> Belongings:
-    before = fields.get("packages_before")
     return Belongings(
         directories=codec.texts(fields.get("directories", [])),
         packages=codec.texts(fields.get("packages", [])),
-        packages_before=None if before is None else codec.texts(before),
+        installing=codec.field(fields, "installing", bool, default=False),
         fuse_conf_before=codec.optional(fields, "fuse_conf_before", str),
         fuse_conf_made=codec.field(fields, "fuse_conf_made", bool, default=False),
         updatedb=codec.texts(fields.get("updatedb", [])),

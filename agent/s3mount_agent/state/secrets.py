@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import os
 
 from s3mount_agent.core.errors import AgentError
@@ -50,4 +48,7 @@ def fingerprint(value: str) -> str:
     if key is None:
         key = os.urandom(16).hex()
         keep(**{_KEY: key})
+    import hashlib  # which loads all of OpenSSL
+    import hmac
+
     return hmac.new(key.encode(), value.encode(), hashlib.sha256).hexdigest()[:8]

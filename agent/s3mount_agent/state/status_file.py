@@ -14,6 +14,7 @@ from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.core.retry_policy import is_lasting
 from s3mount_agent.core.states import Failure, State
 from s3mount_agent.core.status import REMEMBERED, MountStatus, NodeStatus
+from s3mount_agent.core.text import epoch
 from s3mount_agent.state import codec
 from s3mount_agent.system import files, paths
 
@@ -116,7 +117,7 @@ def _build(fields: Any) -> NodeStatus | None:
     if fields["schema"] != _SCHEMA:
         return None
     at = codec.field(fields, "at", str)
-    time.strptime(at, _TIME)
+    epoch(at)
     mounts = tuple(map(_mount, codec.field(fields, "mounts", list)))
     return NodeStatus(codec.named_texts(fields["node"]), mounts, at)
 

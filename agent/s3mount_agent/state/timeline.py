@@ -7,17 +7,69 @@ import json
 import time
 from collections.abc import Iterator
 
+from s3mount_agent.core.errors import AgentError
 from s3mount_agent.system import files, journal, paths
 
+# How long the same reason is not told again, at first.
+_FIRST_PAUSE_SECONDS = 60.0
+LEAVES = "Ctrl-C leaves it to the agent"
 TIMELINE = paths.STATE / "timeline.json"
 
 
 class Step:
-    """A step under way; ``result`` is what its line will say."""
+    """A step under way; ``result`` is what its line will say behind ``mark``."""
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.result = ""
+        self.mark = "ok"
+
+    def skip(self, why: str) -> None:
+        """It did not happen, and need not."""
+        self.mark, self.result = "skip", why
+
+    def warn(self, what: str) -> None:
+        """It did not happen, which somebody should know, and which hinders nothing."""
+        self.mark, self.result = "warn", what
+
+    def fail(self, what: str) -> None:
+        """It did not happen, or not all of it, and the bootstrap goes on all the same."""
+        self.mark, self.result = "failed", what
+
+    def wait(self, what: str) -> None:
+        """It happens later: something is in the way."""
+        self.mark, self.result = "wait", what
+
+
+def clock_after(seconds: float) -> str:
+    """The time of day in so many seconds, as it is told to who waits."""
+    return time.strftime("%H:%M:%S UTC", time.gmtime(time.time() + seconds))
+
+
+class Waiting:
+    """Says that something is tried again: at once, where the reason is another one, and then ever
+    more rarely. For who waits: what for, the how-manieth time, until when, and how to leave."""
+
+    def __init__(self, what: str, budget: float) -> None:
+        self._what = what
+        self._until = clock_after(budget)
+        self._attempts = 0
+        self._told = ""
+        self._due = 0.0
+        self._pause = _FIRST_PAUSE_SECONDS
+
+    def __call__(self, error: AgentError) -> None:
+        """Called after each attempt that failed and is not the last one."""
+        self._attempts += 1
+        now = time.monotonic()
+        if error.message == self._told and now < self._due:
+            return
+        if error.message != self._told:
+            self._pause = _FIRST_PAUSE_SECONDS
+        self._told, self._due = error.message, now + self._pause
+        self._pause *= 2
+        until = f"attempt {self._attempts}, until {self._until}; {LEAVES}"
+        journal.say(f"[ wait ] {self._what}: {error.message} ({until})")
 
 
 class Timeline:
@@ -41,18 +93,27 @@ class Timeline:
     @contextlib.contextmanager
     def step(self, name: str) -> Iterator[Step]:
         """Times what happens within; a step that raises is printed as failed."""
-        step, start, mark = Step(name), self.elapsed, "failed"
+        step, start = Step(name), self.elapsed
         try:
             yield step
-            mark = "ok"
+        except BaseException:
+            step.mark = "failed"
+            raise
         finally:
             seconds = self.elapsed - start
-            journal.say(f"[{mark:^6}] {name:<9} {seconds:6.2f} s  {step.result}".rstrip())
-            self._rows.append({"step": name, "start": start, "seconds": seconds, "result": mark})
+            journal.say(f"[{step.mark:^6}] {name:<9} {seconds:6.2f} s  {step.result}".rstrip())
+            row = {"step": name, "start": start, "seconds": seconds, "result": step.mark}
+            self._rows.append(row)
 
     def save(self) -> None:
-        """Writes the timeline, if anything was changed in its time or there is none yet."""
+        """Writes the timeline, if anything was changed in its time or there is none yet.
+
+        A record that cannot be written is told: the bootstrap is as good, or as bad, without it.
+        """
         if not self.changed and TIMELINE.exists():
             return
         record = {"schema": 1, "began_at": self._began_at, "steps": self._rows}
-        files.write(TIMELINE, json.dumps(record) + "\n")
+        try:
+            files.write(TIMELINE, json.dumps(record) + "\n")
+        except AgentError as error:
+            journal.say(f"warning: there is no record of these times: {error.message}")

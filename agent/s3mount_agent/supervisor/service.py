@@ -8,6 +8,7 @@ import subprocess
 
 from s3mount_agent.supervisor import target
 from s3mount_agent.system import files, lock, paths, process, systemd
+from s3mount_agent.system.systemd import UnitFacts
 
 _UNIT = paths.AGENT_UNIT
 _UP = ("active", "activating", "reloading")
@@ -18,31 +19,52 @@ _END_SECONDS = 30.0
 
 def is_up() -> bool:
     """Whether the service runs, or is about to."""
-    if systemd.runs():
-        return systemd.show([_UNIT])[_UNIT].active_state in _UP
-    return not LOCK.exists() or not os.access(LOCK, os.R_OK) or lock.holder(LOCK) is not None
+    if lock.holder(LOCK) is not None:
+        return True
+    return systemd.runs() and systemd.show([_UNIT])[_UNIT].active_state in _UP
 
 
-def ensure_running() -> bool:
-    """Has the daemon run now and after every boot; returns whether it did not already.
+def put_in_place() -> bool:
+    """Has the service's unit on disk, to be started at every boot; returns whether that is new.
 
-    A daemon of an older installation is replaced; the mounts do not notice.
+    systemd is told in ensure_running(), or when the mounts' units are new as well.
+    """
+    if not systemd.runs():
+        return False
+    text = paths.template(_UNIT).replace("@BUILD@", paths.build())
+    new = files.write(systemd.ETC / _UNIT, text)
+    target.write()
+    systemd.enable([_UNIT])
+    return new
+
+
+def ensure_running(*, new: bool) -> bool:
+    """Has the daemon run now; returns whether it did not already.
+
+    ``new`` if the unit was: a daemon of an older build is replaced; the mounts do not notice.
     """
     if not systemd.runs():
         return _spawn()
-    text = paths.template(_UNIT).replace("@BUILD@", paths.build())
-    changed = files.write(systemd.ETC / _UNIT, text)
-    new = target.write()
-    facts = systemd.show([_UNIT])[_UNIT]
-    if changed or new or facts.needs_reload:
+    shown = systemd.show([_UNIT, *target.UNITS])
+    facts = shown.pop(_UNIT)
+    if not facts.is_settled(enabled=True) or any(map(UnitFacts.is_stale, shown.values())):
         systemd.reload()
-    if facts.file_state != "enabled":
-        systemd.enable([_UNIT])
-    if facts.active_state in _UP and not changed:
+    if facts.active_state in _UP and not new and not _is_of_another_build():
         return False
     # Not waited for: it tells systemd that it is up once its mounts are.
     systemd.restart_later(_UNIT)
     return True
+
+
+def name() -> str:
+    """How the daemon calls itself as the holder of LOCK: by the build that it is of."""
+    return f"daemon {paths.build()[:12]}"
+
+
+def _is_of_another_build() -> bool:
+    """Whether a daemon runs that a bootstrap, ended before its time, has not replaced."""
+    text = files.read(LOCK) or ""
+    return lock.holder(LOCK) is not None and text.startswith("daemon ") and name() not in text
 
 
 def apply_later() -> None:

@@ -8,20 +8,20 @@ from s3mount_agent.core.errors import AgentError
 from s3mount_agent.system import files, paths, systemd
 
 TARGET = "s3mount.target"
-_UNITS = (TARGET, "s3mount-wait.service")
+UNITS = (TARGET, "s3mount-wait.service")
 
 
 def write() -> bool:
     """Puts the target in place; returns whether systemd has to read its units again."""
-    written = [files.write(systemd.ETC / unit, paths.template(unit)) for unit in _UNITS]
+    written = [files.write(systemd.ETC / unit, paths.template(unit)) for unit in UNITS]
     return any(written)
 
 
 def remove() -> bool:
     """Takes the target away; returns whether systemd has to read its units again."""
     systemd.stop(TARGET)
-    removed = [files.remove(systemd.ETC / unit) for unit in _UNITS]
-    systemd.reset_failed(_UNITS[1])
+    removed = [files.remove(systemd.ETC / unit) for unit in UNITS]
+    systemd.reset_failed(UNITS[1])
     return any(removed)
 
 

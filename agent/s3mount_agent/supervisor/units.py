@@ -82,23 +82,22 @@ class Units:
         foreign = self.foreign()
         failures: dict[str, AgentError] = {}
         written: list[Wanted] = []
-        changed = False
         for want in wanted:
             taken = foreign.get(want.mount.id)
             try:
                 if taken:
                     raise AgentError(Problem.UNIT_FOREIGN, f"{taken} was not made by the agent")
-                changed |= files.write(self._home / want.mount.unit, want.text)
+                files.write(self._home / want.mount.unit, want.text)
                 with contextlib.suppress(AgentError):  # it is for an accident only
                     files.write(_RECORDS / f"{want.mount.id}.json", want.definition.to_json())
                 written.append(want)
             except AgentError as error:
                 failures[want.mount.id] = error
         if written:
-            self._settle(written, changed=changed)
+            self._settle(written)
         return failures
 
-    def _settle(self, wanted: Sequence[Wanted], *, changed: bool) -> None:
+    def _settle(self, wanted: Sequence[Wanted]) -> None:
         """Has systemd know the units as they are on disk, as far as that is new: it reads nothing
         while there is no space in /run."""
         elsewhere = next(place for place in _PLACES if place != self._home)
@@ -107,14 +106,15 @@ class Units:
             systemd.disable(moved)
         for unit in moved:
             files.remove(elsewhere / unit)
-        facts = systemd.show([want.mount.unit for want in wanted])
-        if moved or changed or any(each.needs_reload for each in facts.values()):
+        units = [want.mount.unit for want in wanted]
+        enabled = self._mode is Mode.SYSTEMD
+        if enabled:
+            systemd.enable(units)
+        facts = systemd.show(units)  # which loads units that are new
+        if moved or not all(each.is_settled(enabled=enabled) for each in facts.values()):
             systemd.reload()
         for want in wanted:
             connections.adopt(want.mount.directory, facts[want.mount.unit].main_pid)
-        new = [unit for unit, each in facts.items() if each.file_state != "enabled"]
-        if new and self._mode is Mode.SYSTEMD:
-            systemd.enable(new)
 
     def start(self, want: Wanted) -> None:
         """``systemctl start``, which returns when the unit's "ready" hook has seen the mount."""

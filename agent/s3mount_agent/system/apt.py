@@ -2,27 +2,45 @@
 
 from __future__ import annotations
 
+import fcntl
 import math
+import os
+import re
 import shutil
-from collections.abc import Sequence
+import struct
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.system import process
 
 # Other programs hold apt's lock while a node boots (unattended-upgrades, the SSM agent).
-_LOCK_SECONDS = 300
+LOCK_SECONDS = 300
 _INSTALL_SECONDS = 900.0
+_LOCK = Path("/var/lib/dpkg/lock-frontend")
+# struct flock of fcntl(2): l_type, l_whence, l_start, l_len, l_pid.
+_FLOCK = "hhqqi4x"
+# One repository that does not answer must not take the time of all the others.
+_REFRESH_SECONDS = 240.0
+_ANSWER_SECONDS = 20
+_LOOK_SECONDS = 60.0
 _NONINTERACTIVE = {"DEBIAN_FRONTEND": "noninteractive", "NEEDRESTART_MODE": "l"}
 _OPTIONS = (
-    f"--option=DPkg::Lock::Timeout={_LOCK_SECONDS}",
+    f"--option=DPkg::Lock::Timeout={LOCK_SECONDS}",
     "--option=Acquire::Retries=3",
+    f"--option=Acquire::http::Timeout={_ANSWER_SECONDS}",
+    f"--option=Acquire::https::Timeout={_ANSWER_SECONDS}",
     "--option=Dpkg::Options::=--force-confold",
     "--quiet=2",
     "--yes",
 )
-# mount-s3, libfuse2, python3-systemd and what they need take less than half of it.
+_NOTHING_ELSE = "--option=APT::Get::AutomaticRemove=false"
+# mount-s3, libfuse2 and what they need take less than half of it.
 _SPACE_BYTES = 200 * 2**20
+# dpkg's words for a package of which there is nothing to remove.
+_GONE = ("not-installed", "config-files", "")
+# What apt-get says that it would do, a line each: Inst NAME [INSTALLED] (NEW ...), Remv, Purg.
+_STEP = re.compile(r"^(?P<what>Inst|Remv|Purg) (?P<name>\S+)(?P<installed> \[)?", re.MULTILINE)
 
 
 def require_apt() -> None:
@@ -31,6 +49,19 @@ def require_apt() -> None:
         raise AgentError(
             Problem.NODE_UNSUPPORTED, "mount-s3 is missing, and this node has no apt-get"
         )
+
+
+def lock_holder() -> str | None:
+    """The program, with its pid, that installs or removes packages now; None if none does."""
+    try:
+        with _LOCK.open("rb+") as stream:
+            asked = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+            kind, *_, pid = struct.unpack(_FLOCK, fcntl.fcntl(stream, fcntl.F_GETLK, asked))
+            if kind == fcntl.F_UNLCK:
+                return None
+            return f"{Path(f'/proc/{pid}/comm').read_text().strip()} (pid {pid})"
+    except OSError:
+        return None
 
 
 def require_space() -> None:
@@ -43,43 +74,54 @@ def require_space() -> None:
             )
 
 
-def refresh() -> None:
-    """Reads the repositories' lists anew; without that a fresh image may not know libfuse2."""
-    _apt("update", timeout=_INSTALL_SECONDS)
+def refresh() -> AgentError | None:
+    """Reads the repositories' lists anew; without that a fresh image may not know libfuse2.
+
+    Returns what went wrong: one broken repository of many says nothing about the package that is
+    wanted, so that whether it can be had decides.
+    """
+    try:
+        _apt("update", "--option=Acquire::Retries=1", timeout=_REFRESH_SECONDS)
+    except AgentError as error:
+        return error
+    return None
 
 
-def is_installed(package: str) -> bool:
-    """Whether a package is installed, configuration done."""
-    answer = process.run(
-        ["dpkg-query", "--show", "--showformat=${db:Status-Status}", package],
-        timeout=30,
-        check=False,
+def can_have(name: str) -> bool:
+    """Whether a package is installed, or the lists of the repositories have it."""
+    answer = process.run(["apt-cache", "policy", "--", name], timeout=_LOOK_SECONDS, check=False)
+    return any(
+        line.strip().startswith("Candidate:") and "(none)" not in line
+        for line in answer.stdout.splitlines()
     )
-    return answer.code == 0 and answer.stdout.strip() == "installed"
 
 
-def is_known(package: str) -> bool:
-    """Whether the repositories have a package."""
-    answer = process.run(["apt-cache", "show", "--", package], timeout=60, check=False)
-    return answer.code == 0 and bool(answer.stdout.strip())
+def present(names: Collection[str]) -> frozenset[str]:
+    """Those of some packages that are installed, wholly or half."""
+    if not names:
+        return frozenset()
+    rows = process.run(
+        ["dpkg-query", "--show", "--showformat=${db:Status-Status} ${Package}\n", "--", *names],
+        timeout=_LOOK_SECONDS,
+        check=False,  # some are unknown
+    ).stdout.splitlines()
+    found = (row.partition(" ") for row in rows)
+    return frozenset(name for status, _, name in found if status not in _GONE)
 
 
-def installed() -> frozenset[str]:
-    """The names of all installed packages."""
-    answer = process.run(
-        ["dpkg-query", "--show", "--showformat=${db:Status-Status} ${binary:Package}\n"], timeout=60
-    )
-    rows = (line.partition(" ") for line in answer.stdout.splitlines())
-    return frozenset(name for status, _, name in rows if status == "installed")
+def chosen_by_hand(names: Collection[str]) -> frozenset[str]:
+    """Those of some packages that somebody asked for by name: apt-mark(8)."""
+    if not names:
+        return frozenset()
+    answer = process.run(["apt-mark", "showmanual", "--", *names], timeout=_LOOK_SECONDS)
+    return frozenset(answer.stdout.split())
 
 
-def repair() -> None:
-    """Ends what an interrupted installation left half-done; does nothing otherwise."""
-    process.run(
-        ["dpkg", "--configure", "-a", "--force-confold"],
-        timeout=_INSTALL_SECONDS,
-        extra_environment=_NONINTERACTIVE,
-        check=False,
+def would_install(names: Sequence[str], *, again: bool = False) -> frozenset[str]:
+    """The packages that install() would newly bring onto the node; raises as install() does."""
+    steps = _STEP.finditer(_apt("install", "--simulate", *_installing(names, again=again)))
+    return frozenset(
+        _plain(step["name"]) for step in steps if step["what"] == "Inst" and not step["installed"]
     )
 
 
@@ -92,22 +134,58 @@ def install(names: Sequence[str], *, again: bool = False) -> None:
     Removes nothing: on Ubuntu the package ``fuse`` would otherwise push out fuse3 and all that
     needs it. Raises ``packages-failed`` or ``no-space``.
     """
-    _apt(
-        "install",
-        *(["--reinstall"] if again else []),
-        "--no-install-recommends",
-        "--no-remove",
-        "--",
-        *names,
+    _apt("install", *_installing(names, again=again))
+
+
+def repair() -> None:
+    """Ends what an interrupted installation left half-done; does nothing otherwise."""
+    process.run(
+        ["dpkg", "--configure", "-a", "--force-confold"],
+        timeout=_INSTALL_SECONDS,
+        extra_environment=_NONINTERACTIVE,
+        check=False,
     )
 
 
+def would_remove(names: Sequence[str]) -> frozenset[str]:
+    """All packages that would go with these, and they themselves."""
+    steps = _STEP.finditer(_apt("purge", _NOTHING_ELSE, "--simulate", "--", *names))
+    return frozenset(_plain(step["name"]) for step in steps if step["what"] != "Inst")
+
+
 def remove(names: Sequence[str]) -> None:
-    """Removes packages and their configuration, and nothing that others brought."""
-    _apt("purge", "--", *names)
+    """Removes packages and their configuration; see would_remove() for what goes with them."""
+    _apt("purge", _NOTHING_ELSE, "--", *names)
 
 
-def _apt(*arguments: str, timeout: float = _INSTALL_SECONDS) -> None:
+def version_of(package: Path) -> tuple[str, str]:
+    """The name and the version that a .deb file says it has; raises ``package-broken``."""
+    answer = process.run(
+        ["dpkg-deb", "--show", "--showformat=${Package} ${Version}", str(package)],
+        timeout=_LOOK_SECONDS,
+        check=False,
+    )
+    name, _, version = answer.stdout.strip().partition(" ")
+    if answer.code or not version:
+        raise AgentError(
+            Problem.PACKAGE_BROKEN,
+            f"{package.name} is no Debian package",
+            cause=answer.last_words() or None,
+        )
+    return name, version
+
+
+def _installing(names: Sequence[str], *, again: bool) -> list[str]:
+    options = ["--no-install-recommends", "--no-remove"]
+    return [*(["--reinstall"] if again else []), *options, "--", *names]
+
+
+def _plain(name: str) -> str:
+    """A package's name without the architecture."""
+    return name.partition(":")[0]
+
+
+def _apt(*arguments: str, timeout: float = _INSTALL_SECONDS) -> str:
     answer = process.run(
         ["apt-get", *_OPTIONS, *arguments],
         timeout=timeout,
@@ -115,7 +193,7 @@ def _apt(*arguments: str, timeout: float = _INSTALL_SECONDS) -> None:
         check=False,
     )
     if answer.code == 0:
-        return
+        return answer.stdout
     words = answer.last_words()
     full = "No space left" in words or "enough free space" in words
     raise AgentError(

@@ -12,17 +12,20 @@ import errno
 import fcntl
 import os
 import re
-import socket
 import struct
 import sys
 import time
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from s3mount_agent.core.errors import AgentError
 from s3mount_agent.core.events import Event
 from s3mount_agent.core.secrets import masked
 from s3mount_agent.system import process
+
+if TYPE_CHECKING:
+    import socket
 
 IDENTIFIER = "s3mount-agent"
 _SOCKET = Path("/run/systemd/journal/socket")
@@ -129,6 +132,8 @@ def _send(message: str, fields: dict[str, str]) -> bool:
 
     https://systemd.io/JOURNAL_NATIVE_PROTOCOL/
     """
+    import socket  # which `status` does without
+
     parts = []
     for name, value in {"MESSAGE": message, **fields}.items():
         data = value.encode(errors="replace")
@@ -152,6 +157,8 @@ def _send(message: str, fields: dict[str, str]) -> bool:
 
 def _send_as_file(channel: socket.socket, entry: bytes) -> None:
     """What is too large for a datagram is handed over in memory that nobody can change any more."""
+    import socket
+
     with os.fdopen(os.memfd_create("entry", os.MFD_ALLOW_SEALING | os.MFD_CLOEXEC), "wb") as file:
         file.write(entry)
         file.flush()

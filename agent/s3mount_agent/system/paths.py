@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from s3mount_agent.system import files
@@ -22,6 +23,20 @@ _TEMPLATES = Path(__file__).parent.parent / "systemd"
 def build() -> str:
     """What tells this installation from any other: the digest of what was unpacked."""
     return (files.read(HOME / "payload.sha256") or "none").strip()
+
+
+def broken_command() -> str | None:
+    """Why the command that hooks and services run cannot start, or None if it can: its Python may
+    have been removed since it was installed."""
+    command = Path(COMMAND)
+    try:
+        with command.open(encoding="utf-8", errors="replace") as stream:
+            interpreter = stream.readline(1000)[2:].split()
+    except OSError as error:
+        return f"{command} cannot be read: {error.strerror}"
+    if interpreter and os.access(interpreter[0], os.X_OK):
+        return None
+    return f"{command} is run by {' '.join(interpreter[:1])}, which is not there any more"
 
 
 def template(name: str) -> str:

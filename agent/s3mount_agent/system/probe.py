@@ -12,7 +12,6 @@ import contextlib
 import enum
 import errno
 import fcntl
-import hashlib
 import json
 import mmap
 import os
@@ -187,6 +186,8 @@ def look(directory: str, *, timeout: float, deep: bool = False) -> Finding:
 def _turn(name: str, timeout: float) -> Iterator[int | None]:
     """The right to ask at a place: an open file with a lock, which the child keeps for as long as
     it lives. None where there is no place for such files."""
+    import hashlib
+
     digest = hashlib.sha256(name.encode(errors="surrogateescape")).hexdigest()
     try:
         with contextlib.suppress(FileExistsError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shlex
+import select
 import signal
 import subprocess
 import sys
@@ -36,6 +36,8 @@ class Completed:
     @property
     def command(self) -> str:
         """The command as it can be pasted into a shell."""
+        import shlex
+
         return shlex.join(self.arguments)
 
     def last_words(self) -> str:
@@ -243,13 +245,30 @@ def _popen(arguments: Sequence[str], **settings: Any) -> subprocess.Popen[bytes]
 def _wait(process: subprocess.Popen[bytes], timeout: float) -> bool:
     """Waits for the end of a process; past ``timeout`` it is killed, and abandoned if it still
     does not end: subprocess.run() would wait for ever for one that hangs in the kernel."""
+    if _ends(process, timeout):
+        return True
+    process.kill()
+    _ends(process, _KILL_GRACE_SECONDS)
+    return False
+
+
+def _ends(process: subprocess.Popen[bytes], timeout: float) -> bool:
+    """Whether a process ends in time. Popen.wait() with a deadline sleeps between looks, at last
+    for 50 ms: longer than most of our programs run."""
     try:
-        process.wait(timeout)
-    except subprocess.TimeoutExpired:
-        process.kill()
+        descriptor = os.pidfd_open(process.pid)
+    except OSError:  # a kernel before 5.3
         with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(_KILL_GRACE_SECONDS)
-        return False
+            process.wait(timeout)
+        return process.returncode is not None
+    try:
+        poll = select.poll()
+        poll.register(descriptor, select.POLLIN)
+        if not poll.poll(timeout * 1000):
+            return False
+    finally:
+        os.close(descriptor)
+    process.wait()
     return True
 
 

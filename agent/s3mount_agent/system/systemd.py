@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from s3mount_agent.system import process
+from s3mount_agent.system import files, process
 
 ETC = Path("/etc/systemd/system")
 RUN = Path("/run/systemd/system")
 _PROPERTIES = (
-    "Id,ActiveState,MainPID,UnitFileState,NeedDaemonReload,InvocationID,Job,Result,"
+    "Id,LoadState,ActiveState,MainPID,UnitFileState,NeedDaemonReload,InvocationID,Job,Result,"
     "ExecMainCode,ExecMainStatus"
 )
 # Of waitid(2): CLD_KILLED and CLD_DUMPED, with which the status is a signal's number.
@@ -35,6 +36,16 @@ class UnitFacts:
     has_job: bool = False
     result: str = "success"
     killed_by: int = 0
+    loaded: bool = False
+
+    def is_settled(self, *, enabled: bool) -> bool:
+        """Whether systemd knows the unit as it is on disk, as one that is started at boot or not:
+        then it need not read all units anew, which takes as long as some mounts."""
+        return not self.is_stale() and enabled == (self.file_state == "enabled")
+
+    def is_stale(self) -> bool:
+        """Whether systemd does not know the unit as it is on disk."""
+        return self.needs_reload or not self.loaded
 
 
 def runs() -> bool:
@@ -55,13 +66,14 @@ def show(units: Sequence[str]) -> dict[str, UnitFacts]:
         if "Id" in fields:
             facts[fields["Id"]] = UnitFacts(
                 active_state=fields["ActiveState"],
-                main_pid=int(fields["MainPID"] or 0),
-                file_state=fields["UnitFileState"],
-                needs_reload=fields["NeedDaemonReload"] == "yes",
-                invocation=fields["InvocationID"],
+                main_pid=int(fields.get("MainPID") or 0),
+                file_state=fields.get("UnitFileState", ""),
+                needs_reload=fields.get("NeedDaemonReload") == "yes",
+                invocation=fields.get("InvocationID", ""),
                 has_job=bool(int(fields.get("Job") or 0)),
                 result=fields.get("Result", "success"),
                 killed_by=_signal(fields),
+                loaded=fields.get("LoadState") == "loaded",
             )
     return {unit: facts.get(unit, UnitFacts()) for unit in units}
 
@@ -83,8 +95,14 @@ def reload() -> None:
 
 
 def enable(units: Iterable[str]) -> None:
-    """Has units started at every boot."""
-    process.run(["systemctl", "enable", "--quiet", "--", *units], timeout=90)
+    """Has units of ours in /etc started at every boot: what `systemctl enable` does with
+    WantedBy=multi-user.target, but that it also has systemd read all units anew."""
+    wants = ETC / "multi-user.target.wants"
+    with files.told_plainly(f"write to {wants}"):
+        wants.mkdir(exist_ok=True)
+        for unit in units:
+            with contextlib.suppress(FileExistsError):
+                (wants / unit).symlink_to(ETC / unit)
 
 
 def disable(units: Iterable[str]) -> None:

@@ -1,0 +1,144 @@
+"""Taking the agent off a node, which is left as it was found."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Callable
+
+from s3mount_agent.config import config_file, desired
+from s3mount_agent.config.configuration import Configuration
+from s3mount_agent.config.desired import Desired
+from s3mount_agent.core.errors import AgentError, Problem
+from s3mount_agent.core.plan import Observed
+from s3mount_agent.mountpoint import install
+from s3mount_agent.reconcile import crawlers
+from s3mount_agent.reconcile.session import node_session
+from s3mount_agent.reconcile.takedown import require_changeable, take_down
+from s3mount_agent.state import inventory, metrics_file
+from s3mount_agent.supervisor import connections, needrestart, service
+from s3mount_agent.system import files, holders, journal, paths, systemd
+from s3mount_agent.system.mountinfo import Table
+
+_LOCK_SECONDS = 120.0
+
+
+def uninstall(*, dry_run: bool = False) -> list[AgentError]:
+    """Takes everything back that the agent made on this node; ``dry_run`` only says what that is.
+
+    Every mount is looked at before the first is touched: returns those that are in use, and then
+    nothing has been done. Stopped halfway, it says what is left; run again, it goes on.
+    """
+    with node_session("uninstall", _readable, timeout=_LOCK_SECONDS) as session:
+        observed = session.observed
+        require_changeable(session.context, also=(paths.CONFIGURATION, paths.ROOT, systemd.ETC))
+        going, stay = install.packages_to_take_back()
+        busy = _busy(observed)
+        if dry_run or busy:
+            _tell(observed, going if dry_run else None, stay, [each.message for each in busy])
+            return busy
+        failures = take_down(frozenset(observed.placed), session)
+        if failures:
+            left = [observed.placed[each].definition.directory for each in failures]
+            journal.say(
+                f"stopped: {', '.join(left)} could not be unmounted, and the agent stays; "
+                "`s3mount-agent uninstall` goes on, `s3mount-agent apply` mounts all again"
+            )
+            return list(failures.values())
+        metrics = session.context.configuration.metrics.prometheus
+        _step(0, lambda: _end_service(metrics))
+    _step(1, install.take_back_allow_other)
+    _step(2, install.take_back_packages)
+    for name, why in stay.items():
+        journal.say(f"the package {name} stays: {why}")
+    _step(3, _remove_own_files)
+    journal.say("this node is as it was found")
+    return []
+
+
+# What is done after the mounts, in this order; what is said when it is done, and to do it.
+_STEPS = ("the agent's service", "/etc/fuse.conf", "the packages", "the agent itself")
+
+
+def _step(number: int, do: Callable[[], object]) -> None:
+    """One of the steps; an end in its middle leaves a sentence about what is left."""
+    try:
+        do()
+    except (AgentError, KeyboardInterrupt):
+        left = ", ".join(_STEPS[number:])
+        journal.say(f"stopped: all mounts are down, still here: {left}; run it again to go on")
+        raise
+    journal.say(f"took back {_STEPS[number]}")
+
+
+def _busy(observed: Observed) -> list[AgentError]:
+    """The mounts that programs use now."""
+    found = []
+    table = Table.read()
+    for placed in observed.placed.values():
+        directory = placed.definition.directory
+        running = placed.serves or placed.starting
+        own = connections.ours(table, directory, connections.load(directory), running=running)
+        users = holders.of(own) if own and running else ""
+        if users:
+            found.append(AgentError(Problem.MOUNT_BUSY, f"{directory} is in use", cause=users))
+    return found
+
+
+def _tell(
+    observed: Observed, going: list[str] | None, stay: dict[str, str], busy: list[str]
+) -> None:
+    if going is None:
+        journal.say("nothing was changed: " + "; ".join(busy))
+        return
+    journal.say("uninstall would")
+    for placed in observed.placed.values():
+        journal.say(f"  unmount {placed.definition.directory} (s3://{placed.definition.bucket})")
+    for word in busy:
+        journal.say(f"  be refused: {word}")
+    journal.say(f"  remove the packages {', '.join(going)}" if going else "  remove no package")
+    for name, why in stay.items():
+        journal.say(f"  not remove the package {name}: {name} stays: {why}")
+    made = inventory.load()
+    if made.fuse_conf_before is not None:
+        journal.say("  give /etc/fuse.conf its text back, unless it was changed since")
+    for directory in made.directories:
+        journal.say(f"  remove the directory {directory}, if it is empty")
+    own = (config_file.PATH, paths.LINK, paths.RUN, paths.STATE, paths.ROOT)
+    journal.say(f"  remove its service, its units, {', '.join(map(str, own))}")
+
+
+def _end_service(metrics: str | None) -> None:
+    service.take_down()
+    try:
+        crawlers.keep_out(())
+        needrestart.take_back()
+    except AgentError as error:
+        # A few lines that stay in a file which cannot be written are no reason to stay.
+        journal.say(f"{error.message}: {error.cause}")
+    metrics_file.take_back(metrics)
+
+
+def _readable() -> Desired:
+    """The configuration as far as it can be read: a broken one must not keep the agent here."""
+    try:
+        return desired.in_force()
+    except AgentError:
+        return Desired(Configuration(), "")
+
+
+def _remove_own_files() -> None:
+    """The last step: this program's own code goes too, so that nothing is imported after it.
+
+    /etc/s3mount-agent/environment stays: the agent reads it, but did not make it.
+    """
+    files.remove(config_file.PATH)
+    with contextlib.suppress(OSError):
+        config_file.PATH.parent.rmdir()
+    with contextlib.suppress(
+        AgentError, OSError
+    ):  # /usr/local may be read-only, or lead to nowhere
+        if paths.LINK.is_symlink():
+            files.remove(paths.LINK)
+    for path in (paths.RUN, paths.STATE, paths.ROOT):
+        shutil.rmtree(path, ignore_errors=True)

@@ -1,0 +1,73 @@
+"""Whether the agent's own service runs, and can: seen cheaply, by any user."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from s3mount_agent.supervisor import service
+from s3mount_agent.system import lock, paths, systemd
+
+ASK = """
+import os, sys
+from pathlib import Path
+from s3mount_agent.system import lock
+if os.geteuid() == 0:
+    os.setuid(65534)
+print(lock.holder(Path(sys.argv[1])))
+"""
+
+
+def asked_by_a_user(path: Path) -> str:
+    answer = subprocess.run(
+        [sys.executable, "-c", ASK, str(path)], capture_output=True, text=True, check=False
+    )
+    return answer.stdout.strip() or answer.stderr
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has what a user may not read")
+def test_a_user_sees_who_holds_a_lock_that_he_may_not_open() -> None:
+    path = Path(f"/tmp/s3mount-test-{os.getpid()}.lock")
+    try:
+        with lock.hold("test", timeout=1, path=path):
+            assert asked_by_a_user(path) == str(os.getpid())
+        assert asked_by_a_user(path) == "None"
+        path.unlink()
+        assert asked_by_a_user(path) == "None"
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def test_without_systemd_no_daemon_is_no_daemon(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(systemd, "RUN", tmp_path / "none")
+    monkeypatch.setattr(service, "LOCK", tmp_path / "daemon.lock")
+    assert not service.is_up()
+    with lock.hold("daemon", timeout=1, path=tmp_path / "daemon.lock"):
+        assert service.is_up()
+    assert not service.is_up()
+
+
+@pytest.mark.parametrize(
+    ("text", "broken"),
+    [
+        (f"#!{sys.executable} -ISXutf8\npass\n", None),
+        ("#!/gone/python3 -ISXutf8\npass\n", "is run by /gone/python3, which is not there"),
+        ("", "which is not there"),
+        (None, "cannot be read"),
+    ],
+)
+def test_a_command_that_cannot_start_is_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str | None, broken: str | None
+) -> None:
+    command = tmp_path / "s3mount-agent"
+    if text is not None:
+        command.write_text(text)
+    monkeypatch.setattr(paths, "COMMAND", str(command))
+    found = paths.broken_command()
+    assert (found is None) if broken is None else (broken in (found or ""))
