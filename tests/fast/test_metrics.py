@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from s3mount_agent.core.states import Failure, State
 from s3mount_agent.core.status import MountStatus
 from s3mount_agent.daemon.metrics import Recorder
 from s3mount_agent.state import metrics_file
-from s3mount_agent.system import journal
+from s3mount_agent.system import files, journal, safe_path
 
 NASTY = '/mnt/a "quoted" \\back\\slash, {brace}=ü'
 
@@ -163,7 +164,7 @@ def test_figures_are_published_each_minute_and_soon_after_a_change(world: World)
 
 
 def test_a_reader_sees_the_old_file_or_the_new_one_and_collectors_never_a_part(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    world: World, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world.see(sight())
     with world.path.open(encoding="utf-8") as old:
@@ -171,19 +172,34 @@ def test_a_reader_sees_the_old_file_or_the_new_one_and_collectors_never_a_part(
         assert 's3mount_up{mount="/mnt/s3",bucket="my-bucket"} 1\n' in old.read()
     assert world.samples()["s3mount_up", "/mnt/s3"] == 0
     assert [each.name for each in world.path.parent.iterdir()] == ["s3mount.prom"]
-    names: list[str] = []
+    # A child writes it.
+    seen = tmp_path_factory.mktemp("seen") / "names"
     fsync = os.fsync
 
     def at_the_worst_moment(descriptor: int) -> None:
-        names.extend(each.name for each in world.path.parent.iterdir())
+        with seen.open("a", encoding="utf-8") as file:
+            file.writelines(f"{each.name}\n" for each in world.path.parent.iterdir())
         fsync(descriptor)
 
     monkeypatch.setattr(os, "fsync", at_the_worst_moment)
     world.see(sight(), after=60)
+    names = set(seen.read_text(encoding="utf-8").splitlines())
     # node_exporter collects *.prom.
-    assert [name for name in set(names) if name.endswith(".prom")] == ["s3mount.prom"]
-    assert len(set(names)) == 2
+    assert [name for name in names if name.endswith(".prom")] == ["s3mount.prom"]
+    assert len(names) == 2
     assert world.path.stat().st_mode & 0o777 == 0o644
+
+
+def test_a_directory_that_hangs_does_not_keep_the_daemon_waiting(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "write_in", lambda directory, name, text: time.sleep(60))
+    monkeypatch.setattr(safe_path, "_SECONDS", 0.3)
+    began = time.monotonic()
+    world.see(sight())
+    assert time.monotonic() - began < 20
+    assert not world.path.exists()
+    assert world.told == [(Event.WRITE_FAILED, "path-silent")]
 
 
 def test_what_is_no_longer_asked_for_is_not_left_to_be_collected(world: World) -> None:

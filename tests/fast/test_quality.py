@@ -137,6 +137,63 @@ def test_no_shell_is_ever_asked(path: Path) -> None:
     assert "os.system" not in text
 
 
+# What of os and pathlib asks nobody but this process.
+PURE_OS = {"environ", "path", "cpu_count", "uname", "urandom", "fsencode", "fsdecode", "fspath"}
+PURE_PATHS = {"join", "split", "normpath", "basename", "dirname", "isabs", "commonpath"}
+TOUCHING = set(
+    "exists is_dir is_file is_symlink is_mount iterdir glob rglob unlink rmdir mkdir chmod lchmod "
+    "read_text read_bytes write_text write_bytes open stat lstat touch symlink_to hardlink_to "
+    "readlink rename samefile owner group expanduser".split()
+)
+ABOVE_SYSTEM = [path for path in MODULES if "system" not in path.parts and path.name != "cli.py"]
+
+
+def touches(path: Path) -> Iterator[str]:
+    """Where a module asks or changes the world by os or pathlib."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            if node.value.id == "os" and node.attr not in PURE_OS:
+                yield f"{node.lineno}: os.{node.attr}"
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Attribute):
+            of_os = isinstance(node.value.value, ast.Name) and node.value.value.id == "os"
+            if of_os and node.value.attr == "path" and node.attr not in PURE_PATHS:
+                yield f"{node.lineno}: os.path.{node.attr}"
+        elif isinstance(node, ast.Call):
+            yield from touching_call(node)
+
+
+def touching_call(node: ast.Call) -> Iterator[str]:
+    if isinstance(node.func, ast.Name) and node.func.id == "open":
+        yield f"{node.lineno}: open()"
+    elif isinstance(node.func, ast.Attribute):
+        name, of = node.func.attr, node.func.value
+        adapter = isinstance(of, ast.Name) and of.id in ("disk", "files", "safe_path", "node")
+        # A YAML loader resolves tags; a path resolves without arguments.
+        if (name in TOUCHING and not adapter) or (name == "resolve" and not node.args):
+            yield f"{node.lineno}: .{name}()"
+
+
+def test_only_adapters_touch_the_world() -> None:
+    """import-linter has it of programs, signals and sockets; this is about files."""
+    found = {str(path.relative_to(REPOSITORY)): list(touches(path)) for path in ABOVE_SYSTEM}
+    assert {path: where for path, where in found.items() if where} == {}
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        *("os.kill(1, 9)", "os.path.exists(x)", "Path(x).unlink()", "open(x)", "path.resolve()"),
+        *("(a / b).glob('*')", "os.scandir(x)", "path.parent.mkdir(parents=True)"),
+    ],
+)
+def test_what_touches_the_world_is_seen(tmp_path: Path, code: str) -> None:
+    module = tmp_path / "module.py"
+    module.write_text(f"def work():\n    {code}\n")
+    assert list(touches(module)) != []
+    module.write_text("os.path.join(a, b), os.environ['x'], disk.exists(x), loader.resolve(a, b)\n")
+    assert list(touches(module)) == []
+
+
 def test_error_codes_are_unique_and_well_formed() -> None:
     counted = Counter(problem.code for problem in Problem)
     assert [code for code, count in counted.items() if count > 1] == []

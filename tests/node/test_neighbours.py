@@ -130,7 +130,7 @@ def test_a_journald_that_takes_nothing_keeps_nobody_from_the_mounts(node: Node) 
         node.run(["python3", "-c", FLOOD], user="nobody")
         await_another(node, kill(node))
         await_another(node, kill(node))
-        assert "looked at" in node.run(["s3mount-agent", "status"]).stdout
+        assert node.run(["s3mount-agent", "status"]).stdout.startswith("ok")
     finally:
         node.run(["kill", "-CONT", str(journald)])
     await_another(node, kill(node))

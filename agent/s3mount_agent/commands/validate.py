@@ -10,6 +10,7 @@ from s3mount_agent.commands.output import tell_all
 from s3mount_agent.commands.parser import Given
 from s3mount_agent.config import config_file, yaml_text
 from s3mount_agent.core.errors import AgentError, Exit, Problem, together
+from s3mount_agent.system import disk
 
 _HINT = "docs/configuration.md has all keys"
 
@@ -42,8 +43,7 @@ def _data(name: str) -> bytes:
     if name == "-":
         return sys.stdin.buffer.read(most)
     try:
-        with Path(name).open("rb") as file:
-            return file.read(most)
+        return disk.head(Path(name), most)
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise AgentError(

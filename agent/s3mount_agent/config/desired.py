@@ -24,7 +24,7 @@ from s3mount_agent.state import in_force as record
 from s3mount_agent.state import origin as origins
 from s3mount_agent.state.in_force import InForce
 from s3mount_agent.state.origin import Origin
-from s3mount_agent.system import files, journal
+from s3mount_agent.system import disk, files, journal
 from s3mount_agent.system.retry import patiently
 
 _FIRST_SECONDS = 60.0
@@ -184,11 +184,10 @@ def is_damaged() -> bool:
 def keep_damaged() -> Path | None:
     """Keeps a damaged config.yaml beside the good one that is about to take its place, and says
     where; None where there is none."""
-    if not is_damaged() or not config_file.PATH.exists():
+    if not is_damaged() or not disk.exists(config_file.PATH):
         return None
     aside = config_file.PATH.with_name(f"{config_file.PATH.name}.bad")
-    with files.told_plainly(f"move {config_file.PATH}"):
-        config_file.PATH.replace(aside)
+    disk.move(config_file.PATH, aside)
     return aside
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from s3mount_agent.config.yaml_text import LARGEST_BYTES, decode
 from s3mount_agent.core.errors import AgentError, Problem
-from s3mount_agent.system import web
+from s3mount_agent.system import disk, web
 
 _TIMEOUT_SECONDS = 20.0
 _WHOLE_SECONDS = 60.0
@@ -114,8 +114,7 @@ def _from_web(url: str, known: str) -> Fetched | None:
 
 def _from_file(path: Path, known: str) -> Fetched | None:
     try:
-        with path.open("rb") as file:
-            data = file.read(LARGEST_BYTES + 1)
+        data = disk.head(path, LARGEST_BYTES + 1)
     except OSError as error:
         raise _failed(str(path), error, final=True) from None
     return _fetched(str(path), data, _digest(data), known)

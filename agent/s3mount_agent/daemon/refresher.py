@@ -7,7 +7,6 @@ in which it is used.
 from __future__ import annotations
 
 import random
-import subprocess
 import time
 
 from s3mount_agent.state import origin
@@ -20,7 +19,7 @@ class Refresher:
     """The daemon's clock for ``s3mount-agent refresh``; at most one runs."""
 
     def __init__(self) -> None:
-        self._child: subprocess.Popen[bytes] | None = None
+        self._child: process.Child | None = None
         # At once: after a boot nobody has asked yet.
         self._asked = True
         self._every = 0.0
@@ -31,7 +30,7 @@ class Refresher:
     def descriptors(self) -> list[int]:
         """The pipe that ends with the process, if one runs. Its end alone is no event: nearly
         always there is no news."""
-        return [self._child.stdout.fileno()] if self._child and self._child.stdout else []
+        return [self._child.descriptor] if self._child else []
 
     def work(self, *, every: float, now: bool) -> bool:
         """Starts a refresh if it is time, or ``now``, and sees to the end of one that runs; returns
@@ -41,12 +40,10 @@ class Refresher:
         self._asked |= now
         ended = False
         if self._child is not None:
-            if self._child.poll() is None:
+            if not self._child.has_ended():
                 if clock > self._killed_at:
                     self._child.kill()
                 return False
-            if self._child.stdout:
-                self._child.stdout.close()
             self._child = None
             ended = True
         if every != self._every:
@@ -58,13 +55,7 @@ class Refresher:
         self._due = clock + _jittered(every)
         if origin.load() is not None:
             self._killed_at = clock + _LONGEST_SECONDS
-            self._child = subprocess.Popen(
-                [paths.COMMAND, "refresh"],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                env=process.environment(),
-            )
+            self._child = process.Child([paths.COMMAND, "refresh"])
         return ended
 
     def pause(self) -> float:

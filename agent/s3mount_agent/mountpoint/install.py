@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import re
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,11 +15,12 @@ from s3mount_agent.mountpoint.program import Installed
 from s3mount_agent.mountpoint.releases import Release
 from s3mount_agent.mountpoint.wanted import Install
 from s3mount_agent.state import inventory
-from s3mount_agent.system import apt, files, fuse, node, paths
+from s3mount_agent.system import apt, disk, files, fuse, node, paths
 from s3mount_agent.system.retry import patiently
 from s3mount_agent.system.threads import together
 
 _DOWNLOADS = paths.STATE / "downloads"
+_PLACES = "/usr/bin:/bin"
 # What fuse 2's library is called: on Ubuntu 24.04 and Debian 13 and later, and before.
 _LIBRARIES = ("libfuse2t64", "libfuse2")
 # What is named when something is installed; all else comes with it, by apt's own choice.
@@ -45,9 +45,7 @@ def ensure_mount_s3(
         return found, False
     apt.require_apt()
     apt.require_space()
-    shutil.rmtree(_DOWNLOADS, ignore_errors=True)
-    with files.told_plainly(f"make the directory {_DOWNLOADS}"):
-        _DOWNLOADS.mkdir(parents=True)
+    disk.empty_directory(_DOWNLOADS)
     holder = apt.lock_holder()
     if holder is not None:
         on_lock(holder, apt.LOCK_SECONDS)
@@ -55,7 +53,7 @@ def ensure_mount_s3(
     try:
         patiently(attempt, budget=budget, on_retry=on_retry)
     finally:
-        shutil.rmtree(_DOWNLOADS, ignore_errors=True)
+        disk.remove_tree(_DOWNLOADS)
     found = program.find()
     if found is None:
         raise AgentError(
@@ -87,7 +85,7 @@ class _Attempt:
         package, trouble = together([self._fetch, self._refresh], at_once=2)
         self._first = False
         names = [str(package)]
-        if not shutil.which("fusermount3") and not shutil.which("fusermount"):
+        if not any(disk.program(name, _PLACES) for name in ("fusermount3", "fusermount")):
             names.insert(0, "fuse3")  # provides "fuse", which mount-s3 depends on
         try:
             self._install(names)
@@ -127,7 +125,7 @@ def _require_version(package: Path, release: Release) -> None:
     found = re.match(r"\d+\.\d+\.\d+(?![\d.])", version)
     good = release.version == "latest" or (found is not None and found[0] == release.version)
     if name != "mount-s3" or not good:
-        package.unlink()
+        files.remove(package)
         raise AgentError(
             Problem.PACKAGE_OTHER,
             f"{package.name} is {name} {version} instead of mount-s3 {release.version}",

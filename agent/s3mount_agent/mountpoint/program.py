@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import functools
 import re
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.core.versions import Version, told, version_of
-from s3mount_agent.system import process, safe_path
+from s3mount_agent.system import disk, process, safe_path
 
 # Not PATH, which differs between cloud-init, SSM and systemd: the same node must always find the
 # same program, or its mounts would seem to have changed.
@@ -33,16 +32,14 @@ class Installed:
 
 def find() -> Installed | None:
     """The installed mount-s3, or None if there is none that runs."""
-    program = shutil.which("mount-s3", path=_PLACES)
+    program = disk.program("mount-s3", _PLACES)
     try:
-        if program is None and Path(_LOCAL).exists():
+        if program is None and disk.exists(Path(_LOCAL)):
             safe_path.require_file(_LOCAL)
             program = _LOCAL
         if program is None:
             return None
-        file = Path(program).stat()
-        # Not when it was modified, which a package may say as it likes.
-        return _ask(program, (file.st_dev, file.st_ino, file.st_ctime_ns))
+        return _ask(program, disk.identity(Path(program)))
     except AgentError:
         return None  # for example without libfuse2, which comes in the same transaction
 

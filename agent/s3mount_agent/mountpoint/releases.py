@@ -18,7 +18,7 @@ from pathlib import Path
 from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.core.versions import PINNED
 from s3mount_agent.mountpoint.wanted import Install
-from s3mount_agent.system import files, process, web
+from s3mount_agent.system import disk, files, process, web
 from s3mount_agent.system.threads import together
 
 DEFAULT_URL = "https://s3.amazonaws.com/mountpoint-s3-release"
@@ -84,7 +84,7 @@ def fetch(release: Release, architecture: str, extension: str, directory: Path) 
         together([partial(_download, *each) for each in wanted], at_once=len(wanted))
         verify(package, signature, keys, release.fingerprints)
     except BaseException:
-        package.unlink(missing_ok=True)
+        files.remove(package)
         raise
     return package
 
@@ -96,8 +96,10 @@ def verify(package: Path, signature: Path, keys: Path, fingerprints: tuple[str, 
     signature was made with.
     """
     keyring = keys.with_suffix(".gpg")
-    with files.told_plainly(f"write {keyring}"):
-        keyring.write_bytes(_dearmor(keys.read_text(encoding="ascii", errors="replace")))
+    armored = (files.read(keys) or "").encode("ascii", errors="replace").decode("ascii")
+    armored = armored.replace("\r\n", "\n")
+    with files.told_plainly(f"write {keyring}"), disk.create(keyring) as file:
+        file.write(_dearmor(armored))
     answer = process.run(
         ["gpgv", "--status-fd=1", f"--keyring={keyring}", str(signature), str(package)],
         timeout=60,
@@ -147,8 +149,7 @@ def _dearmor(text: str) -> bytes:
 def _download(url: str, target: Path, limit: int) -> None:
     if not url.startswith(("https://", "http://")):
         raise AgentError(Problem.DOWNLOAD_FAILED, f"{url} is not an http(s) URL")
-    with files.told_plainly(f"write {target}"):
-        file = target.open("wb")
+    file = disk.create(target)
 
     def take(piece: bytes) -> None:
         with files.told_plainly(f"write {target}"):

@@ -25,7 +25,7 @@ from s3mount_agent.reconcile.session import Session, node_session
 from s3mount_agent.state import held, leftovers, status_file
 from s3mount_agent.state.timeline import LEAVES, Step, Timeline, Waiting, clock_after
 from s3mount_agent.supervisor import needrestart, service
-from s3mount_agent.system import fuse, journal, machine, node, probe
+from s3mount_agent.system import builds, fuse, journal, machine, node, probe
 from s3mount_agent.system.probe import Answer, Finding
 
 _PROBE_SECONDS = 30.0
@@ -77,7 +77,7 @@ def bootstrap(read: Callable[[], Desired], by: str = "bootstrap") -> tuple[Failu
             step.result = "started" if started else "already running"
             timeline.changed |= started
         failures.update(_verify(context, failures, timeline))
-        leftovers.sweep_builds()
+        builds.sweep()
         _summarise(context, failures, installed)
     finally:
         timeline.save()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 from collections.abc import Callable
 
 from s3mount_agent.config import config_file, desired
@@ -17,7 +16,7 @@ from s3mount_agent.reconcile.session import node_session
 from s3mount_agent.reconcile.takedown import require_changeable, take_down
 from s3mount_agent.state import inventory, metrics_file
 from s3mount_agent.supervisor import connections, needrestart, service
-from s3mount_agent.system import files, holders, journal, paths, systemd
+from s3mount_agent.system import disk, files, holders, journal, paths, systemd
 from s3mount_agent.system.mountinfo import Table
 
 _LOCK_SECONDS = 120.0
@@ -133,12 +132,10 @@ def _remove_own_files() -> None:
     /etc/s3mount-agent/environment stays: the agent reads it, but did not make it.
     """
     files.remove(config_file.PATH)
-    with contextlib.suppress(OSError):
-        config_file.PATH.parent.rmdir()
-    with contextlib.suppress(
-        AgentError, OSError
-    ):  # /usr/local may be read-only, or lead to nowhere
-        if paths.LINK.is_symlink():
+    disk.remove_if_empty(config_file.PATH.parent)
+    # /usr/local may be read-only, or lead to nowhere.
+    with contextlib.suppress(AgentError, OSError):
+        if disk.is_link(paths.LINK):
             files.remove(paths.LINK)
     for path in (paths.RUN, paths.STATE, paths.ROOT):
-        shutil.rmtree(path, ignore_errors=True)
+        disk.remove_tree(path)

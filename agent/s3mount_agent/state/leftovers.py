@@ -1,11 +1,6 @@
-"""What is left behind: files that were being written when the power went, and older builds."""
+"""What is left behind: files that were being written when the power went."""
 
 from __future__ import annotations
-
-import contextlib
-import fcntl
-import os
-import shutil
 
 from s3mount_agent.system import files, fuse, paths, systemd
 
@@ -26,20 +21,3 @@ def sweep() -> None:
     """Removes them wherever the agent writes."""
     for place in _PLACES:
         files.sweep(place)
-
-
-def sweep_builds() -> None:
-    """Removes builds of the agent that nothing runs any more, if this one is in force."""
-    root = paths.ROOT
-    if (root / "current").resolve() != paths.HOME:
-        return
-    with contextlib.suppress(OSError):
-        lock = os.open(root / ".lock", os.O_RDWR | os.O_CLOEXEC)
-        try:
-            # Held by s3mount-bootstrap while it puts another one there.
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            for build in root.iterdir():
-                if build != paths.HOME and not build.is_symlink() and build.name[0] != ".":
-                    shutil.rmtree(build, ignore_errors=True)
-        finally:
-            os.close(lock)

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 
 from s3mount_agent.core.errors import AgentError
-from s3mount_agent.system import files, journal, paths
+from s3mount_agent.system import disk, files, journal, paths
 
 # How long the same reason is not told again, at first.
 _FIRST_PAUSE_SECONDS = 60.0
@@ -110,7 +110,7 @@ class Timeline:
 
         A record that cannot be written is told: the bootstrap is as good, or as bad, without it.
         """
-        if not self.changed and TIMELINE.exists():
+        if not self.changed and disk.exists(TIMELINE):
             return
         record = {"schema": 1, "began_at": self._began_at, "steps": self._rows}
         try:

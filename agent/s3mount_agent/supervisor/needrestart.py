@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from s3mount_agent.system import files
+from s3mount_agent.system import disk, files
 
 CONF = Path("/etc/needrestart/conf.d/s3mount-agent.conf")
 _TEXT = """\
@@ -23,7 +23,7 @@ def leave_mounts_alone() -> bool:
 
     Raises ``file-failed`` or ``no-space``.
     """
-    return CONF.parent.is_dir() and files.write(CONF, _TEXT)
+    return disk.exists(CONF.parent) and files.write(CONF, _TEXT)
 
 
 def take_back() -> bool:

@@ -6,9 +6,6 @@ For containers and images where something else is PID 1.
 from __future__ import annotations
 
 import contextlib
-import os
-import signal
-import subprocess
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +17,7 @@ from s3mount_agent.core.plan import Placed, Wanted
 from s3mount_agent.core.states import Presence
 from s3mount_agent.mountpoint import messages
 from s3mount_agent.supervisor import connections, hooks
-from s3mount_agent.system import files, paths, process
+from s3mount_agent.system import disk, files, paths, process
 
 _HOME = paths.RUN / "mounts"
 _GONE_SECONDS = 80.0
@@ -39,7 +36,7 @@ class Processes:
     def placed(self) -> dict[str, Placed]:
         """Reads the definitions, and whether their processes live and are mounted."""
         found = {}
-        for path in sorted(_HOME.glob("*.json")):
+        for path in disk.matching(_HOME, "*.json"):
             text = files.read(path) or ""
             with contextlib.suppress(ValueError, KeyError, TypeError):
                 definition = Definition.from_json(text)
@@ -82,23 +79,16 @@ class Processes:
         _end(mount_id)
         places = (f"{kind}={path}" for kind, path in want.definition.places)
         hooks.prepare(want.mount.directory, 0, *places)
-        with files.told_plainly(f"write {_log(mount_id)}"):
-            log = _log(mount_id).open("wb")
-        with log:
-            child = subprocess.Popen(
-                want.definition.command,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=log,
-                env=process.environment(environment.of_mounts()),
-                start_new_session=True,
-                cwd="/",
-            )
-        files.write(_HOME / f"{mount_id}.pid", f"{child.pid} {process.started(child.pid)}\n")
+        pid = process.start(
+            want.definition.command,
+            errors=_log(mount_id),
+            extra_environment=environment.of_mounts(),
+        )
+        files.write(_HOME / f"{mount_id}.pid", f"{pid} {process.started(pid)}\n")
 
     def failure(self, placed: Placed) -> AgentError | None:
         """What a process that has ended said."""
-        if placed.active or placed.starting or not _log(placed.id).exists():
+        if placed.active or placed.starting or not disk.exists(_log(placed.id)):
             return None
         return _explain(placed.id, placed.definition)
 
@@ -164,13 +154,12 @@ def _living(mount_id: str) -> int | None:
 
 def _end(mount_id: str, *, at_once: bool = False) -> None:
     """Sees to it that a mount's process is gone: asked first, then killed."""
-    steps = [(signal.SIGTERM, _GONE_SECONDS), (signal.SIGKILL, _KILL_SECONDS)]
-    for number, patience in steps[1:] if at_once else steps:
+    steps = [("SIGTERM", _GONE_SECONDS), ("SIGKILL", _KILL_SECONDS)]
+    for name, patience in steps[1:] if at_once else steps:
         pid = _living(mount_id)
         if pid is None:
             return
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, number)
+        process.send(pid, name)
         deadline = time.monotonic() + patience
         while _living(mount_id) and time.monotonic() < deadline:
             time.sleep(0.05)

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-
 from s3mount_agent.supervisor import target
-from s3mount_agent.system import files, lock, paths, process, systemd
+from s3mount_agent.system import disk, files, lock, paths, process, systemd
 from s3mount_agent.system.systemd import UnitFacts
 
 _UNIT = paths.AGENT_UNIT
@@ -73,7 +69,7 @@ def apply_later() -> None:
     if systemd.runs():
         systemd.outside_later("s3mount-agent-apply.service", command)
     else:
-        _detached(command)
+        process.start(command)
 
 
 def keep_crawlers_out_later() -> None:
@@ -82,7 +78,7 @@ def keep_crawlers_out_later() -> None:
     if systemd.runs():
         systemd.outside_later("s3mount-agent-crawlers.service", command)
     else:
-        _detached(command)
+        process.start(command)
 
 
 def wake() -> None:
@@ -90,7 +86,7 @@ def wake() -> None:
     if systemd.runs():
         systemd.reload_later(_UNIT)
     elif pid := lock.holder(LOCK):
-        os.kill(pid, signal.SIGHUP)
+        process.send(pid, "SIGHUP")
 
 
 def take_down() -> None:
@@ -99,7 +95,7 @@ def take_down() -> None:
         _end_spawned()
         return
     systemd.stop(_UNIT)
-    if (systemd.ETC / _UNIT).exists():
+    if disk.exists(systemd.ETC / _UNIT):
         systemd.disable([_UNIT])
     gone = target.remove()
     if files.remove(systemd.ETC / _UNIT) or gone:
@@ -111,25 +107,13 @@ def _spawn() -> bool:
     """Without systemd: a process of its own session that keeps nothing of ours open."""
     if lock.holder(LOCK) is not None:
         return False
-    _detached([paths.COMMAND, "daemon"])
+    process.start([paths.COMMAND, "daemon"])
     return True
-
-
-def _detached(command: list[str]) -> None:
-    subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        env=process.environment(),
-        start_new_session=True,
-        cwd="/",
-    )
 
 
 def _end_spawned() -> None:
     pid = lock.holder(LOCK)
     if pid:
-        os.kill(pid, signal.SIGTERM)
+        process.send(pid, "SIGTERM")
         with lock.hold("uninstall", timeout=_END_SECONDS, path=LOCK):
             pass

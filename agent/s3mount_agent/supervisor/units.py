@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import re
-import signal
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -22,7 +21,7 @@ from s3mount_agent.core.roles import Mode
 from s3mount_agent.core.states import Presence
 from s3mount_agent.supervisor import connections
 from s3mount_agent.supervisor.unit_text import read_definition, render
-from s3mount_agent.system import files, holders, journal, paths, systemd
+from s3mount_agent.system import disk, files, holders, journal, paths, process, systemd
 
 # A little more than the unit's own TimeoutStartSec=, which is to speak first.
 _START_SECONDS = 170.0
@@ -101,7 +100,7 @@ class Units:
         """Has systemd know the units as they are on disk, as far as that is new: it reads nothing
         while there is no space in /run."""
         elsewhere = next(place for place in _PLACES if place != self._home)
-        moved = [want.mount.unit for want in wanted if (elsewhere / want.mount.unit).exists()]
+        moved = [want.mount.unit for want in wanted if disk.exists(elsewhere / want.mount.unit)]
         if moved and elsewhere == systemd.ETC:
             systemd.disable(moved)
         for unit in moved:
@@ -175,7 +174,7 @@ class Units:
     def remove(self, placed: Sequence[Placed]) -> dict[str, AgentError]:
         """Removes the unit files and what systemd remembers of them."""
         units = {each.id: _unit(each.id) for each in placed}
-        enabled = [unit for unit in units.values() if (systemd.ETC / unit).exists()]
+        enabled = [unit for unit in units.values() if disk.exists(systemd.ETC / unit)]
         failures: dict[str, AgentError] = {}
         if enabled:
             try:
@@ -242,21 +241,20 @@ def _ending(facts: systemd.UnitFacts) -> str:
     if facts.result == "oom-kill":
         return "killed for want of memory"
     if facts.killed_by:
-        names = {int(each): each.name for each in signal.Signals}
-        return f"killed by {names.get(facts.killed_by, f'signal {facts.killed_by}')}"
+        return f"killed by {process.signal_name(facts.killed_by)}"
     return ""
 
 
 def _unit_files() -> Iterator[tuple[Path, str]]:
     for place in _PLACES:
-        for path in sorted(place.glob("mountpoint-s3-*.service")):
+        for path in disk.matching(place, "mountpoint-s3-*.service"):
             text = files.read(path) if _UNIT_NAME.fullmatch(path.name) else None
             if text is not None:
                 yield path, text
 
 
 def _recorded() -> Iterator[tuple[str, Definition]]:
-    for path in sorted(_RECORDS.glob("*.json")):
+    for path in disk.matching(_RECORDS, "*.json"):
         with contextlib.suppress(ValueError, KeyError, TypeError):
             yield _unit(path.stem), Definition.from_json(files.read(path) or "")
 

@@ -16,6 +16,7 @@ from typing import IO, Any
 
 from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.core.text import last_lines
+from s3mount_agent.system import disk
 
 # The system's own programs, and no others, whatever our PATH says: /usr/local and what a site adds
 # may hold anybody's. systemd, cfn-init and SSM start us with little or nothing anyway.
@@ -143,7 +144,7 @@ def start(
     with contextlib.ExitStack() as stack:
         stderr: IO[bytes] | int = subprocess.DEVNULL
         if errors is not None:
-            stderr = stack.enter_context(errors.open("wb"))
+            stderr = stack.enter_context(disk.create(errors))
         return _popen(
             arguments,
             stdin=subprocess.DEVNULL,

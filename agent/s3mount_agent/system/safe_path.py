@@ -55,7 +55,7 @@ def look(directory: str) -> tuple[list[str], str | None]:
     Raises ``path-unsafe``, ``directory-invalid`` (a link), ``directory-not-a-directory`` or
     ``file-failed``. Nothing must be mounted on the directory itself.
     """
-    missing, inside = _asked(_look, directory)
+    missing, inside = asked(_look, directory)
     return missing, inside
 
 
@@ -74,7 +74,7 @@ def require(directory: str) -> None:
                 Problem.DIRECTORY_RESERVED,
                 f"the programs of this node search {searched}, which {directory} would hide",
             )
-    _asked(_require, directory)
+    asked(_require, directory)
 
 
 def make(directory: str, mode: int = 0o755) -> None:
@@ -83,7 +83,7 @@ def make(directory: str, mode: int = 0o755) -> None:
     All by descriptor: whatever happens to the names meanwhile, no mode of anything else changes.
     Raises as :func:`look` does, and ``no-space``.
     """
-    _asked(_make, directory, mode)
+    asked(_make, directory, mode)
 
 
 def make_store(directory: str, mode: int) -> None:
@@ -92,14 +92,14 @@ def make_store(directory: str, mode: int) -> None:
 
     Raises as :func:`make` does.
     """
-    _asked(_make_store, directory, mode)
+    asked(_make_store, directory, mode)
 
 
 def remove(directory: str) -> bool:
     """Removes an empty directory; False where something is in it or on it, or the way to it is no
     longer root's. One that is missing is removed."""
     try:
-        return bool(_asked(_remove, directory))
+        return bool(asked(_remove, directory))
     except AgentError:
         return False
 
@@ -110,7 +110,7 @@ def require_file(path: str) -> None:
 
     Raises ``path-unsafe`` or ``file-failed``.
     """
-    _asked(_require_file, path)
+    asked(_require_file, path)
 
 
 @contextlib.contextmanager
@@ -137,7 +137,9 @@ def _search_path() -> list[str]:
     return [each.strip() for each in [*lines, *words] if each.strip().startswith("/")]
 
 
-def _asked(function: Callable[..., Any], path: str, *arguments: object) -> Any:
+def asked(function: Callable[..., Any], path: str, *arguments: object) -> Any:
+    """What a function finds or does at a path that may lie on somebody else's file system: in a
+    child that can be left behind. Raises ``path-silent`` beside what the function raises."""
     try:
         return probe.ask(function, path, *arguments, timeout=_SECONDS)
     except probe.SilenceError as error:

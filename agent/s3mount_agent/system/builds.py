@@ -1,0 +1,27 @@
+"""The builds of the agent below /opt/s3mount-agent: one directory each, one of them in force."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+
+from s3mount_agent.system import paths
+
+
+def sweep() -> None:
+    """Removes builds of the agent that nothing runs any more, if this one is in force."""
+    root = paths.ROOT
+    if (root / "current").resolve() != paths.HOME:
+        return
+    with contextlib.suppress(OSError):
+        lock = os.open(root / ".lock", os.O_RDWR | os.O_CLOEXEC)
+        try:
+            # Held by s3mount-bootstrap while it puts another one there.
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            for build in root.iterdir():
+                if build != paths.HOME and not build.is_symlink() and build.name[0] != ".":
+                    shutil.rmtree(build, ignore_errors=True)
+        finally:
+            os.close(lock)

@@ -1,0 +1,83 @@
+"""What is there on the node's own disk, and what goes: the agent's own directories and files.
+
+For what a configuration or a user named there is safe_path.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from pathlib import Path
+from typing import IO
+
+from s3mount_agent.system import files
+
+
+def exists(path: Path) -> bool:
+    """Whether there is something; a link that leads nowhere is nothing."""
+    return path.exists()
+
+
+def is_link(path: Path) -> bool:
+    """Whether this is a symbolic link."""
+    return path.is_symlink()
+
+
+def can_read(path: Path) -> bool:
+    """Whether we may read what is there."""
+    return os.access(path, os.R_OK)
+
+
+def matching(directory: Path, pattern: str) -> list[Path]:
+    """What is in a directory by names such as ``*.json``, in their order."""
+    return sorted(directory.glob(pattern))
+
+
+def identity(path: Path) -> tuple[int, ...]:
+    """What changes when a file is changed or replaced. Not when it was modified, which a package
+    may say as it likes. Raises ``file-failed``."""
+    with files.told_plainly(f"look at {path}"):
+        status = path.stat()
+    return status.st_dev, status.st_ino, status.st_ctime_ns
+
+
+def head(path: Path, most: int) -> bytes:
+    """The first bytes of a file; raises OSError."""
+    with path.open("rb") as file:
+        return file.read(most)
+
+
+def create(path: Path) -> IO[bytes]:
+    """Opens a new or empty file for writing; raises ``no-space`` or ``file-failed``."""
+    with files.told_plainly(f"write {path}"):
+        return path.open("wb")
+
+
+def move(path: Path, target: Path) -> None:
+    """Gives a file another name; raises ``no-space`` or ``file-failed``."""
+    with files.told_plainly(f"move {path}"):
+        path.replace(target)
+
+
+def empty_directory(path: Path) -> None:
+    """Makes a directory in which there is nothing; raises ``no-space`` or ``file-failed``."""
+    remove_tree(path)
+    with files.told_plainly(f"make the directory {path}"):
+        path.mkdir(parents=True)
+
+
+def remove_tree(path: Path) -> None:
+    """Removes a directory with all that is in it, as far as that can be."""
+    shutil.rmtree(path, ignore_errors=True)
+
+
+def remove_if_empty(path: Path) -> None:
+    """Removes a directory, unless there is something in it."""
+    with contextlib.suppress(OSError):
+        path.rmdir()
+
+
+def program(name: str, places: str) -> str | None:
+    """Where a program is in some directories (``/usr/bin:/bin``)."""
+    return shutil.which(name, path=places)
