@@ -257,9 +257,12 @@ def test_options_that_a_shell_would_expand_reach_mount_s3_literally(
 ) -> None:
     node = new_ready_node("compute")
     prefix = "$(touch /var/pwned)/%n ${HOME};\"'/"
-    cluster.s3.put(SECOND, f"{prefix}inside", b"")
+    cluster.s3.create_bucket("strange-names")
+    cluster.s3.put("strange-names", f"{prefix}inside", b"")
     quoted = prefix.replace("'", "'\\''")
-    action = cluster.custom_action(node, [SECOND, WRITABLE, f"--allow-other --prefix '{quoted}'"])
+    action = cluster.custom_action(
+        node, ["strange-names", WRITABLE, f"--allow-other --prefix '{quoted}'"]
+    )
     assert action.returncode == 0, action.stderr
     assert listed(node, WRITABLE) == ["inside"]
     assert not node.exists(PWNED)

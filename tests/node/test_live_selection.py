@@ -120,7 +120,7 @@ def test_the_environment_reaches_mount_s3_and_only_what_may(site: Site) -> None:
     pids = site.pids()
     for name in ("LD_PRELOAD", "PATH", "AWS_SECRET_ACCESS_KEY", "AWS_MAX_ATTEMPTS=1 LD_PRELOAD"):
         site.source.put(document(row, environment={name: "/tmp/evil.so"}))
-        site.agent("apply", "--now")
+        site.agent("apply", "--now", code=2)
         assert "one of AWS_REGION, " in site.config()["problem"]
     assert site.pids() == pids
 
