@@ -74,7 +74,6 @@ def test_what_would_change_is_shown_and_nothing_changes(site: Site) -> None:
             f"  ~ {CHANGED:<12}  {bucket}  (it changed: -[--read-only] +[--allow-delete])",
             f"  + {NEW:<12}  {bucket}  (it is new)",
             f"  ! {THEIRS}  (something else is mounted there: not touched)",
-            f"      {THEIRS}: theirs (tmpfs)",
         ]
     )
     assert lines[-1] == "Plan: 1 to add, 2 to change, 1 to remove."
