@@ -1,4 +1,7 @@
-"""The keys of a configuration file: one row each, with its kind and one sentence about it."""
+"""The keys of a configuration file: one row each, with its kind and one sentence about it.
+
+Keys for mount-s3's flags come from mountpoint/flags.py, defaults from config/configuration.py.
+"""
 
 from __future__ import annotations
 

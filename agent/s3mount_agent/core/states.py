@@ -1,4 +1,4 @@
-"""From facts to judgement: the one place that says what state a mount is in."""
+"""The words for what a mount is and what lies on its directory; core/status.py judges."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What is known of one mount, in one record: from the look at it to the line on a screen."""
+"""What is known of one mount, in one record: from the look at it to the line on a screen.
+
+The one place that says what state a mount is in: :func:`judge`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Asking the configuration's source for news: now and then, in a process of its own.
+"""When the configuration's source is asked for news (reconcile/refresh.py asks): now and then, in a
+process of its own.
 
 boto3 alone is more than all the rest of the daemon; in a child it costs nothing but for the second
 in which it is used.

@@ -1,4 +1,4 @@
-"""Making a node what its configuration says: observe, plan, carry out."""
+"""Carrying out a plan: what is wanted of each mount, stops, writes and starts, all at the same time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Taking the agent off a node, which is left as it was found."""
+"""Taking the agent off a node, which is left as it was found: mounts, service, what was changed for
+neighbours, packages, own files. What was made is written down in state/inventory.py."""
 
 from __future__ import annotations
 

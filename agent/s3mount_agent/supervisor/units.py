@@ -1,4 +1,5 @@
-"""mount-s3 under systemd: one unit for each mount, in both modes and on every role.
+"""mount-s3 under systemd: writes, starts and removes one unit for each mount, in both modes and on
+every role. The text is unit_text.py's, from systemd/mountpoint-s3.service.
 
 In ``systemd`` mode the unit lies in /etc, is started at every boot and restarted by systemd. In
 ``direct`` mode it lies in /run: the agent alone starts it, and nothing of it outlives the boot.

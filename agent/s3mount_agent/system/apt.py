@@ -1,4 +1,8 @@
-"""The distribution's packages: apt, on Debian and Ubuntu."""
+"""The distribution's packages: apt, on Debian and Ubuntu.
+
+Another distribution needs a module like this one, and its names of packages in
+mountpoint/install.py.
+"""
 
 from __future__ import annotations
 
