@@ -76,7 +76,9 @@ def guarded(work: Callable[[], int], *, debug: bool = False, interrupted: str = 
         return 1
     except Exception as error:
         if debug:
-            raise
+            import traceback
+
+            traceback.print_exc()
         return _tell(error)
     except KeyboardInterrupt:
         if interrupted and sys.stderr is not None:

@@ -21,6 +21,7 @@ from s3mount_agent.supervisor import connections, hooks
 from s3mount_agent.supervisor.connections import Connection
 from s3mount_agent.system import process
 from s3mount_agent.system.mountinfo import Entry, Table
+from s3mount_agent.system.probe import Answer, Finding
 
 HOME = "/mnt/of-nobody-here"
 ROOT = Entry(
@@ -245,3 +246,43 @@ def test_nobody_is_asked_by_who_looks_for_users(tmp_path: Path) -> None:
         [" ()", "True False", "False True"],
         [" ()", "None None", "False True"],
     ), answer.stderr
+
+
+def test_a_process_that_ended_before_its_mount_was_written_down_leaves_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Killed between mount(2) and the hook that notes it: the dead mount is ours to clear, what lay
+    there before is not."""
+    layers = [fuse(50, 90), OURS]
+    gone: list[str] = []
+
+    def unmount(directory: str, *, lazy: bool = False) -> None:
+        gone.append(layers.pop().device)
+
+    monkeypatch.setattr(hooks.Table, "read", staticmethod(lambda: Table([ROOT, *layers])))
+    monkeypatch.setattr(hooks, "_unmount", unmount)
+    dead = Finding(Answer.DISCONNECTED, "ENOTCONN")
+    monkeypatch.setattr(hooks.probe, "look", lambda directory, timeout: dead)
+    connections.save(Connection(HOME, before=("0:50",)))
+    assert hooks.clean(HOME, 0)
+    assert gone == [OURS.device]
+    kept = connections.load(HOME)
+    assert kept is not None
+    assert kept.before == ("0:50",)
+
+
+def test_dead_bind_mounts_are_remembered_for_as_long_as_they_are_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bind = fuse(40, 130, where="/data/project")
+    there = [bind]
+    monkeypatch.setattr(connections.Table, "read", staticmethod(lambda: Table([ROOT, *there])))
+    binds = ((bind.device, bind.directory, bind.root),)
+    connections.save(Connection(HOME, device=OURS.device, binds=binds))
+    connections.forget(HOME)
+    kept = connections.load(HOME)
+    assert kept is not None
+    assert (kept.binds, kept.device) == (binds, "")
+    there.clear()
+    connections.forget(HOME)
+    assert connections.load(HOME) is None

@@ -17,7 +17,7 @@ from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.core.mounts import Mount
 from s3mount_agent.core.roles import Mode, OnFailure, Role
 from s3mount_agent.core.states import Failure, State
-from s3mount_agent.core.status import MountStatus
+from s3mount_agent.core.status import REMEMBERED, MountStatus
 from s3mount_agent.state import held, inventory, status_file
 from s3mount_agent.state.inventory import Belongings
 from s3mount_agent.system import files
@@ -254,3 +254,21 @@ def test_held_mounts_are_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert not held.PATH.exists()
     held.PATH.write_text("{broken")
     assert held.load() == frozenset()
+
+
+def test_all_that_is_to_be_remembered_of_a_mount_is_read_again(tmp_path: Path) -> None:
+    """What is written but not read back would begin anew with each look."""
+    failure = Failure("mount-ended", "it ended", "wait", permanent=False)
+    row = MountStatus(
+        id="585e79a6", path="/mnt/s3", bucket="b", read_only=True, state=State.DEGRADED,
+        since="2026-01-01T00:00:00Z", held=True, pending="it waits",
+        pending_since="2026-01-01T00:00:01Z", failure=failure, hung=True, s3=failure, asked=7,
+    )  # fmt: skip
+    path = tmp_path / "status.json"
+    status_file.save({"role": "head"}, [row], path)
+    known = status_file.load(path)
+    assert known is not None
+    fresh = MountStatus("585e79a6", "/mnt/s3", "b", False, State.OK, "")
+    for name in REMEMBERED:
+        assert getattr(known.mounts[0], name) == getattr(row, name), name
+        assert name in ("id", "path", "bucket") or getattr(row, name) != getattr(fresh, name)

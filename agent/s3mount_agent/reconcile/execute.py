@@ -1,4 +1,5 @@
-"""Carrying out a plan: what is wanted of each mount, stops, writes and starts, all at the same time."""
+"""What is wanted of each mount, and carrying out a plan: stops, then writes, then starts, each for
+all mounts at the same time."""
 
 from __future__ import annotations
 

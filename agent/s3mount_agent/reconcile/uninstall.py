@@ -110,12 +110,12 @@ def _tell(
 
 def _end_service(metrics: str | None) -> None:
     service.take_down()
-    try:
-        crawlers.keep_out(())
-        needrestart.take_back()
-    except AgentError as error:
-        # A few lines that stay in a file which cannot be written are no reason to stay.
-        journal.say(f"{error.message}: {error.cause}")
+    for take_back in (lambda: crawlers.keep_out(()), needrestart.take_back):
+        try:
+            take_back()
+        except AgentError as error:
+            # A few lines that stay in a file which cannot be written are no reason to stay.
+            journal.say(f"{error.message}: {error.cause}")
     metrics_file.take_back(metrics)
 
 

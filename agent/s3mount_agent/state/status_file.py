@@ -132,6 +132,7 @@ def _mount(fields: Any) -> MountStatus:
         since=codec.field(fields, "since", str),
         held=codec.field(fields, "held", bool, default=False),
         pending=codec.optional(fields, "pending", str),
+        pending_since=codec.optional(fields, "pending_since", str),
         failure=_failure(fields.get("failure")),
         hung=codec.field(fields, "hung", bool, default=False),
         s3=_failure(fields.get("s3")),

@@ -90,8 +90,12 @@ def save(connection: Connection) -> None:
 
 
 def forget(directory: str) -> None:
-    """Removes what is known."""
-    files.remove(_path(directory))
+    """Removes what is known, but for bind mounts that stay dead."""
+    known = load(directory)
+    if known is not None and known.dead_binds(Table.read()):
+        save(Connection(directory, binds=known.binds))
+    else:
+        files.remove(_path(directory))
 
 
 def ours(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.state import identity
@@ -50,6 +50,9 @@ def clean(directory: str, pid: int) -> bool:
         if dead is not None and dead == table.on(directory):
             _unmount(directory, lazy=True)
         connection = _with_binds(connection, table)
+    else:
+        # Its process ended between its mount and the moment in which that was written down.
+        _clear_unknown(directory, but=connection.before)
     after = Table.read()
     left = connections.ours(after, directory, connection, running=False)
     _remember(
@@ -66,12 +69,12 @@ def clean(directory: str, pid: int) -> bool:
     return True
 
 
-def _clear_unknown(directory: str) -> None:
+def _clear_unknown(directory: str, but: Collection[str] = ()) -> None:
     """A dead mount of root's mount-s3 that nothing is known of was left by an agent that wrote
-    nothing down; nobody can use it any more."""
+    nothing down, or not yet; nobody can use it any more. ``but`` are devices of others."""
     for _ in range(_MOST_LAYERS):
         entry = Table.read().on(directory)
-        if entry is None or not entry.is_mount_s3:
+        if entry is None or not entry.is_mount_s3 or entry.device in but:
             break
         if probe.look(directory, timeout=_PROBE_SECONDS).answer is not Answer.DISCONNECTED:
             break

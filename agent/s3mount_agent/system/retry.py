@@ -1,5 +1,5 @@
-"""Trying again while somebody waits for it: with growing, jittered pauses that are decided here, for
-as long as core/retry_policy.py says. The daemon's pauses are in that table."""
+"""Trying again while somebody waits for it: with growing, jittered pauses that are decided here,
+for as long as core/retry_policy.py says. The daemon's pauses are in that table."""
 
 from __future__ import annotations
 
