@@ -259,7 +259,7 @@ def test_a_process_that_ended_before_its_mount_was_written_down_leaves_nothing(
     def unmount(directory: str, *, lazy: bool = False) -> None:
         gone.append(layers.pop().device)
 
-    monkeypatch.setattr(hooks.Table, "read", staticmethod(lambda: Table([ROOT, *layers])))
+    monkeypatch.setattr(Table, "read", staticmethod(lambda: Table([ROOT, *layers])))
     monkeypatch.setattr(hooks, "_unmount", unmount)
     dead = Finding(Answer.DISCONNECTED, "ENOTCONN")
     monkeypatch.setattr(hooks.probe, "look", lambda directory, timeout: dead)
@@ -276,7 +276,7 @@ def test_dead_bind_mounts_are_remembered_for_as_long_as_they_are_there(
 ) -> None:
     bind = fuse(40, 130, where="/data/project")
     there = [bind]
-    monkeypatch.setattr(connections.Table, "read", staticmethod(lambda: Table([ROOT, *there])))
+    monkeypatch.setattr(Table, "read", staticmethod(lambda: Table([ROOT, *there])))
     binds = ((bind.device, bind.directory, bind.root),)
     connections.save(Connection(HOME, device=OURS.device, binds=binds))
     connections.forget(HOME)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
+from functools import partial
 
 from s3mount_agent.config import config_file, desired
 from s3mount_agent.config.configuration import Configuration
@@ -110,7 +111,11 @@ def _tell(
 
 def _end_service(metrics: str | None) -> None:
     service.take_down()
-    for take_back in (lambda: crawlers.keep_out(()), needrestart.take_back):
+    each: tuple[Callable[[], object], ...] = (
+        partial(crawlers.keep_out, ()),
+        needrestart.take_back,
+    )
+    for take_back in each:
         try:
             take_back()
         except AgentError as error:
