@@ -19,7 +19,7 @@ from s3mount_agent.core.states import Presence
 from s3mount_agent.reconcile.observe import judge_table
 from s3mount_agent.supervisor import connections, hooks
 from s3mount_agent.supervisor.connections import Connection
-from s3mount_agent.system import process
+from s3mount_agent.system import probe, process
 from s3mount_agent.system.mountinfo import Entry, Table
 from s3mount_agent.system.probe import Answer, Finding
 
@@ -262,7 +262,7 @@ def test_a_process_that_ended_before_its_mount_was_written_down_leaves_nothing(
     monkeypatch.setattr(Table, "read", staticmethod(lambda: Table([ROOT, *layers])))
     monkeypatch.setattr(hooks, "_unmount", unmount)
     dead = Finding(Answer.DISCONNECTED, "ENOTCONN")
-    monkeypatch.setattr(hooks.probe, "look", lambda directory, timeout: dead)
+    monkeypatch.setattr(probe, "look", lambda directory, timeout: dead)
     connections.save(Connection(HOME, before=("0:50",)))
     assert hooks.clean(HOME, 0)
     assert gone == [OURS.device]
