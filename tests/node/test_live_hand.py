@@ -179,7 +179,7 @@ def test_what_is_put_in_force_while_apply_waits_is_what_it_carries_out(site: Sit
         with locked(site):
             waiting = stack.enter_context(site.node.popen(["s3mount-agent", "apply"]))
             assert waiting.stdout is not None
-            assert "waiting" in waiting.stdout.readline()
+            assert waiting.stdout.readline().startswith("[ wait ] lock")
             site.node.write(CONFIG, three(site))
         stdout, stderr = waiting.communicate(timeout=120)
     assert (waiting.returncode, stderr) == (0, ""), stdout

@@ -15,7 +15,7 @@ from s3mount_agent.config import environment
 from s3mount_agent.config.arguments import parse_arguments
 from s3mount_agent.core.errors import AgentError, Exit, Problem
 from s3mount_agent.core.events import Event
-from s3mount_agent.core.retry_policy import is_lasting
+from s3mount_agent.core.retry_policy import is_lasting, pace_of
 from s3mount_agent.core.roles import OnFailure
 from s3mount_agent.core.secrets import is_secret, masked
 from s3mount_agent.system import journal, node, paths, process
@@ -111,7 +111,7 @@ def outcome(failures: Failures, context: Context) -> int:
             for line in error.lines():
                 journal.say(line)
     if not fatal:
-        if failures:
+        if any(pace_of(error).slow is not None for error in failures.values()):
             journal.say("the agent keeps trying: `s3mount-agent status` tells how it goes")
         return Exit.OK
     tell(fatal)

@@ -194,6 +194,9 @@ def packages_to_take_back() -> tuple[list[str], dict[str, str]]:
             needing = apt.would_remove([name]).difference(going)
             if needing:
                 stay[name] = f"{', '.join(sorted(needing))} needs it"
+        if stay.keys().isdisjoint(going):
+            # Each alone could go, since another of ours does for who needs it; not all of them.
+            stay.update(dict.fromkeys(going, "something else needs one of them"))
         going = [name for name in going if name not in stay]
     return going, stay
 

@@ -64,7 +64,7 @@ def take_down(ids: frozenset[str], session: Session) -> Failures:
     failures = execute.carry_out(todo, (), observed, context, start=start)
     for each in placed.values():
         if each.definition.directory in todo.foreign:
-            failures[each.id] = _covered(each.definition.directory, observed)
+            failures[each.id] = covered(each.definition.directory, observed)
     # One that is unmounted here and lives on for others is to stay down all the same.
     after = observe(context.supervisor)
     up = {each.id for each in placed.values() if after.on(each.definition.directory) in _THERE}
@@ -75,7 +75,8 @@ def take_down(ids: frozenset[str], session: Session) -> Failures:
     return failures
 
 
-def _covered(directory: str, observed: Observed) -> AgentError:
+def covered(directory: str, observed: Observed) -> AgentError:
+    """Why a mount that lies under something else is not taken down (``directory-in-use``)."""
     stranger = observed.strangers.get(directory)
     what = f": {stranger.words}" if stranger else ""
     where = stranger.directory if stranger else directory

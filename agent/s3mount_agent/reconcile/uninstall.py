@@ -12,10 +12,11 @@ from s3mount_agent.config.configuration import Configuration
 from s3mount_agent.config.desired import Desired
 from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.core.plan import Observed
+from s3mount_agent.core.states import Presence
 from s3mount_agent.mountpoint import install
 from s3mount_agent.reconcile import crawlers
 from s3mount_agent.reconcile.session import node_session
-from s3mount_agent.reconcile.takedown import require_changeable, take_down
+from s3mount_agent.reconcile.takedown import covered, require_changeable, take_down
 from s3mount_agent.state import inventory, metrics_file
 from s3mount_agent.supervisor import connections, needrestart, service
 from s3mount_agent.system import disk, files, holders, journal, paths, systemd
@@ -81,7 +82,9 @@ def _busy(observed: Observed) -> list[AgentError]:
         running = placed.serves or placed.starting
         own = connections.ours(table, directory, connections.load(directory), running=running)
         users = holders.of(own) if own and running else ""
-        if users:
+        if observed.on(directory) is Presence.COVERED:
+            found.append(covered(directory, observed))
+        elif users:
             found.append(AgentError(Problem.MOUNT_BUSY, f"{directory} is in use", cause=users))
     return found
 

@@ -13,7 +13,7 @@ _PLACES = (
     paths.RUN,
     paths.RUN / "mounts",
     paths.RUN / "connections",
-    paths.RUN / "definitions",
+    paths.STATE / "definitions",
 )
 
 

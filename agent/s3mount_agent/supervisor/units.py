@@ -33,8 +33,9 @@ _SLOW_SECONDS = 15.0
 _KILLED_SECONDS = 120.0
 _UNIT_NAME = re.compile(r"mountpoint-s3-[0-9a-f]{8}\.service")
 _PLACES = (systemd.ETC, systemd.RUN)  # in systemd's own order of precedence
-# The definitions of what we have written since the boot, for the day when somebody deletes a unit.
-_RECORDS = paths.RUN / "definitions"
+# The definitions of what we have written, for the day when somebody deletes a unit. Not in /run: on
+# a node whose systemd starts the mounts, nothing is written anew after a boot.
+_RECORDS = paths.STATE / "definitions"
 
 
 class Units:

@@ -6,7 +6,6 @@ For what a configuration or a user named there is safe_path.
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 from pathlib import Path
 from typing import IO
@@ -22,11 +21,6 @@ def exists(path: Path) -> bool:
 def is_link(path: Path) -> bool:
     """Whether this is a symbolic link."""
     return path.is_symlink()
-
-
-def can_read(path: Path) -> bool:
-    """Whether we may read what is there."""
-    return os.access(path, os.R_OK)
 
 
 def matching(directory: Path, pattern: str) -> list[Path]:

@@ -139,13 +139,6 @@ def stop(unit: str, *, timeout: float = 120.0) -> None:
     process.run(["systemctl", "stop", "--", unit], timeout=timeout, check=False)
 
 
-def stop_later(unit: str) -> None:
-    """Has a unit stopped, without waiting for it."""
-    process.run(
-        ["systemctl", "stop", "--no-block", "--", unit], timeout=_QUICK_SECONDS, check=False
-    )
-
-
 def kill(unit: str) -> None:
     """Kills the main process of a unit; a hook that cleans up behind it lives on."""
     process.run(
