@@ -44,6 +44,7 @@ logs:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code."""
+    os.umask(0o022)  # whoever calls: what we make is for root alone to change
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = bool(words) and words[0] == "--debug"
     words = words[debug:]

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from s3mount_agent.core.states import Presence
 from s3mount_agent.reconcile.observe import judge_table
 from s3mount_agent.supervisor import connections, hooks
 from s3mount_agent.supervisor.connections import Connection
-from s3mount_agent.system import probe, process
+from s3mount_agent.system import holders, probe, process
 from s3mount_agent.system.mountinfo import Entry, Table
 from s3mount_agent.system.probe import Answer, Finding
 
@@ -286,3 +287,20 @@ def test_dead_bind_mounts_are_remembered_for_as_long_as_they_are_there(
     there.clear()
     connections.forget(HOME)
     assert connections.load(HOME) is None
+
+
+def test_a_process_that_cannot_be_looked_into_keeps_nobody_waiting(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A user's process that waits for a FUSE of his own holds up whoever reads its arguments."""
+    monkeypatch.setattr(probe, "_ASKED", tmp_path / "asked")
+    monkeypatch.setattr(holders, "_SECONDS", 0.2)
+    monkeypatch.setattr(holders, "_pids", lambda: time.sleep(60))
+    monkeypatch.setattr(holders, "_namespaces", lambda: time.sleep(60))
+    began = time.monotonic()
+    found = holders.stranger(USERS)
+    assert (found.pid, found.uid, found.directory) == (None, 1000, HOME)
+    assert holders.of(OURS) == ""
+    assert len(holders.left_by_unmount(OURS)) == 1, "it may be that somebody has it"
+    assert holders.is_served(HOME, "mount-s3")
+    assert time.monotonic() - began < 40

@@ -15,6 +15,8 @@ from fast.ward import HUNG_AFTER, LIST, LOOK, RARELY, Ward, let_it_work, placed
 from s3mount_agent.config.configuration import Configuration
 from s3mount_agent.core.health import Condition
 from s3mount_agent.core.states import Failure
+from s3mount_agent.supervisor import connections
+from s3mount_agent.supervisor.connections import Connection
 from s3mount_agent.system import journal, process
 
 may_mount = pytest.mark.skipif(not MAY_MOUNT, reason="only root with /dev/fuse may mount")
@@ -72,6 +74,23 @@ def test_a_hang_is_confirmed_twice_before_it_is_certain(ward: Ward, fuse: SmallF
     assert not ward.work(HUNG_AFTER / 4)
     assert ward.work(HUNG_AFTER / 4)
     assert ward.condition("it").lost
+
+
+@may_mount
+@pytest.mark.parametrize(("waiting", "lost"), [(0, False), (1, True), (None, True)])
+def test_a_child_that_hangs_in_somebody_elses_mount_says_nothing_of_ours(
+    ward: Ward, fuse: SmallFuse, monkeypatch: pytest.MonkeyPatch, waiting: int | None, lost: bool
+) -> None:
+    """A user's FUSE lay over ours for a moment, and holds the answer of the child that came by."""
+    known = Connection(fuse.directory, device="0:77")
+    monkeypatch.setattr(connections, "load", lambda directory: known)
+    monkeypatch.setattr("s3mount_agent.system.fuse.waiting", lambda minor: waiting)
+    ward.follow(it=(fuse.directory, fuse.pid))
+    fuse.hang()
+    ward.work(LOOK)
+    for _ in range(6):
+        ward.work(HUNG_AFTER / 2)
+    assert ward.condition("it").lost is lost
 
 
 @may_mount

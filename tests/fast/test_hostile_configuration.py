@@ -285,3 +285,15 @@ def test_any_text_as_a_key_is_refused(path: list[str], value: str) -> None:
     for name in reversed(path):
         node_ = f"{{? {escaped(name)} : {node_}}}"
     assert judge(node_) == []
+
+
+@pytest.mark.parametrize("key", ["endpoint_url", "otlp_endpoint"])
+@pytest.mark.parametrize("value", ["https://user:PLANTED@host", "https://host/?token=PLANTED"])
+def test_a_secret_in_a_flag_is_refused_and_not_quoted(key: str, value: str) -> None:
+    """It would stand in `ps`, in the unit and in config.yaml."""
+    text = document(**{key: f"'{value}'"})
+    with pytest.raises(AgentError) as caught:
+        config_file.parse(text, "s3mount.yaml")
+    told = "\n".join(caught.value.lines())
+    assert "holds a secret" in told
+    assert "PLANTED" not in told

@@ -10,6 +10,7 @@ from s3mount_agent.core.buckets import Bucket
 from s3mount_agent.core.directory import ancestors, normal
 from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.core.options import Options
+from s3mount_agent.core.secrets import is_secret
 
 MOST_MOUNTS = 100
 """Of one node, or one configuration."""
@@ -88,6 +89,14 @@ def require_sound(mount: Mount) -> Mount:
             Problem.OPTION_CONFLICT,
             f"the prefix is given twice: in 's3://{mount.bucket}' and as --prefix",
         )
+    for name, value in mount.options.flags:
+        if value and is_secret(value):
+            own = "AWS_ENDPOINT_URL" if name == "endpoint-url" else "what mount-s3 reads instead"
+            raise AgentError(
+                Problem.OPTION_VALUE,
+                f"the option --{name} holds a secret, which everybody can see in `ps`",
+                hint=f"set {own} in /etc/s3mount-agent/environment",
+            )
     sizes = [len(word.encode(errors="surrogateescape")) + 1 for word in mount.arguments(None)]
     if max(sizes) > _LONGEST_WORD or sum(sizes) > _LONGEST_COMMAND:
         raise AgentError(

@@ -19,6 +19,7 @@ from s3mount_agent.core.plan import Placed
 from s3mount_agent.core.states import Failure
 from s3mount_agent.mountpoint import messages
 from s3mount_agent.reconcile import reasons
+from s3mount_agent.supervisor import connections
 from s3mount_agent.system import journal, process
 from s3mount_agent.system.probe import Answer, Finding, Probe
 
@@ -202,6 +203,9 @@ class Health:
             silence = mount.silence
             if silence is None or not silence.is_due(now, after):
                 continue
+            if connections.is_idle(mount.placed.definition.directory):
+                self._disbelieve(mount)
+                continue
             spent = process.processor_seconds(mount.placed.pid or 0)
             works = spent != silence.processor
             # Only what it says by now: what S3 did before explains nothing.
@@ -211,6 +215,15 @@ class Health:
             mount.condition = replace(
                 mount.condition, silences=silence.confirmed, s3=s3 or mount.condition.s3
             )
+
+    def _disbelieve(self, mount: _Mount) -> None:
+        """Who is silent waits for another: somebody else's mount may have lain over ours when
+        the child came by."""
+        for look in self._looks:
+            if look.means(mount) and look.probe.at == mount.placed.definition.directory:
+                look.probe.abandon()
+        mount.silence = None
+        mount.condition = replace(mount.condition, silences=0)
 
     def _condition(
         self, mount: _Mount, finding: Finding, configuration: Configuration, *, deep: bool

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 
 from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.core.options import Options, room
-from s3mount_agent.core.secrets import is_secret
 from s3mount_agent.core.text import require_plain
 from s3mount_agent.core.versions import Version, told
 from s3mount_agent.mountpoint.flags import FLAGS, SHORT_FLAGS, Flag
@@ -107,12 +106,6 @@ def _read_value(flag: Flag, attached: str | None, words: Iterator[str]) -> str |
     if not flag.value.accepts(text):
         raise AgentError(
             Problem.OPTION_VALUE, f"the option --{flag.name} takes {flag.value.form}, not {text!r}"
-        )
-    if flag.name == "endpoint-url" and is_secret(text):
-        raise AgentError(
-            Problem.OPTION_VALUE,
-            f"the option --{flag.name} holds a secret, which everybody can see in `ps`",
-            hint="set AWS_ENDPOINT_URL in /etc/s3mount-agent/environment",
         )
     return text
 

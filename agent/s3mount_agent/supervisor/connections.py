@@ -113,7 +113,7 @@ def ours(
     # dead one that nobody serves any more is what such an agent's process left.
     if len(candidates) != 1:
         return None
-    alone = running or holders.server(directory, "mount-s3") is None
+    alone = running or not holders.is_served(directory, "mount-s3")
     return candidates[0] if alone else None
 
 
@@ -146,6 +146,14 @@ def gone(connection: Connection) -> Entry:
         device=connection.device,
         id=connection.mount,
     )
+
+
+def is_idle(directory: str) -> bool:
+    """Whether it is certain that nobody waits for an answer of our connection."""
+    known = load(directory)
+    if known is None or not known.device:
+        return False
+    return fuse.waiting(int(known.device.partition(":")[2] or 0)) == 0
 
 
 def require_nowhere_else(directory: str) -> None:

@@ -59,6 +59,17 @@ def _connection(fdinfo: str) -> int | None:
     return None
 
 
+def waiting(minor: int) -> int | None:
+    """How many requests wait for an answer of a FUSE connection, or None where that is not told.
+
+    https://docs.kernel.org/filesystems/fuse.html (section "Control filesystem")
+    """
+    try:
+        return int(Path(f"/sys/fs/fuse/connections/{minor}/waiting").read_text())
+    except (OSError, ValueError):
+        return None
+
+
 def abort(minor: int) -> None:
     """Ends a FUSE connection by force: every call that waits for it fails. One that is gone already
     is no error."""

@@ -13,15 +13,18 @@ import os
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Callable
 
 from s3mount_agent.core.states import Stranger
-from s3mount_agent.system import fuse
+from s3mount_agent.system import fuse, probe
 from s3mount_agent.system.mountinfo import SELF, Entry, Table
 
 _MOST = 5
 # Whose mount namespace is the node's.
 _NODE = 1
 _MOST_CHARACTERS = 120
+_SECONDS = 3.0
+_UNKNOWN = "a program that cannot be looked into"
 
 
 @dataclass(frozen=True)
@@ -32,9 +35,22 @@ class _Namespace:
     table: Table
 
 
+def _asked(function: Callable[..., Any], *arguments: object, unknown: Any) -> Any:
+    """What a child finds in /proc that can be left behind: to read the arguments or the maps of a
+    process is to wait for it, for as long as it waits for a FUSE of its owner's."""
+    try:
+        return probe.ask(function, *arguments, timeout=_SECONDS, place="processes")
+    except probe.SilenceError:
+        return unknown
+
+
 def of(entry: Entry) -> str:
     """The programs that have a file, a mapping or their working directory in the file system of a
     mount, and the copies of it that an unmount would leave, as one line."""
+    return str(_asked(_of, entry, unknown=""))
+
+
+def _of(entry: Entry) -> str:
     spaces = _namespaces()
     ids = {each.id for space in spaces for each in space.table.entries if _same(each, entry)}
     found = [_named(pid) for pid in _pids() if _uses(pid, ids | {entry.id}, entry)]
@@ -47,6 +63,10 @@ def of(entry: Entry) -> str:
 def left_by_unmount(entry: Entry) -> tuple[str, ...]:
     """The copies of a mount of this namespace that would stay when it is unmounted, and with them
     mount-s3, each with who has it. Empty where its end would be the file system's."""
+    return tuple(_asked(_left, entry, unknown=(_UNKNOWN,)))
+
+
+def _left(entry: Entry) -> tuple[str, ...]:
     return _copies(entry, _namespaces())
 
 
@@ -191,28 +211,39 @@ def _named(pid: int) -> str:
 def stranger(entry: Entry) -> Stranger:
     """What is known of a mount that is not the agent's: who serves it where it is a FUSE, and
     whether /etc/fstab names it."""
-    pid = _server_of(entry) if entry.fstype.startswith("fuse") else None
+    served = entry.fstype.startswith("fuse")
+    pid, command = _asked(_serving, entry, unknown=(None, "")) if served else (None, "")
     return Stranger(
         directory=entry.directory,
         source=entry.source,
         fstype=entry.fstype,
         uid=entry.user,
         pid=pid,
-        command=_command(pid) if pid else "",
+        command=command,
         in_fstab=entry.directory in _fstab(),
     )
 
 
-def server(directory: str, name: str) -> int | None:
-    """A process of this name that was given a directory as an argument."""
+def _serving(entry: Entry) -> tuple[int | None, str]:
+    pid = _server_of(entry)
+    return pid, _command(pid) if pid else ""
+
+
+def is_served(directory: str, name: str) -> bool:
+    """Whether there is a process of this name that was given a directory as an argument; where that
+    cannot be found out, there may be."""
+    return bool(_asked(_is_served, directory, name, unknown=True))
+
+
+def _is_served(directory: str, name: str) -> bool:
     word = os.fsencode(directory)
     for pid in _pids():
         with contextlib.suppress(OSError):
             if Path(f"/proc/{pid}/comm").read_text(errors="replace").strip() != name:
                 continue
             if word in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0"):
-                return pid
-    return None
+                return True
+    return False
 
 
 def _server_of(entry: Entry) -> int | None:
