@@ -115,8 +115,9 @@ def test_a_broken_edit_changes_nothing_is_told_once_and_can_be_healed(site: Site
     assert (followed["source"], followed["version"]) == (site.source.url, version)
     shown = site.agent("status").stdout
     assert shown.startswith("ok: ")  # the mounts are well
-    assert f"version {version} of {site.source.url}" in " ".join(shown.split())
-    assert f"problem: {followed['problem']}" in shown
+    words = " ".join(shown.split())  # in lines of 80 columns
+    assert f"version {version} of {site.source.url}" in words
+    assert f"problem: {followed['problem']}" in words
     # Asked again and again, by the daemon and by hand, it is told once.
     for _ in range(2):
         site.ask()
