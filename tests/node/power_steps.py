@@ -11,7 +11,10 @@ of it is there after a boot; so is to make what is there already, and to remove 
 
 from __future__ import annotations
 
+import fcntl
+import mmap
 import os
+import resource
 import sys
 import threading
 from typing import Any
@@ -22,11 +25,21 @@ LOOKERS = {"mount-s3", "journalctl"}
 
 
 class Power:
-    """Counts steps; at the one where the power goes, nothing more happens in any thread."""
+    """Counts steps, those of children too; at the one where the power goes, nothing more happens in
+    any thread of any of them."""
 
     def __init__(self, last: int) -> None:
         self._last = last
-        self._steps = 0
+        self._steps = mmap.mmap(-1, 4)  # shared by all children
+        # Higher than what a child closes that is to keep nothing of its parent's.
+        resource.setrlimit(resource.RLIMIT_NOFILE, (4096, 4096))
+        self._told = fcntl.fcntl(1, fcntl.F_DUPFD, 2000)
+        self._turn = fcntl.fcntl(os.memfd_create("turn"), fcntl.F_DUPFD, 2000)
+        self._renew()
+        os.register_at_fork(after_in_child=self._renew)
+
+    def _renew(self) -> None:
+        # Another thread may have held it when the child was made.
         self._lock = threading.Lock()
 
     def hook(self, event: str, arguments: tuple[Any, ...]) -> None:
@@ -35,15 +48,21 @@ class Power:
         if what is None:
             return
         with self._lock:  # held for ever at the end
-            self._steps += 1
-            if self._steps >= self._last:
-                os.write(1, f"before {self._steps}: {what}\n".encode())
+            fcntl.lockf(self._turn, fcntl.LOCK_EX)
+            steps = self._count() + 1
+            self._steps[:] = steps.to_bytes(4, "little")
+            if steps >= self._last:
+                os.write(self._told, f"before {steps}: {what}\n".encode())
                 while True:
                     threading.Event().wait()
+            fcntl.lockf(self._turn, fcntl.LOCK_UN)
+
+    def _count(self) -> int:
+        return int.from_bytes(self._steps[:], "little")
 
     def report(self) -> None:
         """How many steps there were."""
-        os.write(1, f"steps: {self._steps}\n".encode())
+        os.write(1, f"steps: {self._count()}\n".encode())
 
 
 def step(event: str, arguments: tuple[Any, ...]) -> str | None:
@@ -54,15 +73,24 @@ def step(event: str, arguments: tuple[Any, ...]) -> str | None:
         return _of_path("write", path) if writes else None
     if event in ("os.rename", "os.link", "os.symlink"):
         return _of_path(event, arguments[1])
-    if event in ("os.remove", "os.rmdir", "os.chmod", "os.chown", "os.truncate"):
+    if event in ("os.remove", "os.rmdir"):
+        return _of_path(event, _joined(*arguments), there=True)
+    if event in ("os.chmod", "os.chown", "os.truncate"):
         return _of_path(event, arguments[0], there=True)
     if event == "os.mkdir":
-        return _of_path(event, arguments[0], there=False)
+        path, _, directory = arguments
+        return _of_path(event, _joined(path, directory), there=False)
     if event == "ctypes.dlsym" and "umount" in str(arguments[1]):
         return str(arguments[1])
     if event == "subprocess.Popen":
         return _of_program([os.fsdecode(word) for word in arguments[1]])
     return None
+
+
+def _joined(path: Any, directory: int) -> str:
+    """A path as it is from the root, where it is one from an open directory."""
+    home = os.readlink(f"/proc/self/fd/{directory}") if directory >= 0 else ""  # noqa: PTH115
+    return os.path.join(home, os.fsdecode(path))  # noqa: PTH118
 
 
 def _of_path(what: str, path: Any, *, there: bool | None = None) -> str | None:

@@ -179,7 +179,7 @@ def test_after_a_loss_of_power_the_next_run_converges(
 
 
 @pytest.mark.timeout(90)
-@pytest.mark.parametrize("name", ["libfuse2", "python3-systemd", "mount-s3"])
+@pytest.mark.parametrize("name", ["libfuse2", "mount-s3"])
 def test_after_a_loss_of_power_while_a_package_is_unpacked_the_next_run_converges(
     cluster: Cluster, new_node: NewNode, reference: Node, name: str
 ) -> None:

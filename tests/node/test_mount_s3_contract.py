@@ -209,7 +209,7 @@ def test_it_tells_that_it_has_no_credentials(mount_s3: Run) -> None:
 def test_it_tells_that_a_profile_is_none(mount_s3: Run) -> None:
     answer = mount_s3("--profile=nobodys", SECOND, DIRECTORY)
     assert answer.returncode == 1
-    assert problem(answer) is Problem.CREDENTIALS_MISSING
+    assert problem(answer) is Problem.PROFILE_INVALID
 
 
 def test_it_tells_that_a_part_size_is_wrong(mount_s3: Run) -> None:
@@ -228,7 +228,7 @@ def test_it_needs_libfuse2(node: Node, mount_s3: Run) -> None:
         node.run(["mv", f"{library}.away", library])
     assert answer.returncode == 127
     assert "error while loading shared libraries: libfuse.so.2" in answer.stderr
-    assert problem(answer) is Problem.MOUNT_FAILED
+    assert problem(answer) is Problem.LIBRARY_MISSING
 
 
 def test_it_needs_dev_fuse(
