@@ -281,6 +281,8 @@ def test_status_is_right_without_the_daemon_and_says_how_old_its_knowledge_is(
     young = age()
     until(lambda: age() > young)
     assert status(scene.node)["node"]["at"] == known["node"]["at"]
+    # What the tests before have killed within this minute counts towards systemd's own limit.
+    scene.node.run(["systemctl", "reset-failed", unit_of(scene.broken, TOLD)])
     pid = scene.kill()
     if status(scene.node)["node"]["mode"] == "systemd":
         until(lambda: scene.mount(TOLD)["pid"] not in (pid, None))

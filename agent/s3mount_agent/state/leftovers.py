@@ -14,6 +14,7 @@ _PLACES = (
     paths.RUN / "mounts",
     paths.RUN / "connections",
     paths.STATE / "definitions",
+    paths.RUN / "definitions",
 )
 
 

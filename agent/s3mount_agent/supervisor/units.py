@@ -33,9 +33,9 @@ _SLOW_SECONDS = 15.0
 _KILLED_SECONDS = 120.0
 _UNIT_NAME = re.compile(r"mountpoint-s3-[0-9a-f]{8}\.service")
 _PLACES = (systemd.ETC, systemd.RUN)  # in systemd's own order of precedence
-# The definitions of what we have written, for the day when somebody deletes a unit. Not in /run: on
-# a node whose systemd starts the mounts, nothing is written anew after a boot.
-_RECORDS = paths.STATE / "definitions"
+# The definitions of what we have written, for the day when somebody deletes a unit: where the unit
+# outlives a boot, its record does, too.
+_RECORDS = {Mode.SYSTEMD: paths.STATE / "definitions", Mode.DIRECT: paths.RUN / "definitions"}
 
 
 class Units:
@@ -88,9 +88,10 @@ class Units:
             try:
                 if taken:
                     raise AgentError(Problem.UNIT_FOREIGN, f"{taken} was not made by the agent")
-                files.write(self._home / want.mount.unit, want.text)
+                record = _RECORDS[self._mode] / f"{want.mount.id}.json"
                 with contextlib.suppress(AgentError):  # it is for an accident only
-                    files.write(_RECORDS / f"{want.mount.id}.json", want.definition.to_json())
+                    files.write(record, want.definition.to_json())
+                files.write(self._home / want.mount.unit, want.text)
                 written.append(want)
             except AgentError as error:
                 failures[want.mount.id] = error
@@ -185,9 +186,10 @@ class Units:
                 failures.update(dict.fromkeys(map(_id, enabled), error))
         for each in placed:
             try:
+                for records in _RECORDS.values():
+                    files.remove(records / f"{each.id}.json")
                 for place in _PLACES:
                     files.remove(place / units[each.id])
-                files.remove(_RECORDS / f"{each.id}.json")
                 connections.forget(each.definition.directory)
             except AgentError as error:
                 failures[each.id] = error
@@ -256,7 +258,7 @@ def _unit_files() -> Iterator[tuple[Path, str]]:
 
 
 def _recorded() -> Iterator[tuple[str, Definition]]:
-    for path in disk.matching(_RECORDS, "*.json"):
+    for path in (each for home in _RECORDS.values() for each in disk.matching(home, "*.json")):
         with contextlib.suppress(ValueError, KeyError, TypeError):
             yield _unit(path.stem), Definition.from_json(files.read(path) or "")
 
