@@ -287,7 +287,10 @@ def test_asked_to_end_while_in_use_it_stays_until_somebody_else_unmounts(
 ) -> None:
     """Its own unmount fails once; then it is deaf to more signals, and to its users' leaving."""
     command = foreground()
-    with node.popen(["sleep", "60"], cwd=DIRECTORY) as inside:
+    user = ["sh", "-c", "echo inside; exec sleep 60"]
+    with node.popen(user, cwd=DIRECTORY) as inside:
+        assert inside.stdout is not None
+        assert inside.stdout.readline() == "inside\n"
         for _ in range(2):
             node.run(["pkill", "-TERM", "-x", "mount-s3"])
             time.sleep(1)
