@@ -12,12 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from s3mount_agent.config import config_file, environment
+from s3mount_agent.config.arguments import parse_mount
 from s3mount_agent.config.desired import Desired
 from s3mount_agent.core.definition import Definition
 from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.core.roles import Mode
 from s3mount_agent.core.secrets import is_secret, masked
-from s3mount_agent.mountpoint.command_line import parse_options
 from s3mount_agent.state import identity, in_force, origin, secrets
 from s3mount_agent.state.origin import Origin
 from s3mount_agent.supervisor.unit_text import render
@@ -284,6 +284,6 @@ def test_of_a_secret_a_unit_says_only_whether_it_is_another(place: Place) -> Non
 
 def test_a_password_in_an_option_is_refused() -> None:
     with pytest.raises(AgentError) as caught:
-        parse_options("--endpoint-url http://user:SECRETWORD@host")
+        parse_mount("my-bucket", "/mnt/s3", "--endpoint-url http://user:SECRETWORD@host")
     assert caught.value.problem is Problem.OPTION_VALUE
     assert "SECRETWORD" not in "".join(caught.value.lines())
