@@ -114,7 +114,7 @@ def _install_and_run(arguments: list[str], debug: list[str]) -> int:
     sys.meta_path.insert(0, source)
     sys.path.append(f"{ARCHIVE}/{PAYLOAD}lib")
     from s3mount_agent import cli
-    from s3mount_agent.system import files
+    from s3mount_agent.filesystem import files
 
     def put_in_place() -> int:
         with files.told_plainly(f"install the agent in {ROOT}"):
@@ -159,7 +159,7 @@ def _check_unpacked(check: list[str]) -> int:
     import subprocess
     import tempfile
 
-    from s3mount_agent.system import files
+    from s3mount_agent.filesystem import files
 
     as_root = os.geteuid() == 0
     there = ROOT.exists() or not as_root

@@ -8,12 +8,11 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Sequence
-from importlib import import_module
+from importlib import import_module, util
 
 from s3mount_agent import __version__
-from s3mount_agent.commands import parser
-from s3mount_agent.commands.table import COMMANDS
-from s3mount_agent.system import lazily
+from s3mount_agent.console import parser
+from s3mount_agent.console.table import COMMANDS
 
 # Commands that answer as quickly as they can; the mounts' starts wait for the second.
 _AT_ONCE = ("status", "unit-hook")
@@ -51,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not words or words[0] in ("-h", "--help", "help", "-V", "--version"):
         return guarded(lambda: _tell_about(words), debug=debug)
     if words[0] in _AT_ONCE:
-        lazily.load("inspect", "copy", "locale")
+        _load_later("inspect", "copy", "locale")
     try:
         command = parser.find(words[0])
         given = parser.parse(command, words[1:])
@@ -108,7 +107,7 @@ def _tell_about(words: list[str]) -> int:
 
 
 def _tell(error: Exception) -> int:
-    from s3mount_agent.commands.output import tell
+    from s3mount_agent.console.output import tell
     from s3mount_agent.core.errors import AgentError, Problem
 
     if not isinstance(error, AgentError):
@@ -121,3 +120,19 @@ def _tell(error: Exception) -> int:
 def _help() -> str:
     rows = (f"  {c.name:<10} {c.about}" for c in COMMANDS if not c.hidden)
     return _HELP.format(version=__version__, commands="\n".join(rows)).rstrip()
+
+
+def _load_later(*names: str) -> None:
+    """Puts modules in place that load themselves when first used; not for who has threads.
+
+    The import of ``dataclasses`` alone takes as long as that of everything else that ``status``
+    needs, for modules that it nearly never uses.
+    https://docs.python.org/3/library/importlib.html#implementing-lazy-imports
+    """
+    for name in names:
+        spec = None if name in sys.modules else util.find_spec(name)
+        if spec is None or spec.loader is None:
+            continue
+        spec.loader = util.LazyLoader(spec.loader)
+        module = sys.modules[name] = util.module_from_spec(spec)
+        spec.loader.exec_module(module)

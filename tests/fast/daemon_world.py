@@ -11,18 +11,18 @@ from typing import Any
 
 from fast.in_memory import Supervisor, context
 from s3mount_agent.config.arguments import parse_mount
-from s3mount_agent.config.configuration import Configuration, Entry
+from s3mount_agent.config.configuration import Configuration, Row
 from s3mount_agent.core.buckets import Bucket
 from s3mount_agent.core.definition import Definition
 from s3mount_agent.core.errors import AgentError, Problem
-from s3mount_agent.core.events import Event
-from s3mount_agent.core.health import Condition
-from s3mount_agent.core.plan import Observed, Placed, Plan, Wanted
 from s3mount_agent.core.roles import Mode
 from s3mount_agent.core.states import Failure, Presence
-from s3mount_agent.core.status import MountStatus
 from s3mount_agent.daemon.loop import Daemon
 from s3mount_agent.daemon.surroundings import Surroundings
+from s3mount_agent.decide.events import Event
+from s3mount_agent.decide.hang import Condition
+from s3mount_agent.decide.plan import Observed, Placed, Plan, Wanted
+from s3mount_agent.decide.status import MountStatus
 from s3mount_agent.mountpoint.program import Installed
 from s3mount_agent.reconcile import execute, observe
 from s3mount_agent.reconcile.context import Context
@@ -113,7 +113,7 @@ class World(Surroundings):
         self.broken: AgentError | None = None
         self.blind: AgentError | None = None
         self.in_force = Configuration(
-            (Entry(Bucket("my-bucket"), DIRECTORY),), busy_deadline=DEADLINE
+            (Row(Bucket("my-bucket"), DIRECTORY),), busy_deadline=DEADLINE
         )
         self._luck = random.Random(1)  # noqa: S311
         stop = self.supervisor.stop
@@ -252,7 +252,7 @@ class World(Surroundings):
                 asked=self.pid if self.active else None,
             )
             rows.append(row)
-        return observe.look(rows, self.observe(around))
+        return observe.judge_all(rows, self.observe(around))
 
     def event(
         self,

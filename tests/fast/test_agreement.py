@@ -15,13 +15,14 @@ from fast.ward import Ward
 from s3mount_agent.config import config_file
 from s3mount_agent.core.definition import Definition
 from s3mount_agent.core.errors import AgentError, Problem
-from s3mount_agent.core.plan import Observed, Placed
 from s3mount_agent.core.roles import Mode
 from s3mount_agent.core.states import Presence, State
+from s3mount_agent.decide.plan import Observed, Placed
+from s3mount_agent.filesystem import lock
 from s3mount_agent.reconcile import bootstrap, reasons
-from s3mount_agent.reconcile.observe import look
+from s3mount_agent.reconcile.observe import judge_all
 from s3mount_agent.state import status_file
-from s3mount_agent.system import journal, lock
+from s3mount_agent.system import journal
 from s3mount_agent.system.probe import Answer, Finding
 
 DENIED = "ListObjectsV2 failed: Service error: Access Denied"
@@ -58,7 +59,7 @@ def test_apply_and_status_say_the_same(seen: Observed) -> None:
     reasons.remember(refused)
     known = status_file.load()
     assert known is not None
-    (mount_now,) = look(known.mounts, seen)
+    (mount_now,) = judge_all(known.mounts, seen)
     error = failures[mount.id]
     assert error.problem is Problem.ACCESS_DENIED
     assert error.cause == "Permission denied"
@@ -66,7 +67,7 @@ def test_apply_and_status_say_the_same(seen: Observed) -> None:
     assert known.node == {"role": "compute"}
     # Of another process it says nothing.
     later = {mount.id: dataclasses.replace(seen.placed[mount.id], pid=PID + 1)}
-    (mount_now,) = look(known.mounts, Observed(later, seen.presence))
+    (mount_now,) = judge_all(known.mounts, Observed(later, seen.presence))
     assert mount_now.state is State.OK
 
 

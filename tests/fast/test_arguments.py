@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from s3mount_agent import cli
-from s3mount_agent.commands.output import tell
 from s3mount_agent.config import config_file
 from s3mount_agent.config.arguments import parse_arguments, parse_mount
+from s3mount_agent.console.output import tell
 from s3mount_agent.core.errors import AgentError, Exit, Problem, together
 from s3mount_agent.core.roles import Role
-from s3mount_agent.mountpoint.command_line import parse_options
+from s3mount_agent.mountpoint.flag_check import parse_options
 
 GOOD = ("my-bucket", "/mnt/s3", "--allow-other")
 AGENT = Path(__file__).parents[2] / "agent"

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from s3mount_agent import __version__, cli
-from s3mount_agent.commands.output import tell
+from s3mount_agent.console.output import tell
 from s3mount_agent.core.errors import AgentError, Exit, Problem
 
 COMMANDS = "bootstrap status apply unmount uninstall daemon".split()

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s3mount_agent.core.events import Event
+from s3mount_agent.decide.events import Event
+from s3mount_agent.filesystem import files, paths
 from s3mount_agent.state import codec, held, in_force, inventory, origin, status_file
-from s3mount_agent.system import files, journal, paths
+from s3mount_agent.system import journal
 
 LOADS: dict[str, tuple[Callable[[], object], object]] = {
     "held.json": (held.load, frozenset()),

@@ -20,15 +20,16 @@ from s3mount_agent.commands import plan as plan_command
 from s3mount_agent.config import config_file, desired, environment, source
 from s3mount_agent.config.configuration import Configuration
 from s3mount_agent.core.errors import AgentError, Exit, Problem
-from s3mount_agent.core.plan import Observed, Placed
 from s3mount_agent.core.resources import Machine
 from s3mount_agent.core.roles import OnFailure, Role
 from s3mount_agent.core.states import Presence
+from s3mount_agent.decide.plan import Observed, Placed
+from s3mount_agent.filesystem import paths
 from s3mount_agent.mountpoint import program
 from s3mount_agent.mountpoint.program import Installed
 from s3mount_agent.reconcile import bootstrap, execute, preview, refresh
 from s3mount_agent.state import held, in_force, origin
-from s3mount_agent.system import machine, paths
+from s3mount_agent.system import capacity
 
 EXAMPLE = Path(__file__).parents[2] / "docs/s3mount.example.yaml"
 OLD = """\
@@ -95,7 +96,7 @@ def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Node:
     monkeypatch.setattr(paths, "CONFIG", found.path)
     monkeypatch.setattr(in_force, "PATH", tmp_path / "in-force.json")
     monkeypatch.setattr(origin.load, "__defaults__", (tmp_path / "origin.json",))
-    monkeypatch.setattr(machine, "read", lambda: Machine(found.memory, None, found.cpus))
+    monkeypatch.setattr(capacity, "read", lambda: Machine(found.memory, None, found.cpus))
     monkeypatch.setattr(preview, "gather", found.gather)
     monkeypatch.setattr(
         preview, "observe", lambda sup, also: Observed(found.placed, found.presence)

@@ -9,13 +9,13 @@ import pytest
 
 from s3mount_agent.config import config_file, keys, yaml_text
 from s3mount_agent.config.arguments import parse_mount
-from s3mount_agent.config.configuration import Configuration, Entry, WhenBusy
+from s3mount_agent.config.configuration import Configuration, Row, WhenBusy
 from s3mount_agent.core.errors import AgentError, Exit, Problem
 from s3mount_agent.core.mounts import Mount
-from s3mount_agent.core.retry_policy import is_lasting
 from s3mount_agent.core.roles import Mode, OnFailure, Role
+from s3mount_agent.core.versions import FuseConf, Install
+from s3mount_agent.decide.retry_policy import is_lasting
 from s3mount_agent.mountpoint.flags import FLAGS
-from s3mount_agent.mountpoint.wanted import FuseConf, Install
 
 NAME = "s3mount.yaml"
 EXAMPLE = Path(__file__).parents[2] / "docs/s3mount.example.yaml"
@@ -120,12 +120,12 @@ install:
   fuse_conf: leave
 environment: {AWS_REGION: eu-west-1, AWS_MAX_ATTEMPTS: 5, AWS_EC2_METADATA_DISABLED: true}
 """)
-    (entry,) = configuration.entries
-    assert (entry.directory, entry.owner, entry.weight) == ("/mnt/s3", "alice", 7)
-    assert (entry.on, entry.queues) == ((Role.HEAD, Role.LOGIN), ("p1",))
-    assert (entry.when_busy, entry.on_failure) == (WhenBusy.LAZY, OnFailure.CONTINUE)
+    (row,) = configuration.rows
+    assert (row.directory, row.owner, row.weight) == ("/mnt/s3", "alice", 7)
+    assert (row.on, row.queues) == ((Role.HEAD, Role.LOGIN), ("p1",))
+    assert (row.when_busy, row.on_failure) == (WhenBusy.LAZY, OnFailure.CONTINUE)
     assert configuration == Configuration(
-        configuration.entries,
+        configuration.rows,
         role=Role.LOGIN,
         mode=Mode.DIRECT,
         on_failure=OnFailure.FAIL,
@@ -462,7 +462,7 @@ def test_each_role_has_its_own_mounts_policies() -> None:
     policies = [
         (
             configuration.busy_policy("/mnt/s3", role, ""),
-            configuration.may_fail("/mnt/s3", role, ""),
+            configuration.failure_policy("/mnt/s3", role, ""),
         )
         for role in (Role.HEAD, Role.COMPUTE, Role.LOGIN)
     ]
@@ -552,7 +552,7 @@ def test_no_file_keeps_a_node_busy(text: str) -> None:
 
 def test_a_hundred_mounts_and_queues_are_enough() -> None:
     rows = [f"- {{bucket: abc, directory: /m/{n}, queues: q{n}}}\n" for n in range(101)]
-    assert len(read("mounts:\n" + "".join(rows[:100])).entries) == 100
+    assert len(read("mounts:\n" + "".join(rows[:100])).rows) == 100
     assert refusal("mounts:\n" + "".join(rows)).message.startswith(f"{NAME}:102:3: ")
 
 
@@ -560,13 +560,13 @@ def test_what_a_file_costs_does_not_grow_with_its_queues(monkeypatch: pytest.Mon
     """100 mounts with 100 queues each took 12.8 s at 12edeff: every queue was tried in every role,
     each time with all mounts made anew."""
     made: list[Role] = []
-    real = Entry.mount
+    real = Row.mount
 
-    def counted(self: Entry, role: Role) -> Mount:
+    def counted(self: Row, role: Role) -> Mount:
         made.append(role)
         return real(self, role)
 
-    monkeypatch.setattr(Entry, "mount", counted)
+    monkeypatch.setattr(Row, "mount", counted)
     read(HOSTILE["as much as is allowed"])
     assert len(made) <= 100 * len(Role) * 2
 

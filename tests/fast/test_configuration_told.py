@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from s3mount_agent.config import config_file, keys, yaml_text
-from s3mount_agent.config.kinds import duration
+from s3mount_agent.config.value_kinds import duration
 from s3mount_agent.core.errors import AgentError, Problem
 
 NAME = "s3mount.yaml"
@@ -150,7 +150,7 @@ def test_a_wrong_encoding_is_named(data: bytes, said: str) -> None:
 
 def test_a_byte_order_mark_of_utf_8_does_no_harm() -> None:
     text = yaml_text.decode(b"\xef\xbb\xbfmounts: []", NAME)
-    assert config_file.parse(text, NAME).entries == ()
+    assert config_file.parse(text, NAME).rows == ()
 
 
 def test_every_key_has_a_type_and_a_default_in_the_documents() -> None:

@@ -14,14 +14,15 @@ import pytest
 
 from fast.small_fuse import MAY_MOUNT
 from s3mount_agent.core.definition import Definition
-from s3mount_agent.core.plan import Placed
 from s3mount_agent.core.roles import Mode
 from s3mount_agent.core.states import Presence
+from s3mount_agent.decide.plan import Placed
+from s3mount_agent.filesystem import holders
+from s3mount_agent.filesystem.mountinfo import Entry, Table
 from s3mount_agent.reconcile.observe import judge_table
 from s3mount_agent.supervisor import connections, hooks
 from s3mount_agent.supervisor.connections import Connection
-from s3mount_agent.system import holders, probe, process
-from s3mount_agent.system.mountinfo import Entry, Table
+from s3mount_agent.system import probe, process
 from s3mount_agent.system.probe import Answer, Finding
 
 HOME = "/mnt/of-nobody-here"
@@ -138,8 +139,8 @@ def test_the_bind_mounts_of_what_has_ended_stay_known_until_they_go() -> None:
 ELSEWHERE = """
 import os, subprocess, sys
 from pathlib import Path
-from s3mount_agent.system import holders
-from s3mount_agent.system.mountinfo import Table
+from s3mount_agent.filesystem import holders
+from s3mount_agent.filesystem.mountinfo import Table
 home, other = sys.argv[1:]
 holders._NODE = os.getpid()
 subprocess.run(["mount", "--make-rshared", "/"], check=True)
@@ -216,8 +217,8 @@ def test_who_keeps_a_mount_is_found_in_every_namespace(tmp_path: Path) -> None:
 
 HUNG_COVER = """
 import ctypes, os, sys, time
-from s3mount_agent.system import fuse, holders
-from s3mount_agent.system.mountinfo import Table
+from s3mount_agent.filesystem import fuse, holders
+from s3mount_agent.filesystem.mountinfo import Table
 home = sys.argv[1]
 device = os.open("/dev/fuse", os.O_RDWR)
 options = f"fd={device},rootmode=40000,user_id=0,group_id=0,default_permissions"

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s3mount_agent.reconcile import crawlers
 from s3mount_agent.state import inventory
+from s3mount_agent.supervisor import crawlers
 from s3mount_agent.system import updatedb
 
 DEBIAN = """\

@@ -10,11 +10,11 @@ import pytest
 
 from fast.daemon_world import DEADLINE, NEW, OLD, World
 from s3mount_agent.core.errors import AgentError, Exit, Problem
-from s3mount_agent.core.events import Event
-from s3mount_agent.core.health import Condition
 from s3mount_agent.core.states import State
-from s3mount_agent.core.status import MountStatus
 from s3mount_agent.daemon.loop import Daemon
+from s3mount_agent.decide.events import Event
+from s3mount_agent.decide.hang import Condition
+from s3mount_agent.decide.status import MountStatus
 from s3mount_agent.state import status_file
 
 

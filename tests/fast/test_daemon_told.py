@@ -6,11 +6,11 @@ import dataclasses
 
 from fast.daemon_world import OLD, World
 from s3mount_agent.core.errors import AgentError, Problem
-from s3mount_agent.core.events import Event
-from s3mount_agent.core.health import Condition
-from s3mount_agent.core.plan import Placed
 from s3mount_agent.core.states import Failure, State
 from s3mount_agent.daemon.loop import Daemon
+from s3mount_agent.decide.events import Event
+from s3mount_agent.decide.hang import Condition
+from s3mount_agent.decide.plan import Placed
 from s3mount_agent.state import status_file
 
 

@@ -14,14 +14,15 @@ import pytest
 from s3mount_agent.config import config_file, desired, environment, source
 from s3mount_agent.config.source import Fetched
 from s3mount_agent.core.errors import AgentError, Problem
-from s3mount_agent.core.events import Event
 from s3mount_agent.core.roles import Mode, OnFailure, Role
+from s3mount_agent.decide.events import Event
+from s3mount_agent.filesystem import files, lock, paths
 from s3mount_agent.reconcile import refresh
 from s3mount_agent.state import identity, in_force, secrets
 from s3mount_agent.state import origin as origins
 from s3mount_agent.state.identity import Identity
 from s3mount_agent.state.origin import Origin
-from s3mount_agent.system import files, journal, lock, paths
+from s3mount_agent.system import journal
 
 URL = "s3://configurations/s3mount.yaml"
 ONE = "mounts:\n- {bucket: bucket-one, directory: /mnt/s3}\n"

@@ -10,18 +10,17 @@ import pytest
 
 from fast.in_memory import Supervisor, context
 from s3mount_agent.config.arguments import parse_mount
-from s3mount_agent.config.configuration import Configuration, WhenBusy
-from s3mount_agent.config.configuration import Entry as ConfigurationEntry
+from s3mount_agent.config.configuration import Configuration, Row, WhenBusy
 from s3mount_agent.core.definition import Definition
 from s3mount_agent.core.errors import AgentError, Problem
-from s3mount_agent.core.plan import Observed, Placed, Wanted, plan
-from s3mount_agent.core.retry_policy import pace_of
 from s3mount_agent.core.roles import Mode, Role
 from s3mount_agent.core.states import Presence
+from s3mount_agent.decide.plan import Observed, Placed, Wanted, plan
+from s3mount_agent.decide.retry_policy import pace_of
+from s3mount_agent.filesystem import safe_path
+from s3mount_agent.filesystem.mountinfo import Entry
 from s3mount_agent.reconcile import directories, execute
 from s3mount_agent.state import inventory
-from s3mount_agent.system import safe_path
-from s3mount_agent.system.mountinfo import Entry
 
 
 @pytest.fixture(autouse=True)
@@ -233,9 +232,9 @@ def test_a_directory_that_cannot_be_made_fails_alone(home: Path) -> None:
     assert supervisor.log == ["write good", "start good"]
 
 
-def entry_of(want: Wanted, *on: Role, when_busy: WhenBusy | None = None) -> ConfigurationEntry:
+def entry_of(want: Wanted, *on: Role, when_busy: WhenBusy | None = None) -> Row:
     mount = want.mount
-    return ConfigurationEntry(mount.bucket, mount.directory, on=on, when_busy=when_busy)
+    return Row(mount.bucket, mount.directory, on=on, when_busy=when_busy)
 
 
 @pytest.mark.parametrize(
@@ -307,7 +306,7 @@ def test_a_file_system_that_hangs_keeps_no_other_mount_waiting(
     """Several that hang cost the time of one, not of all one after the other."""
     names = [f"hung{number}" for number in range(8)]
     begun = threading.Barrier(len(names), timeout=20)
-    real = safe_path.look
+    real = safe_path.survey
 
     def look(directory: str) -> tuple[list[str], str | None]:
         if "hung" in directory:
@@ -315,7 +314,7 @@ def test_a_file_system_that_hangs_keeps_no_other_mount_waiting(
             raise AgentError(Problem.PATH_SILENT, f"{directory} does not answer")
         return real(directory)
 
-    monkeypatch.setattr(safe_path, "look", look)
+    monkeypatch.setattr(safe_path, "survey", look)
     supervisor = Supervisor()
     failures = carried_out(supervisor, [wanted(home / name) for name in [*names, "good"]])
     assert {error.problem for error in failures.values()} == {Problem.PATH_SILENT}

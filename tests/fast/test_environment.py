@@ -16,12 +16,13 @@ from s3mount_agent.config.arguments import parse_mount
 from s3mount_agent.config.desired import Desired
 from s3mount_agent.core.definition import Definition
 from s3mount_agent.core.errors import AgentError, Problem
+from s3mount_agent.core.masking import is_secret, masked
 from s3mount_agent.core.roles import Mode
-from s3mount_agent.core.secrets import is_secret, masked
+from s3mount_agent.filesystem import paths
 from s3mount_agent.state import identity, in_force, origin, secrets
 from s3mount_agent.state.origin import Origin
 from s3mount_agent.supervisor.unit_text import render
-from s3mount_agent.system import node, paths
+from s3mount_agent.system import node
 
 PROXY = "http://proxy.cluster:3128"
 ENDPOINTS = "localhost,127.0.0.1,169.254.169.254,169.254.170.2,.vpce.amazonaws.com"

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from s3mount_agent.core.errors import AgentError, Problem
-from s3mount_agent.system import files
+from s3mount_agent.filesystem import files
 
 ROOT = os.geteuid() == 0
 
@@ -153,7 +153,7 @@ def test_errors_of_the_system_get_their_code(number: int, problem: Problem) -> N
 FULL_DISK = """
 import subprocess, sys
 from pathlib import Path
-from s3mount_agent.system import files
+from s3mount_agent.filesystem import files
 from s3mount_agent.core.errors import AgentError
 home = Path(sys.argv[1])
 subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", home], check=True)

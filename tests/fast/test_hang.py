@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s3mount_agent.core.health import CONFIRMATIONS, Condition, Silence, confirm
+from s3mount_agent.decide.hang import CONFIRMATIONS, Condition, Silence, confirm
 
 AFTER = 30.0
 

@@ -13,8 +13,8 @@ import pytest
 from fast.small_fuse import MAY_MOUNT, SmallFuse, small_fuse
 from fast.ward import HUNG_AFTER, LIST, LOOK, RARELY, Ward, let_it_work, placed
 from s3mount_agent.config.configuration import Configuration
-from s3mount_agent.core.health import Condition
 from s3mount_agent.core.states import Failure
+from s3mount_agent.decide.hang import Condition
 from s3mount_agent.supervisor import connections
 from s3mount_agent.supervisor.connections import Connection
 from s3mount_agent.system import journal, process
@@ -84,7 +84,7 @@ def test_a_child_that_hangs_in_somebody_elses_mount_says_nothing_of_ours(
     """A user's FUSE lay over ours for a moment, and holds the answer of the child that came by."""
     known = Connection(fuse.directory, device="0:77")
     monkeypatch.setattr(connections, "load", lambda directory: known)
-    monkeypatch.setattr("s3mount_agent.system.fuse.waiting", lambda minor: waiting)
+    monkeypatch.setattr("s3mount_agent.filesystem.fuse.waiting", lambda minor: waiting)
     ward.follow(it=(fuse.directory, fuse.pid))
     fuse.hang()
     ward.work(LOOK)

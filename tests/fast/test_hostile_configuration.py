@@ -15,16 +15,17 @@ from fast.in_memory import context
 from fast.unit_reader import commands, environment, expanded, sections, words
 from s3mount_agent.config import config_file, keys
 from s3mount_agent.core.errors import AgentError, Exit
+from s3mount_agent.core.masking import is_secret
 from s3mount_agent.core.mounts import Owner
-from s3mount_agent.core.plan import Observed, Wanted
 from s3mount_agent.core.resources import Machine
 from s3mount_agent.core.roles import Role
-from s3mount_agent.core.secrets import is_secret
+from s3mount_agent.decide.plan import Observed, Wanted
+from s3mount_agent.filesystem import paths
 from s3mount_agent.mountpoint.flags import FLAGS
 from s3mount_agent.mountpoint.program import Installed
 from s3mount_agent.reconcile import execute
 from s3mount_agent.supervisor.unit_text import read_definition, render
-from s3mount_agent.system import machine, node, paths
+from s3mount_agent.system import capacity, node
 
 NAME = "s3mount.yaml"
 AGENT = ["/opt/s3mount-agent/current/bin/s3mount-agent"]
@@ -69,7 +70,7 @@ def document(**fields: str) -> str:
 def units_of(text: str) -> list[tuple[Role, Wanted, str]]:
     """What the nodes of every role would be given."""
     configuration = config_file.parse(text, NAME)
-    queues = {queue for entry in configuration.entries for queue in entry.queues} or {""}
+    queues = {queue for entry in configuration.rows for queue in entry.queues} or {""}
     found = []
     for role in Role:
         for queue in queues:
@@ -139,7 +140,7 @@ def judge(text: str) -> list[tuple[Role, list[str], Wanted]]:
 
 @pytest.fixture(autouse=True)
 def machine_of_the_test(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "read", lambda: Machine(65_536))
+    monkeypatch.setattr(capacity, "read", lambda: Machine(65_536))
     monkeypatch.setattr(node, "owner", lambda name: Owner(7, 7))
 
 

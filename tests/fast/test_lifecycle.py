@@ -9,11 +9,12 @@ import random
 import pytest
 
 from fast.daemon_world import NEW, OLD
-from s3mount_agent.core import lifecycle
 from s3mount_agent.core.errors import AgentError, Problem
-from s3mount_agent.core.events import TELLINGS, Event
-from s3mount_agent.core.health import Condition
-from s3mount_agent.core.lifecycle import (
+from s3mount_agent.core.states import Presence, State
+from s3mount_agent.decide import lifecycle
+from s3mount_agent.decide.events import TELLINGS, Event
+from s3mount_agent.decide.hang import Condition
+from s3mount_agent.decide.lifecycle import (
     Chance,
     Happening,
     Judged,
@@ -23,9 +24,8 @@ from s3mount_agent.core.lifecycle import (
     Tried,
     standing,
 )
-from s3mount_agent.core.plan import Kind, Placed
-from s3mount_agent.core.retry_policy import Wake
-from s3mount_agent.core.states import Presence, State
+from s3mount_agent.decide.plan import Kind, Placed
+from s3mount_agent.decide.retry_policy import Wake
 
 OURS, ABSENT, OTHER = Presence.OURS, Presence.ABSENT, Presence.FOREIGN
 UP = Placed(OLD.mount.id, OLD.definition, OLD.text, active=True, pid=7)

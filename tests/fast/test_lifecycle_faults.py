@@ -15,14 +15,14 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from fast.test_plan_faults import want
-from s3mount_agent.core import lifecycle
 from s3mount_agent.core.errors import AgentError, Problem
-from s3mount_agent.core.events import TELLINGS, Event
-from s3mount_agent.core.health import Condition
-from s3mount_agent.core.lifecycle import Chance, Happening, Looked, Record, Tried, standing
-from s3mount_agent.core.plan import Action, Kind, Observed, Placed, Plan, Wanted, plan
-from s3mount_agent.core.retry_policy import Wake
 from s3mount_agent.core.states import Presence
+from s3mount_agent.decide import lifecycle
+from s3mount_agent.decide.events import TELLINGS, Event
+from s3mount_agent.decide.hang import Condition
+from s3mount_agent.decide.lifecycle import Chance, Happening, Looked, Record, Tried, standing
+from s3mount_agent.decide.plan import Action, Kind, Observed, Placed, Plan, Wanted, plan
+from s3mount_agent.decide.retry_policy import Wake
 
 DIRECTORIES = ("/mnt/a", "/mnt/b")
 OPTIONS = ("--allow-other", "--read-only")

@@ -14,15 +14,15 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from s3mount_agent.config.configuration import Metrics
-from s3mount_agent.core import lifecycle
-from s3mount_agent.core.events import Event
-from s3mount_agent.core.health import Condition
-from s3mount_agent.core.lifecycle import Judged, Record
 from s3mount_agent.core.states import Failure, State
-from s3mount_agent.core.status import MountStatus
 from s3mount_agent.daemon.metrics import Recorder
-from s3mount_agent.state import metrics_file
-from s3mount_agent.system import files, journal, safe_path
+from s3mount_agent.decide import lifecycle
+from s3mount_agent.decide.events import Event
+from s3mount_agent.decide.hang import Condition
+from s3mount_agent.decide.lifecycle import Judged, Record
+from s3mount_agent.decide.status import MountStatus
+from s3mount_agent.filesystem import files, metrics_file, safe_path
+from s3mount_agent.system import journal
 
 NASTY = '/mnt/a "quoted" \\back\\slash, {brace}=ü'
 

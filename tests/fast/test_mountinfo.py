@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from s3mount_agent.core.states import Presence
-from s3mount_agent.system import fuse, mountinfo
-from s3mount_agent.system.mountinfo import Entry, Table
+from s3mount_agent.filesystem import fuse, mountinfo
+from s3mount_agent.filesystem.mountinfo import Entry, Table
 
 PLAIN = "22 1 259:1 / / rw,relatime shared:1 - ext4 /dev/root rw,discard"
 OURS = (
@@ -150,7 +150,7 @@ def test_unmounting_what_is_not_mounted_is_no_error(tmp_path: Path) -> None:
 
 IN_A_NAMESPACE = """
 import os, subprocess, sys
-from s3mount_agent.system import mountinfo
+from s3mount_agent.filesystem import mountinfo
 from s3mount_agent.core.errors import AgentError
 home = sys.argv[1]
 subprocess.run(["mount", "-t", "tmpfs", "tmpfs", home], check=True)

@@ -161,7 +161,7 @@ def test_a_hundred_mounts_are_enough_for_one_node() -> None:
 
     mounts = parse_arguments(arguments(100))
     text = config_file.render(of_mounts(mounts), mounts)
-    assert len(config_file.parse(text, "config.yaml").entries) == 100
+    assert len(config_file.parse(text, "config.yaml").rows) == 100
     with pytest.raises(AgentError) as caught:
         parse_arguments(arguments(101))
     assert caught.value.problem is Problem.MOUNTS_TOO_MANY

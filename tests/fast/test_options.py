@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from s3mount_agent.core.errors import AgentError, Exit, Problem
 from s3mount_agent.core.options import Options
 from s3mount_agent.core.versions import Version
-from s3mount_agent.mountpoint.command_line import parse_options, require_known_to
+from s3mount_agent.mountpoint.flag_check import parse_options, require_known_to
 from s3mount_agent.mountpoint.flags import FLAGS
 
 

@@ -9,9 +9,9 @@ import sys
 import pytest
 
 from s3mount_agent import cli
-from s3mount_agent.commands import parser, table
-from s3mount_agent.commands.parser import Given, parse
-from s3mount_agent.commands.table import COMMANDS, Command
+from s3mount_agent.console import parser, table
+from s3mount_agent.console.parser import Given, parse
+from s3mount_agent.console.table import COMMANDS, Command
 from s3mount_agent.core.errors import AgentError, Exit, Problem
 from s3mount_agent.core.roles import Mode, OnFailure, Role
 
@@ -226,6 +226,6 @@ def test_reading_a_command_line_brings_no_more_than_it_needs() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
     )
     loaded = set(json.loads(answer.stdout))
-    assert "s3mount_agent.commands.table" in loaded
+    assert "s3mount_agent.console.table" in loaded
     assert loaded.isdisjoint({"argparse", "difflib", "textwrap", "dataclasses", "pathlib"})
     assert table.COMMANDS

@@ -11,7 +11,9 @@ from s3mount_agent.config import config_file
 from s3mount_agent.config.arguments import parse_mount
 from s3mount_agent.core.definition import Definition
 from s3mount_agent.core.mounts import Owner
-from s3mount_agent.core.plan import (
+from s3mount_agent.core.roles import Mode, Role
+from s3mount_agent.core.states import Presence
+from s3mount_agent.decide.plan import (
     Action,
     Kind,
     Observed,
@@ -22,8 +24,6 @@ from s3mount_agent.core.plan import (
     difference,
     plan,
 )
-from s3mount_agent.core.roles import Mode, Role
-from s3mount_agent.core.states import Presence
 
 DIRECTORY = "/mnt/s3"
 OURS = {DIRECTORY: Presence.OURS}

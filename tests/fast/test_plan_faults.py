@@ -15,9 +15,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from s3mount_agent.config.arguments import parse_mount
 from s3mount_agent.core.definition import Definition
-from s3mount_agent.core.plan import Kind, Observed, Placed, Plan, Wanted, plan
 from s3mount_agent.core.roles import Mode
 from s3mount_agent.core.states import Presence
+from s3mount_agent.decide.plan import Kind, Observed, Placed, Plan, Wanted, plan
 
 BUCKETS = ("bucket-one", "bucket-two")
 DIRECTORIES = ("/mnt/a", "/mnt/b", "/data")

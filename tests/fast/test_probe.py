@@ -24,7 +24,8 @@ MAY_MOUNT = os.geteuid() == 0 and Path("/dev/fuse").exists()
 HUNG = """
 import ctypes, os, sys, time
 from pathlib import Path
-from s3mount_agent.system import mountinfo, probe, process
+from s3mount_agent.filesystem import mountinfo
+from s3mount_agent.system import probe, process
 from s3mount_agent.supervisor import connections, hooks
 home = sys.argv[1]
 device = os.open("/dev/fuse", os.O_RDWR)

@@ -13,12 +13,13 @@ from pathlib import Path
 import pytest
 
 from s3mount_agent.core.errors import AgentError, Problem
-from s3mount_agent.system import lock, process
+from s3mount_agent.filesystem import lock
+from s3mount_agent.system import process
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from s3mount_agent.system import lock
+from s3mount_agent.filesystem import lock
 with lock.hold("bootstrap", timeout=5, path=Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(float(sys.argv[2]))

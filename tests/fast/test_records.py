@@ -17,10 +17,10 @@ from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.core.mounts import Mount
 from s3mount_agent.core.roles import Mode, OnFailure, Role
 from s3mount_agent.core.states import Failure, State
-from s3mount_agent.core.status import REMEMBERED, MountStatus
+from s3mount_agent.decide.status import REMEMBERED, MountStatus
+from s3mount_agent.filesystem import files
 from s3mount_agent.state import held, inventory, status_file
 from s3mount_agent.state.inventory import Belongings
-from s3mount_agent.system import files
 
 PRINTABLE = st.text(st.characters(codec="utf-8").filter(str.isprintable), min_size=1, max_size=30)
 NAMES = PRINTABLE.map(lambda t: t.replace("/", "_").replace("\\", "_"))

@@ -19,7 +19,8 @@ from pathlib import Path
 import pytest
 
 from s3mount_agent.core.errors import AgentError, Problem
-from s3mount_agent.core.retry_policy import is_lasting
+from s3mount_agent.core.versions import Install
+from s3mount_agent.decide.retry_policy import is_lasting
 from s3mount_agent.mountpoint import releases
 from s3mount_agent.mountpoint.releases import (
     DEFAULT_FINGERPRINTS,
@@ -27,7 +28,6 @@ from s3mount_agent.mountpoint.releases import (
     DEFAULT_VERSION,
     Release,
 )
-from s3mount_agent.mountpoint.wanted import Install
 from s3mount_agent.system.retry import patiently
 
 pytestmark = pytest.mark.skipif(

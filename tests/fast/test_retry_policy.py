@@ -8,7 +8,7 @@ import math
 import pytest
 
 from s3mount_agent.core.errors import AgentError, Problem
-from s3mount_agent.core.retry_policy import (
+from s3mount_agent.decide.retry_policy import (
     PACES,
     SLOWEST_SECONDS,
     Pace,

@@ -16,10 +16,9 @@ from pathlib import Path
 import pytest
 
 from s3mount_agent.core.errors import AgentError, Problem
-from s3mount_agent.state import metrics_file
+from s3mount_agent.filesystem import metrics_file, mountinfo, safe_path
+from s3mount_agent.filesystem.mountinfo import Entry
 from s3mount_agent.supervisor import hooks
-from s3mount_agent.system import mountinfo, safe_path
-from s3mount_agent.system.mountinfo import Entry
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="gives files to somebody else")
 SOMEBODY = 12345
@@ -47,7 +46,7 @@ def test_what_is_common_and_safe_is_accepted(home: Path) -> None:
     (home / "fsx/open").chmod(0o777)  # what lies in it is hidden by a mount, and not renamed
     for path in ("fsx/s3", "fsx/open", "fsx/missing/below", "missing"):
         safe_path.require(str(home / path))
-    assert safe_path.look(str(home / "fsx/a/b")) == (
+    assert safe_path.survey(str(home / "fsx/a/b")) == (
         [str(home / "fsx/a"), str(home / "fsx/a/b")],
         None,
     )

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from s3mount_agent.commands import screen
+from s3mount_agent.console import screen
 from s3mount_agent.core.states import State
-from s3mount_agent.core.status import MountStatus, NodeStatus
+from s3mount_agent.decide.status import MountStatus, NodeStatus
 from s3mount_agent.state.origin import Origin
 
 SINCE = "2026-11-23T17:05:35Z"
@@ -128,7 +128,7 @@ def test_colour_needs_a_terminal_and_nobody_who_minds(
 ) -> None:
     import pty
 
-    code = "from s3mount_agent.commands.screen import has_colour; print(has_colour())"
+    code = "from s3mount_agent.console.screen import has_colour; print(has_colour())"
     ours, theirs = pty.openpty()
     inherited = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}
     answer = subprocess.run(

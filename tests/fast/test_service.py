@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from s3mount_agent.filesystem import lock, paths
 from s3mount_agent.supervisor import service
-from s3mount_agent.system import lock, paths, systemd
+from s3mount_agent.system import systemd
 
 ASK = """
 import os, sys
 from pathlib import Path
-from s3mount_agent.system import lock
+from s3mount_agent.filesystem import lock
 if os.geteuid() == 0:
     os.setuid(65534)
 print(lock.holder(Path(sys.argv[1])))

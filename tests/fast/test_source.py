@@ -18,7 +18,7 @@ from s3mount_agent.config import source
 from s3mount_agent.config.source import Fetched
 from s3mount_agent.config.yaml_text import LARGEST_BYTES
 from s3mount_agent.core.errors import AgentError, Exit, Problem
-from s3mount_agent.core.retry_policy import is_lasting
+from s3mount_agent.decide.retry_policy import is_lasting
 from s3mount_agent.system import web as doors_web
 
 TEXT = "mounts: []  # é\n"

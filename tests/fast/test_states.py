@@ -17,7 +17,7 @@ from s3mount_agent.core.states import (
     Stranger,
     node_state,
 )
-from s3mount_agent.core.status import MountStatus, judge, sum_up
+from s3mount_agent.decide.status import MountStatus, judge, sum_up
 
 ABSENT, OURS, OTHER = Presence.ABSENT, Presence.OURS, Presence.FOREIGN
 COVERED = Presence.COVERED

@@ -17,10 +17,10 @@ from s3mount_agent import cli
 from s3mount_agent.config.arguments import parse_mount
 from s3mount_agent.core.definition import Definition
 from s3mount_agent.core.errors import AgentError, Exit, Problem
-from s3mount_agent.core.plan import Observed, Placed
 from s3mount_agent.core.roles import Mode
 from s3mount_agent.core.states import NodeState, Presence, State
-from s3mount_agent.core.status import MountStatus, NodeStatus, sum_up
+from s3mount_agent.decide.plan import Observed, Placed
+from s3mount_agent.decide.status import MountStatus, NodeStatus, sum_up
 from s3mount_agent.mountpoint import messages
 from s3mount_agent.reconcile import observe
 from s3mount_agent.state import status_file, timeline
@@ -153,7 +153,7 @@ def test_what_is_remembered_is_held_against_what_is_seen() -> None:
         {rows[0].id: placed(rows[0], active=True), rows[1].id: placed(rows[1], active=False)},
         {each.path: Presence.OURS for each in rows[:2]},
     )
-    sights = observe.look(rows, observed)
+    sights = observe.judge_all(rows, observed)
     assert [s.state for s in sights] == [State.OK, State.STALE, State.FAILED]
     assert [s.pid for s in sights] == [4194303, None, None]
     assert sum_up(sights) is NodeState.FAILED
@@ -161,9 +161,9 @@ def test_what_is_remembered_is_held_against_what_is_seen() -> None:
 
 def test_a_state_that_lasts_keeps_its_beginning() -> None:
     old = row(1)
-    same = observe.look([old], Observed({}, {}))[0]
+    same = observe.judge_all([old], Observed({}, {}))[0]
     assert (same.state, same.since) == (old.state, old.since)
-    new = observe.look([old], Observed({}, {old.path: Presence.FOREIGN}))[0]
+    new = observe.judge_all([old], Observed({}, {old.path: Presence.FOREIGN}))[0]
     assert (new.state, new.since > old.since) == (State.FOREIGN, True)
 
 
@@ -226,7 +226,7 @@ def test_status_tells_how_many_files_may_be_open_for_writing(
             for each in rows
         }
         there = {each.path: Presence.OURS for each in rows}
-        sights = observe.look(rows, Observed(up, there))
+        sights = observe.judge_all(rows, Observed(up, there))
         process.communicate(b"\n")
     shown = [sight.to_json() for sight in sights]
     assert [(each["state"], each["write_files"]) for each in shown] == [("degraded", 47)] * 8
@@ -239,13 +239,13 @@ def test_status_tells_how_many_files_may_be_open_for_writing(
         assert out.count("warning: only 47 files can be open for writing at once") == warned
     cli.main(["status", "--json"])
     assert len(capsys.readouterr().out) < 2500
-    gone = observe.look(rows, Observed({}, {}))[0].to_json()
+    gone = observe.judge_all(rows, Observed({}, {}))[0].to_json()
     assert "write_files" not in gone
 
 
 def test_status_json_has_what_was_promised() -> None:
     error = AgentError(Problem.S3_THROTTLED, "too much", retry_for=math.inf)
-    sights = observe.look([row(1, error)], Observed({}, {}))
+    sights = observe.judge_all([row(1, error)], Observed({}, {}))
     document = json.loads(json.dumps(observe.document(NODE, sights, None)))
     assert "config" not in document
     assert document["schema"] == 1
@@ -287,7 +287,7 @@ def test_status_json_tells_what_is_in_force_and_what_is_wrong_with_the_newer(
 @pytest.mark.parametrize("pending", [None, "its new options wait: /mnt/s3 is in use by vi"])
 def test_what_is_pending_is_shown_where_there_is_something(pending: str | None) -> None:
     waiting = dataclasses.replace(row(1), pending=pending)
-    shown = observe.look([waiting], Observed({}, {}))[0].to_json()
+    shown = observe.judge_all([waiting], Observed({}, {}))[0].to_json()
     assert shown.get("pending") == pending
     assert ("pending" in shown) is (pending is not None)
 
@@ -302,7 +302,7 @@ def test_a_change_that_has_waited_enough_says_so(patience: float, gave_up: bool)
 
 def test_a_fresh_mount_is_shown_with_its_bucket_and_prefix() -> None:
     mount = parse_mount("s3://my-bucket/a/", "/mnt/s3", "--read-only")
-    shown = observe.look([status_file.fresh(mount)], Observed({}, {}))[0].to_json()
+    shown = observe.judge_all([status_file.fresh(mount)], Observed({}, {}))[0].to_json()
     assert (shown["path"], shown["bucket"], shown["read_only"]) == (
         "/mnt/s3",
         "my-bucket/a/",

@@ -16,8 +16,8 @@ from s3mount_agent.core.definition import Definition
 from s3mount_agent.core.errors import AgentError, Exit
 from s3mount_agent.core.mounts import Mount, Owner
 from s3mount_agent.core.roles import Mode
+from s3mount_agent.filesystem import paths
 from s3mount_agent.supervisor.unit_text import read_definition, render
-from s3mount_agent.system import paths
 
 AGENT = ("/opt/s3mount-agent/current/bin/s3mount-agent",)
 # What the template may set, and nothing else may appear.

@@ -82,7 +82,7 @@ def test_the_command_of_the_wheel_runs_out_of_it(wheel: Path, tmp_path: Path) ->
         archive.extractall(tmp_path)
     code = (
         "import sys; sys.path.insert(0, sys.argv.pop(1));"
-        "from s3mount_agent.system import paths;"
+        "from s3mount_agent.filesystem import paths;"
         "from s3mount_agent.cli import main;"
         "assert '[X-S3Mount]' in paths.template('mountpoint-s3.service');"
         "assert paths.__file__.startswith(sys.path[0]);"

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 from s3mount_agent.config.configuration import Configuration
 from s3mount_agent.core.definition import Definition
-from s3mount_agent.core.health import Condition
-from s3mount_agent.core.plan import Placed
 from s3mount_agent.core.roles import Mode
 from s3mount_agent.daemon.health import Health
+from s3mount_agent.decide.hang import Condition
+from s3mount_agent.decide.plan import Placed
 from s3mount_agent.system import process
 from s3mount_agent.system.probe import Probe
 

@@ -30,16 +30,16 @@ class Entry(NamedTuple):
 Listing = dict[str, Entry]
 
 
-def written(node: Node, *, but: tuple[str, ...] = ()) -> Listing:
+def written(node: Node, *, ignoring: tuple[str, ...] = ()) -> Listing:
     """All that was ever written to a node's disk since its image: the overlay's upper layer."""
-    return _list(node.written, (*VOLATILE, *but))
+    return _list(node.written, (*VOLATILE, *ignoring))
 
 
-def whole(node: Node, *, but: tuple[str, ...] = ()) -> Listing:
+def whole(node: Node, *, ignoring: tuple[str, ...] = ()) -> Listing:
     """The whole root file system, image included; times are left out, as packages come and go."""
     return {
         path: entry._replace(modified=0)
-        for path, entry in _list(node.root, (*VOLATILE, *but)).items()
+        for path, entry in _list(node.root, (*VOLATILE, *ignoring)).items()
     }
 
 
@@ -58,20 +58,20 @@ def processes(node: Node) -> set[str]:
     return {line for line in lines if not line.startswith(("ps ", "["))}
 
 
-def _list(root: Path, but: tuple[str, ...]) -> Listing:
-    return {path: _entry(file) for path, file in _walk(root, root, but)}
+def _list(root: Path, ignoring: tuple[str, ...]) -> Listing:
+    return {path: _entry(file) for path, file in _walk(root, root, ignoring)}
 
 
-def _walk(root: Path, directory: Path, but: tuple[str, ...]) -> Iterator[tuple[str, Path]]:
+def _walk(root: Path, directory: Path, ignoring: tuple[str, ...]) -> Iterator[tuple[str, Path]]:
     with os.scandir(directory) as found:
         entries = list(found)
     for each in entries:
         path = f"/{Path(each.path).relative_to(root)}"
-        if path in but or each.name == "__pycache__":
+        if path in ignoring or each.name == "__pycache__":
             continue
         yield path, Path(each.path)
         if each.is_dir(follow_symlinks=False):
-            yield from _walk(root, Path(each.path), but)
+            yield from _walk(root, Path(each.path), ignoring)
 
 
 def _entry(file: Path) -> Entry:

@@ -57,7 +57,7 @@ def test_nothing_to_change(site: Site) -> None:
 
 
 def test_what_would_change_is_shown_and_nothing_changes(site: Site) -> None:
-    pids, disk, config = site.pids(), written(site.node, but=SYSTEMD_OWN), site.config()
+    pids, disk, config = site.pids(), written(site.node, ignoring=SYSTEMD_OWN), site.config()
     units = properties(site)
     told = site.mark()
     lines = site.agent("plan", "--config", NEXT, code=4).stdout.splitlines()
@@ -90,7 +90,7 @@ def test_what_would_change_is_shown_and_nothing_changes(site: Site) -> None:
     assert changed["because"] == "it changed: -[--read-only] +[--allow-delete]"
     # And nothing of it was done.
     assert site.pids() == pids
-    assert difference(disk, written(site.node, but=SYSTEMD_OWN)) == {}
+    assert difference(disk, written(site.node, ignoring=SYSTEMD_OWN)) == {}
     assert site.config() == config
     assert properties(site) == units
     assert site.mark() == told

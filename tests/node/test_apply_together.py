@@ -20,7 +20,7 @@ LOCK = "/run/s3mount-agent/lock"
 IMPATIENT = """
 import sys
 sys.path.insert(0, "/opt/s3mount-agent/current/lib")
-from s3mount_agent.system import lock
+from s3mount_agent.filesystem import lock
 from s3mount_agent import cli
 def work():
     with lock.hold("a test", timeout=0.2):

@@ -135,7 +135,7 @@ def require_convergence(cluster: Cluster, node: Node, reference: Node) -> None:
     assert (action.returncode, action.stderr) == (0, ""), action.stdout
     assert states(node, wait=45) == {WRITABLE: "ok", READONLY: "ok"}
     assert node.run(["dpkg", "--audit"]).stdout == ""
-    assert written(node, but=BUT).keys() ^ written(reference, but=BUT).keys() == set()
+    assert written(node, ignoring=BUT).keys() ^ written(reference, ignoring=BUT).keys() == set()
     assert json.loads(node.read(MADE)) == json.loads(reference.read(MADE))
     assert node.read("/etc/fuse.conf") == reference.read("/etc/fuse.conf")
     left = node.run(["find", "/tmp", "/run", "-name", "s3mount-agent-*", "-o", "-name", ".*.*.*"])

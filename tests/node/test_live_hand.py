@@ -26,7 +26,7 @@ STATE, RUN = "/var/lib/s3mount-agent", "/run/s3mount-agent"
 HOLD = """
 import sys
 sys.path.insert(0, "/opt/s3mount-agent/current/lib")
-from s3mount_agent.system import lock
+from s3mount_agent.filesystem import lock
 with lock.hold("a test", timeout=60):
     print("held", flush=True)
     sys.stdin.readline()

@@ -47,7 +47,7 @@ AGENT = ("/opt/s3mount-agent", "/usr/local", "/var/tmp", "/var/lib/systemd")
 def test_a_first_bootstrap_without_its_source_fails_and_mounts_nothing(
     cluster: Cluster, fresh: Node
 ) -> None:
-    source, before = Source(cluster), written(fresh, but=AGENT)
+    source, before = Source(cluster), written(fresh, ignoring=AGENT)
     source.put("mounts: []\n")
     with source.cut_off():
         refused = cluster.custom_action(fresh, ["--config", source.url])
@@ -60,13 +60,13 @@ def test_a_first_bootstrap_without_its_source_fails_and_mounts_nothing(
         assert hint.startswith("  hint: ")
     assert mounted(fresh) == {}
     assert not fresh.exists(CONFIG)
-    assert difference(before, written(fresh, but=AGENT)) == {}
+    assert difference(before, written(fresh, ignoring=AGENT)) == {}
 
 
 def test_a_first_bootstrap_with_a_bad_file_is_wrong_usage_and_mounts_nothing(
     cluster: Cluster, fresh: Node
 ) -> None:
-    source, before = Source(cluster), written(fresh, but=AGENT)
+    source, before = Source(cluster), written(fresh, ignoring=AGENT)
     source.put("mounts:\n  - bukcet: hpc\n    directory: /mnt/s3\n")
     action = cluster.custom_action(fresh, ["--config", source.url])
     assert action.returncode == 2
@@ -77,7 +77,7 @@ def test_a_first_bootstrap_with_a_bad_file_is_wrong_usage_and_mounts_nothing(
         "  hint: did you mean bucket?",
     ]
     assert mounted(fresh) == {}
-    assert difference(before, written(fresh, but=AGENT)) == {}
+    assert difference(before, written(fresh, ignoring=AGENT)) == {}
 
 
 def broken(site: Site) -> dict[str, tuple[str, str]]:

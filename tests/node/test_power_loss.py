@@ -101,7 +101,7 @@ class Subject:
 
     def disk(self) -> dict[str, Entry]:
         """What was written to the node's disk, without times."""
-        found = written(self.site.node, but=BUT)
+        found = written(self.site.node, ignoring=BUT)
         return {path: entry._replace(modified=0) for path, entry in found.items()}
 
     def lose_power(self, last: int, new: Version) -> str | None:

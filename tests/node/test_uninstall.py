@@ -54,14 +54,14 @@ def test_uninstall_leaves_the_node_as_it_was_found(
     cluster: Cluster, new_node: NewNode, role: str
 ) -> None:
     node = new_node(role)
-    disk, known, files = whole(node, but=BUT), packages(node), units(node)
+    disk, known, files = whole(node, ignoring=BUT), packages(node), units(node)
     conf = node.read("/etc/fuse.conf")
     assert cluster.custom_action(node, HEAD if role == "head" else COMPUTE).returncode == 0
     assert node.read("/etc/fuse.conf") != conf
     answer = node.run(["s3mount-agent", "uninstall"])
     assert answer.stderr == ""
     assert mounted(node) == {}
-    assert difference(disk, whole(node, but=BUT)) == {}
+    assert difference(disk, whole(node, ignoring=BUT)) == {}
     assert (packages(node), units(node), node.read("/etc/fuse.conf")) == (known, files, conf)
     found = node.run(["find", "/run", "-xdev", "-name", "*s3mount*", "-o", "-name", "*mountpoint*"])
     assert found.stdout == ""
@@ -96,13 +96,13 @@ def test_uninstall_leaves_what_the_agent_did_not_bring(
     node = new_ready_node("compute")
     node.run(["mkdir", "-m", "2770", WRITABLE])
     node.write("/etc/fuse.conf", "user_allow_other\n")
-    disk, known = whole(node, but=BUT), packages(node)
+    disk, known = whole(node, ignoring=BUT), packages(node)
     assert cluster.custom_action(node, COMPUTE).returncode == 0
     node.run(["s3mount-agent", "unmount", "--all"])
     node.write(f"{READONLY}/mine", "put here while nothing was mounted\n")
     node.run(["s3mount-agent", "uninstall"])
     assert packages(node) == known
-    changed = difference(disk, whole(node, but=BUT))
+    changed = difference(disk, whole(node, ignoring=BUT))
     assert changed.keys() == {READONLY, f"{READONLY}/mine"}
 
 

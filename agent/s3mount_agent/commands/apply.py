@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from s3mount_agent.commands.output import tell
-from s3mount_agent.commands.parser import Given
 from s3mount_agent.config import environment
+from s3mount_agent.console.output import tell
+from s3mount_agent.console.parser import Given
 from s3mount_agent.core.errors import Exit, Problem
-from s3mount_agent.core.retry_policy import is_lasting
+from s3mount_agent.decide.retry_policy import is_lasting
 from s3mount_agent.system import node
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 
-from s3mount_agent.commands.parser import Given
 from s3mount_agent.config import config_file, desired
+from s3mount_agent.console.parser import Given
 from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.core.states import State
+from s3mount_agent.filesystem import files
 from s3mount_agent.reconcile import observe
 from s3mount_agent.reconcile.context import gather
-from s3mount_agent.system import files
 
 # What a bootstrap tries for. The unit's TimeoutStartSec= is a little longer.
 _WAIT_SECONDS = 300.0

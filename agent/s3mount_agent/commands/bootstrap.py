@@ -9,16 +9,17 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from s3mount_agent.commands import check
-from s3mount_agent.commands.output import tell
-from s3mount_agent.commands.parser import Given
 from s3mount_agent.config import environment
 from s3mount_agent.config.arguments import parse_arguments
+from s3mount_agent.console.output import tell
+from s3mount_agent.console.parser import Given
 from s3mount_agent.core.errors import AgentError, Exit, Problem
-from s3mount_agent.core.events import Event
-from s3mount_agent.core.retry_policy import is_lasting, pace_of
+from s3mount_agent.core.masking import is_secret, masked
 from s3mount_agent.core.roles import OnFailure
-from s3mount_agent.core.secrets import is_secret, masked
-from s3mount_agent.system import journal, node, paths, process
+from s3mount_agent.decide.events import Event
+from s3mount_agent.decide.retry_policy import is_lasting, pace_of
+from s3mount_agent.filesystem import paths
+from s3mount_agent.system import journal, node, process
 
 if TYPE_CHECKING:
     from s3mount_agent.reconcile.context import Context
@@ -122,4 +123,4 @@ def _is_fatal(mount_id: str, error: AgentError, context: Context) -> bool:
     if error.problem is Problem.MOUNT_BUSY and not is_lasting(error):
         return False  # the mount is up; its change waits
     directories = {mount.id: mount.directory for mount in context.mounts}
-    return context.may_fail(directories.get(mount_id, "")) is OnFailure.FAIL
+    return context.failure_policy(directories.get(mount_id, "")) is OnFailure.FAIL

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from s3mount_agent.commands import mount_list
 from s3mount_agent.config import config_file
 from s3mount_agent.config.arguments import parse_arguments
 from s3mount_agent.config.configuration import Configuration, of_mounts
+from s3mount_agent.console import mount_list
 from s3mount_agent.core.errors import AgentError, Problem
-from s3mount_agent.core.secrets import masked
+from s3mount_agent.core.masking import masked
 
 if TYPE_CHECKING:
-    from s3mount_agent.commands.parser import Given
+    from s3mount_agent.console.parser import Given
     from s3mount_agent.core.versions import Version
     from s3mount_agent.reconcile.context import Context
 

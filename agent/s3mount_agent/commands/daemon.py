@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from s3mount_agent.commands.parser import Given
 from s3mount_agent.config import environment
+from s3mount_agent.console.parser import Given
 from s3mount_agent.core.errors import AgentError, Exit
-from s3mount_agent.core.events import Event
+from s3mount_agent.decide.events import Event
 from s3mount_agent.system import node
 
 

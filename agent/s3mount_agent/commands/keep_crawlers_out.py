@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from s3mount_agent.commands.parser import Given
+from s3mount_agent.console.parser import Given
 from s3mount_agent.core.errors import Exit
-from s3mount_agent.reconcile import crawlers
 from s3mount_agent.reconcile.session import node_session
+from s3mount_agent.supervisor import crawlers
 
 _LOCK_SECONDS = 60.0
 

@@ -6,11 +6,11 @@ import json
 import sys
 import threading
 
-from s3mount_agent.commands.parser import Given
 from s3mount_agent.config import environment
+from s3mount_agent.console.parser import Given
 from s3mount_agent.core.errors import Exit
-from s3mount_agent.core.plan import Action, Kind, Plan
-from s3mount_agent.core.secrets import masked
+from s3mount_agent.core.masking import masked
+from s3mount_agent.decide.plan import Action, Kind, Plan
 from s3mount_agent.system import node
 
 # How long a source may take before it is said what is waited for.

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from s3mount_agent.commands.parser import Given
 from s3mount_agent.config import environment
+from s3mount_agent.console.parser import Given
 from s3mount_agent.core.errors import Exit
 from s3mount_agent.system import node
 

@@ -6,10 +6,10 @@ import dataclasses
 import json
 import time
 
-from s3mount_agent.commands.parser import Given
+from s3mount_agent.console.parser import Given
 from s3mount_agent.core.errors import AgentError, Exit, Problem
 from s3mount_agent.core.states import NodeState
-from s3mount_agent.core.status import MountStatus, NodeStatus
+from s3mount_agent.decide.status import MountStatus, NodeStatus
 from s3mount_agent.reconcile import observe
 from s3mount_agent.state import in_force, origin
 
@@ -32,7 +32,7 @@ def main(given: Given) -> int:
     if given.has("--json"):
         print(_json(seen))
     else:
-        from s3mount_agent.commands import screen
+        from s3mount_agent.console import screen
 
         print(screen.table(seen, origin.load(), _pending(), colour=screen.has_colour()))
     if wait is not None and state is NodeState.DEGRADED:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from s3mount_agent.commands.parser import Given
+from s3mount_agent.console.parser import Given
 from s3mount_agent.core.errors import AgentError, Exit, Problem
 from s3mount_agent.supervisor.hooks import BUSY, HOOKS
 

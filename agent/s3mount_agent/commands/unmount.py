@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from s3mount_agent.commands.output import tell
-from s3mount_agent.commands.parser import Given
 from s3mount_agent.config import environment
+from s3mount_agent.console.output import tell
+from s3mount_agent.console.parser import Given
 from s3mount_agent.core.directory import parse_directory
 from s3mount_agent.core.errors import AgentError, Exit, Problem
 from s3mount_agent.system import node

@@ -5,12 +5,12 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from s3mount_agent.commands import mount_list
-from s3mount_agent.commands.output import tell_all
-from s3mount_agent.commands.parser import Given
 from s3mount_agent.config import config_file, yaml_text
+from s3mount_agent.console import mount_list
+from s3mount_agent.console.output import tell_all
+from s3mount_agent.console.parser import Given
 from s3mount_agent.core.errors import AgentError, Exit, Problem, together
-from s3mount_agent.system import disk
+from s3mount_agent.filesystem import disk
 
 _HINT = "docs/configuration.md has all keys"
 

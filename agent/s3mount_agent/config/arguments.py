@@ -9,7 +9,7 @@ from s3mount_agent.core.buckets import parse_bucket
 from s3mount_agent.core.directory import parse_directory
 from s3mount_agent.core.errors import AgentError, Problem, together
 from s3mount_agent.core.mounts import MOST_MOUNTS, Mount, require_consistent, require_sound
-from s3mount_agent.mountpoint.command_line import parse_options
+from s3mount_agent.mountpoint.flag_check import parse_options
 
 _Read = TypeVar("_Read")
 _EXPECTED = ("a bucket", "a directory", "the options of a mount")

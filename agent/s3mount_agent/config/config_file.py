@@ -9,7 +9,7 @@ from s3mount_agent.config.configuration import Configuration
 from s3mount_agent.config.document import Source
 from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.core.mounts import Mount
-from s3mount_agent.system import files, paths
+from s3mount_agent.filesystem import files, paths
 
 PATH = paths.CONFIG
 _HEADER = "# What s3mount-agent mounts on this node. Written by `s3mount-agent bootstrap`.\n"

@@ -10,8 +10,8 @@ from s3mount_agent.core.buckets import Bucket
 from s3mount_agent.core.mounts import Mount, require_consistent, require_sound
 from s3mount_agent.core.options import Options
 from s3mount_agent.core.roles import Mode, OnFailure, Role
-from s3mount_agent.mountpoint.command_line import check_flag_conflicts
-from s3mount_agent.mountpoint.wanted import Install
+from s3mount_agent.core.versions import Install
+from s3mount_agent.mountpoint.flag_check import check_flag_conflicts
 
 
 class WhenBusy(str, Enum):
@@ -47,7 +47,7 @@ class Layer:
 
 
 @dataclass(frozen=True)
-class Entry:
+class Row:
     """A mount in the configuration, for those nodes that it is meant for.
 
     ``on`` and ``queues`` choose nodes (empty: all); ``by_role`` changes the options on a role.
@@ -97,7 +97,7 @@ class Metrics:
 class Configuration:
     """What a configuration says; times in seconds, None for the default of the node's role."""
 
-    entries: tuple[Entry, ...] = ()
+    rows: tuple[Row, ...] = ()
     role: Role | None = None
     mode: Mode | None = None
     on_failure: OnFailure | None = None
@@ -116,38 +116,38 @@ class Configuration:
 
     def mounts(self, role: Role, queue: str) -> tuple[Mount, ...]:
         """The mounts of a node; raises where they get in each other's way."""
-        chosen = (entry.mount(role) for entry in self.entries if entry.is_for(role, queue))
+        chosen = (row.mount(role) for row in self.rows if row.is_for(role, queue))
         return require_consistent(tuple(chosen))
 
     def queues(self) -> set[str]:
         """The queues and login pools that it names."""
-        return {queue for entry in self.entries for queue in entry.queues}
+        return {queue for row in self.rows for queue in row.queues}
 
     def require_consistent(self) -> None:
         """Raises where mounts of one node, of any role and queue, get in each other's way."""
         for role in Role:
-            entries = [each for each in self.entries if not each.on or role in each.on]
-            queues = [frozenset(each.queues) for each in entries]
+            rows = [each for each in self.rows if not each.on or role in each.on]
+            queues = [frozenset(each.queues) for each in rows]
 
             def together(one: int, other: int, queues: list[frozenset[str]] = queues) -> bool:
                 mine, theirs = queues[one], queues[other]
                 return not mine or not theirs or not mine.isdisjoint(theirs)
 
-            require_consistent([each.mount(role) for each in entries], together)
+            require_consistent([each.mount(role) for each in rows], together)
 
     def busy_policy(self, directory: str, role: Role, queue: str) -> WhenBusy:
         """What to do about a mount of a node that must change while it is used."""
-        entry = self._entry(directory, role, queue)
-        return (entry.when_busy if entry else None) or self.when_busy
+        row = self._row(directory, role, queue)
+        return (row.when_busy if row else None) or self.when_busy
 
-    def may_fail(self, directory: str, role: Role, queue: str) -> OnFailure | None:
+    def failure_policy(self, directory: str, role: Role, queue: str) -> OnFailure | None:
         """What a bootstrap does if a mount of a node fails; None: by the node's role."""
-        entry = self._entry(directory, role, queue)
-        return entry.on_failure if entry else None
+        row = self._row(directory, role, queue)
+        return row.on_failure if row else None
 
-    def _entry(self, directory: str, role: Role, queue: str) -> Entry | None:
+    def _row(self, directory: str, role: Role, queue: str) -> Row | None:
         """One directory may belong to different mounts on different nodes."""
-        found = (e for e in self.entries if e.directory == directory and e.is_for(role, queue))
+        found = (e for e in self.rows if e.directory == directory and e.is_for(role, queue))
         return next(found, None)
 
 
@@ -159,5 +159,5 @@ def of_mounts(
     on_failure: OnFailure | None = None,
 ) -> Configuration:
     """The configuration that a list of mounts amounts to, as the Args give it."""
-    entries = tuple(Entry(m.bucket, m.directory, Layer(m.options)) for m in mounts)
-    return Configuration(entries, role, mode, on_failure)
+    rows = tuple(Row(m.bucket, m.directory, Layer(m.options)) for m in mounts)
+    return Configuration(rows, role, mode, on_failure)

@@ -16,15 +16,16 @@ from s3mount_agent.config.arguments import parse_arguments
 from s3mount_agent.config.configuration import Configuration, of_mounts
 from s3mount_agent.config.source import Fetched
 from s3mount_agent.core.errors import AgentError, Problem
-from s3mount_agent.core.events import Event
+from s3mount_agent.core.masking import is_secret
 from s3mount_agent.core.roles import Mode, OnFailure, Role
-from s3mount_agent.core.secrets import is_secret
+from s3mount_agent.decide.events import Event
+from s3mount_agent.filesystem import disk, files
 from s3mount_agent.state import identity
 from s3mount_agent.state import in_force as record
 from s3mount_agent.state import origin as origins
 from s3mount_agent.state.in_force import InForce
 from s3mount_agent.state.origin import Origin
-from s3mount_agent.system import disk, files, journal
+from s3mount_agent.system import journal
 from s3mount_agent.system.retry import patiently
 
 _FIRST_SECONDS = 60.0

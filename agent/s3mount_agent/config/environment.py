@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from s3mount_agent.core.errors import AgentError, Problem
+from s3mount_agent.filesystem import files, paths
 from s3mount_agent.state import secrets
-from s3mount_agent.system import files, node, paths
+from s3mount_agent.system import node
 
 PATH = paths.CONFIGURATION / "environment"
 NODE = paths.STATE / "environment"

@@ -8,9 +8,10 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from s3mount_agent.config.configuration import Configuration, Entry, Layer, Metrics, WhenBusy
+from s3mount_agent.config.configuration import Configuration, Layer, Metrics, Row, WhenBusy
 from s3mount_agent.config.document import Items, Node, Scalar, Source, Table
-from s3mount_agent.config.kinds import (
+from s3mount_agent.config.schema import Built, Key, ListOf, MapOf, Section, flag_keys
+from s3mount_agent.config.value_kinds import (
     Choice,
     Duration,
     Number,
@@ -20,13 +21,12 @@ from s3mount_agent.config.kinds import (
     located,
     one_of,
 )
-from s3mount_agent.config.schema import Built, Key, ListOf, MapOf, Section, flag_keys
 from s3mount_agent.core.buckets import parse_bucket
 from s3mount_agent.core.directory import parse_directory
 from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.core.roles import Mode, OnFailure, Role
-from s3mount_agent.mountpoint.command_line import parse_options
-from s3mount_agent.mountpoint.wanted import FuseConf, Install
+from s3mount_agent.core.versions import FuseConf, Install
+from s3mount_agent.mountpoint.flag_check import parse_options
 
 # As ParallelCluster calls them, in its node types and in its configuration.
 _ROLES = one_of(
@@ -176,17 +176,17 @@ _OWN_KEYS = (
     Key("on_failure", _ON_FAILURE, "whether a bootstrap fails with it", default="the file's"),
 )
 
-MOUNT = Section((*_OWN_KEYS, *_OPTIONS), of=Entry)
+MOUNT = Section((*_OWN_KEYS, *_OPTIONS), of=Row)
 
 
-def _entry(values: dict[str, Any]) -> Entry:
+def _row(values: dict[str, Any]) -> Row:
     own = {key.into or key.name for key in _OWN_KEYS}
     given = {name: value for name, value in values.items() if name in own}
     layer = _layer({name: value for name, value in values.items() if name not in own})
-    entry = Entry(**given, base=layer)
-    for role in entry.on or Role:
-        entry.mount(role)
-    return entry
+    row = Row(**given, base=layer)
+    for role in row.on or Role:
+        row.mount(role)
+    return row
 
 
 INSTALL = Section(
@@ -246,12 +246,12 @@ TOP = Section(
         Key(
             "mounts",
             ListOf(
-                Built(MOUNT, _entry, "mount"),
+                Built(MOUNT, _row, "mount"),
                 empty="no mounts are named here: write [] if nothing is to be mounted",
             ),
             "the mounts",
             required=True,
-            into="entries",
+            into="rows",
         ),
         Key("role", _ROLES, "what the node is", default="what ParallelCluster's files say"),
         Key("mode", one_of(Mode), "who starts mount-s3", default="by role"),
@@ -335,7 +335,7 @@ def _blame(configuration: Configuration, node: Node, source: Source) -> None:
     places: tuple[Node, ...] = mounts.items if isinstance(mounts, Items) else ()
 
     def first(count: int) -> Configuration:
-        return dataclasses.replace(configuration, entries=configuration.entries[:count])
+        return dataclasses.replace(configuration, rows=configuration.rows[:count])
 
     good, bad = 0, len(places)
     while bad - good > 1:

@@ -13,11 +13,11 @@ from enum import Enum
 from typing import Any
 
 from s3mount_agent.config.document import Items, Node, Scalar, Source, Table
-from s3mount_agent.config.kinds import (
+from s3mount_agent.config.value_kinds import (
     Choice,
     Duration,
     FlagValue,
-    Kind,
+    ValueKind,
     duration,
     located,
     suggestion,
@@ -38,7 +38,7 @@ _FLAG_DEFAULTS = {
 class ListOf:
     """A list of values of one kind; one alone may stand without brackets."""
 
-    kind: Kind
+    kind: ValueKind
     most: int = 100
     empty: str = ""
     """What to say of a value that is missing where a list should be."""
@@ -71,7 +71,7 @@ class MapOf:
     shown.
     """
 
-    kind: Kind
+    kind: ValueKind
     keys: Choice
     refused: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
@@ -112,7 +112,7 @@ class Key:
     """
 
     name: str
-    kind: Kind
+    kind: ValueKind
     about: str
     required: bool = False
     into: str = ""

@@ -16,7 +16,8 @@ from typing import Any
 
 from s3mount_agent.config.yaml_text import LARGEST_BYTES, decode
 from s3mount_agent.core.errors import AgentError, Problem
-from s3mount_agent.system import disk, web
+from s3mount_agent.filesystem import disk
+from s3mount_agent.system import web
 
 _TIMEOUT_SECONDS = 20.0
 _WHOLE_SECONDS = 60.0

@@ -1,1 +1,1 @@
-"""The pure core: mounts, options, states, the plan, the errors. No I/O, no clock."""
+"""The words of the house: mounts, options, roles, states, errors. No I/O, no clock."""

@@ -1,7 +1,7 @@
 """Which paths may be named in a configuration. Judged as text.
 
-The node is asked by system/safe_path.py (is the way to it root's?) and reconcile/directories.py (is
-it free?).
+The node is asked by filesystem/safe_path.py (is the way to it root's?) and
+reconcile/directories.py (is it free?).
 
 A configuration may come from outside, and what it names is used by root. So there is a list of what
 is permitted, and not only one of what is forbidden: docs/security.md.

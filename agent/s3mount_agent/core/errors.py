@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from enum import Enum, IntEnum
 
-from s3mount_agent.core.secrets import masked
+from s3mount_agent.core.masking import masked
 
 
 class Exit(IntEnum):

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from s3mount_agent.core.buckets import Bucket
 from s3mount_agent.core.directory import ancestors, normal
 from s3mount_agent.core.errors import AgentError, Problem
+from s3mount_agent.core.masking import is_secret
 from s3mount_agent.core.options import Options
-from s3mount_agent.core.secrets import is_secret
 
 MOST_MOUNTS = 100
 """Of one node, or one configuration."""

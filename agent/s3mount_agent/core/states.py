@@ -1,4 +1,4 @@
-"""The words for what a mount is and what lies on its directory; core/status.py judges."""
+"""The words for what a mount is and what lies on its directory; decide/status.py judges."""
 
 from __future__ import annotations
 

@@ -1,8 +1,10 @@
-"""Versions of mount-s3, and since which it can do what the agent asks of it."""
+"""Versions of mount-s3: since which it can do what, and which one a configuration asks for."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import Enum
 
 Version = tuple[int, ...]
 
@@ -27,3 +29,19 @@ def version_of(parts: str | Iterable[str]) -> Version:
 def told(version: Version) -> str:
     """A version as people write it."""
     return ".".join(map(str, version))
+
+
+class FuseConf(str, Enum):
+    """What becomes of /etc/fuse.conf: it gets ``user_allow_other``, or stays as the site has it."""
+
+    ADD = "add"
+    LEAVE = "leave"
+
+
+@dataclass(frozen=True)
+class Install:
+    """Where mount-s3 comes from; None stands for AWS's own release."""
+
+    url: str | None = None
+    version: str | None = None
+    fuse_conf: FuseConf = FuseConf.ADD

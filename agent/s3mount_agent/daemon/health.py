@@ -14,9 +14,9 @@ from dataclasses import dataclass, field, replace
 
 from s3mount_agent.config.configuration import Configuration
 from s3mount_agent.core.errors import Problem
-from s3mount_agent.core.health import CONFIRMATIONS, Condition, Silence, confirm
-from s3mount_agent.core.plan import Placed
 from s3mount_agent.core.states import Failure
+from s3mount_agent.decide.hang import CONFIRMATIONS, Condition, Silence, confirm
+from s3mount_agent.decide.plan import Placed
 from s3mount_agent.mountpoint import messages
 from s3mount_agent.reconcile import reasons
 from s3mount_agent.supervisor import connections

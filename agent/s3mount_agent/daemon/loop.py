@@ -11,23 +11,32 @@ import time
 from collections.abc import Collection, Iterable, Mapping
 
 from s3mount_agent.config.configuration import Configuration
-from s3mount_agent.core import lifecycle
 from s3mount_agent.core.errors import AgentError, Exit, Problem
-from s3mount_agent.core.events import Event
-from s3mount_agent.core.health import Condition
-from s3mount_agent.core.lifecycle import Chance, Happening, Judged, Looked, Recalled, Record, Tried
-from s3mount_agent.core.plan import Kind, Observed, Placed, Plan, Wanted, plan
-from s3mount_agent.core.retry_policy import Wake
 from s3mount_agent.core.states import State
-from s3mount_agent.core.status import MountStatus
 from s3mount_agent.daemon.metrics import Recorder
 from s3mount_agent.daemon.refresher import Refresher
 from s3mount_agent.daemon.surroundings import Surroundings
+from s3mount_agent.decide import lifecycle
+from s3mount_agent.decide.events import Event
+from s3mount_agent.decide.hang import Condition
+from s3mount_agent.decide.lifecycle import (
+    Chance,
+    Happening,
+    Judged,
+    Looked,
+    Recalled,
+    Record,
+    Tried,
+)
+from s3mount_agent.decide.plan import Kind, Observed, Placed, Plan, Wanted, plan
+from s3mount_agent.decide.retry_policy import Wake
+from s3mount_agent.decide.status import MountStatus
+from s3mount_agent.filesystem import leftovers, lock
 from s3mount_agent.reconcile.context import Context
 from s3mount_agent.reconcile.execute import Failures
-from s3mount_agent.state import leftovers, status_file
+from s3mount_agent.state import status_file
 from s3mount_agent.supervisor import service
-from s3mount_agent.system import journal, lock, systemd
+from s3mount_agent.system import journal, systemd
 from s3mount_agent.system.wakeups import Events
 
 _ALONE_SECONDS = 10.0
@@ -52,7 +61,7 @@ def run() -> None:
 
 
 def _work(events: Events, daemon: Daemon, refresher: Refresher) -> None:
-    leftovers.sweep()
+    leftovers.sweep_files()
     began = time.monotonic()
     ready = False
     happened = True

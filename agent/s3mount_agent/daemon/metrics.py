@@ -12,12 +12,12 @@ from collections.abc import Callable, Mapping
 
 from s3mount_agent.config.configuration import Metrics
 from s3mount_agent.core.errors import AgentError
-from s3mount_agent.core.events import Event
-from s3mount_agent.core.health import Condition
-from s3mount_agent.core.lifecycle import Story
 from s3mount_agent.core.states import State
-from s3mount_agent.core.status import MountStatus
-from s3mount_agent.state import metrics_file
+from s3mount_agent.decide.events import Event
+from s3mount_agent.decide.hang import Condition
+from s3mount_agent.decide.lifecycle import Story
+from s3mount_agent.decide.status import MountStatus
+from s3mount_agent.filesystem import metrics_file
 from s3mount_agent.system import journal
 
 _EVERY_SECONDS = 60.0

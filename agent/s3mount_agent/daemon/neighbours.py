@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from s3mount_agent.core.states import State
-from s3mount_agent.core.status import MountStatus
-from s3mount_agent.reconcile import crawlers
+from s3mount_agent.decide.status import MountStatus
 from s3mount_agent.reconcile.context import Context
-from s3mount_agent.supervisor import service
+from s3mount_agent.supervisor import crawlers, service
 from s3mount_agent.supervisor.target import Target
 
 

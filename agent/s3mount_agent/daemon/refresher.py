@@ -10,8 +10,9 @@ from __future__ import annotations
 import random
 import time
 
+from s3mount_agent.filesystem import paths
 from s3mount_agent.state import origin
-from s3mount_agent.system import paths, process
+from s3mount_agent.system import process
 
 _LONGEST_SECONDS = 120.0
 

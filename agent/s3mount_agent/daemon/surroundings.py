@@ -13,12 +13,13 @@ from contextlib import AbstractContextManager
 from s3mount_agent.config import config_file, desired
 from s3mount_agent.config.configuration import Configuration
 from s3mount_agent.core.errors import AgentError
-from s3mount_agent.core.events import Event
-from s3mount_agent.core.health import Condition
-from s3mount_agent.core.plan import Observed, Plan, Wanted
-from s3mount_agent.core.status import MountStatus
 from s3mount_agent.daemon.health import Health
 from s3mount_agent.daemon.neighbours import Neighbours
+from s3mount_agent.decide.events import Event
+from s3mount_agent.decide.hang import Condition
+from s3mount_agent.decide.plan import Observed, Plan, Wanted
+from s3mount_agent.decide.status import MountStatus
+from s3mount_agent.filesystem import files, lock, mountinfo
 from s3mount_agent.mountpoint import program
 from s3mount_agent.mountpoint.program import Installed
 from s3mount_agent.reconcile import context, directories, execute, observe
@@ -26,7 +27,7 @@ from s3mount_agent.reconcile.context import Context
 from s3mount_agent.reconcile.execute import Failures
 from s3mount_agent.state import held, in_force, origin, status_file
 from s3mount_agent.supervisor import service
-from s3mount_agent.system import files, journal, lock, mountinfo, systemd
+from s3mount_agent.system import journal, systemd
 
 
 class Surroundings:

@@ -1,6 +1,6 @@
 """mount-s3's own flags: one row each. Taken from its command line, releases 1.0 to 1.24.
 
-Options are checked against them in mountpoint/command_line.py, keys of a configuration in
+Options are checked against them in mountpoint/flag_check.py, keys of a configuration in
 config/schema.py.
 
 https://github.com/awslabs/mountpoint-s3/blob/main/doc/CONFIGURATION.md

@@ -9,13 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from s3mount_agent.core.errors import AgentError, Problem
-from s3mount_agent.core.versions import Version, version_of
+from s3mount_agent.core.versions import Install, Version, version_of
+from s3mount_agent.filesystem import disk, files, fuse, paths
 from s3mount_agent.mountpoint import program, releases
 from s3mount_agent.mountpoint.program import Installed
 from s3mount_agent.mountpoint.releases import Release
-from s3mount_agent.mountpoint.wanted import Install
 from s3mount_agent.state import inventory
-from s3mount_agent.system import apt, disk, files, fuse, node, paths
+from s3mount_agent.system import apt, node
 from s3mount_agent.system.retry import patiently
 from s3mount_agent.system.threads import together
 

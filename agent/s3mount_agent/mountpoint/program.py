@@ -9,7 +9,8 @@ from pathlib import Path
 
 from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.core.versions import Version, told, version_of
-from s3mount_agent.system import disk, process, safe_path
+from s3mount_agent.filesystem import disk, safe_path
+from s3mount_agent.system import process
 
 # Not PATH, which differs between cloud-init, SSM and systemd: the same node must always find the
 # same program, or its mounts would seem to have changed.

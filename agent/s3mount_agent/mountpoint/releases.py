@@ -16,9 +16,9 @@ from functools import partial
 from pathlib import Path
 
 from s3mount_agent.core.errors import AgentError, Problem
-from s3mount_agent.core.versions import PINNED
-from s3mount_agent.mountpoint.wanted import Install
-from s3mount_agent.system import disk, files, process, web
+from s3mount_agent.core.versions import PINNED, Install
+from s3mount_agent.filesystem import disk, files
+from s3mount_agent.system import process, web
 from s3mount_agent.system.threads import together
 
 DEFAULT_URL = "https://s3.amazonaws.com/mountpoint-s3-release"

@@ -10,22 +10,23 @@ from s3mount_agent.config import config_file
 from s3mount_agent.config.configuration import Configuration
 from s3mount_agent.config.desired import Desired
 from s3mount_agent.core.errors import AgentError, Problem
-from s3mount_agent.core.plan import Observed, plan
 from s3mount_agent.core.roles import OnFailure
 from s3mount_agent.core.states import Failure
+from s3mount_agent.core.versions import FuseConf
+from s3mount_agent.decide.plan import Observed, plan
+from s3mount_agent.filesystem import fuse, leftovers
 from s3mount_agent.mountpoint import install
-from s3mount_agent.mountpoint.command_line import require_known_to
+from s3mount_agent.mountpoint.flag_check import require_known_to
 from s3mount_agent.mountpoint.program import Installed
-from s3mount_agent.mountpoint.wanted import FuseConf
-from s3mount_agent.reconcile import crawlers, directories, execute, reasons
+from s3mount_agent.reconcile import directories, execute, reasons
 from s3mount_agent.reconcile.context import Context, gather
 from s3mount_agent.reconcile.execute import Failures
 from s3mount_agent.reconcile.observe import observe, remember
 from s3mount_agent.reconcile.session import Session, node_session
-from s3mount_agent.state import held, leftovers, status_file
+from s3mount_agent.state import held, status_file
 from s3mount_agent.state.timeline import LEAVES, Step, Timeline, Waiting, clock_after
-from s3mount_agent.supervisor import needrestart, service
-from s3mount_agent.system import builds, fuse, journal, machine, node, probe
+from s3mount_agent.supervisor import crawlers, needrestart, service
+from s3mount_agent.system import capacity, journal, node, probe
 from s3mount_agent.system.probe import Answer, Finding
 
 _PROBE_SECONDS = 30.0
@@ -59,7 +60,7 @@ def bootstrap(read: Callable[[], Desired], by: str = "bootstrap") -> tuple[Failu
     """
     timeline = Timeline()
     try:
-        slurm = machine.ask_slurm()  # outside of the lock: it may be silent
+        slurm = capacity.ask_slurm()  # outside of the lock: it may be silent
         with node_session(by, read) as session:
             context = session.context
             with timeline.step("facts") as step:
@@ -77,7 +78,7 @@ def bootstrap(read: Callable[[], Desired], by: str = "bootstrap") -> tuple[Failu
             step.result = "started" if started else "already running"
             timeline.changed |= started
         failures.update(_verify(context, failures, timeline))
-        builds.sweep()
+        leftovers.sweep_builds()
         _summarise(context, failures, installed)
     finally:
         timeline.save()
@@ -102,7 +103,7 @@ def _facts(context: Context) -> str:
 def _converge(session: Session, timeline: Timeline) -> tuple[Installed | None, Failures, bool]:
     """All that is done under the lock; returns also whether the service's unit is new."""
     context = session.context
-    leftovers.sweep()
+    leftovers.sweep_files()
     installed, missing = _install(context, timeline)
     with timeline.step("config") as step:
         changed = session.desired.save()

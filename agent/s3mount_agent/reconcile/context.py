@@ -33,21 +33,18 @@ class Context:
         """What to do about a mount on a directory that must change while it is used."""
         return self.configuration.busy_policy(directory, self.conduct.role, self.facts.queue)
 
-    def may_fail(self, directory: str) -> OnFailure:
+    def failure_policy(self, directory: str) -> OnFailure:
         """What a bootstrap does if the mount on a directory fails."""
-        own = self.configuration.may_fail(directory, self.conduct.role, self.facts.queue)
+        own = self.configuration.failure_policy(directory, self.conduct.role, self.facts.queue)
         return own or self.conduct.on_failure
 
     @property
     def required(self) -> frozenset[str]:
         """The directories of the mounts without which the node is not whole: all but those that
         the configuration itself lets fail (the default of a head node is about its bootstrap)."""
-        role, queue = self.conduct.role, self.facts.queue
-        return frozenset(
-            mount.directory
-            for mount in self.mounts
-            if self.configuration.may_fail(mount.directory, role, queue) is not OnFailure.CONTINUE
-        )
+        role, queue, policy = self.conduct.role, self.facts.queue, self.configuration.failure_policy
+        directories = (mount.directory for mount in self.mounts)
+        return frozenset(d for d in directories if policy(d, role, queue) is not OnFailure.CONTINUE)
 
     def owner_of(self, mount: Mount) -> Owner | None:
         """Whose files those of a mount seem to be; raises ``owner-unknown``."""
@@ -97,7 +94,7 @@ def gather(configuration: Configuration) -> Context:
 
 def ask_ahead(configuration: Configuration) -> None:
     """Asks outside of the lock what may take its time; within it, gather() then finds it known."""
-    for user in {entry.owner for entry in configuration.entries if entry.owner}:
+    for user in {row.owner for row in configuration.rows if row.owner}:
         _owner(user)
 
 

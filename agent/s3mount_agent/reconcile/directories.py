@@ -10,10 +10,10 @@ from s3mount_agent.core.definition import Definition
 from s3mount_agent.core.directory import is_below
 from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.core.states import Presence
+from s3mount_agent.filesystem import mountinfo, safe_path
+from s3mount_agent.filesystem.mountinfo import Entry
 from s3mount_agent.state import inventory
 from s3mount_agent.supervisor import hooks
-from s3mount_agent.system import mountinfo, safe_path
-from s3mount_agent.system.mountinfo import Entry
 
 _RECORD = threading.Lock()
 
@@ -43,7 +43,7 @@ def require_usable(directory: str, table: Mapping[str, Entry], *, own: bool) -> 
 def _require_free(directory: str) -> list[str]:
     """Refuses what cannot be used; returns what is missing on the way to it, outermost first."""
     safe_path.require(directory)
-    missing, inside = safe_path.look(directory)
+    missing, inside = safe_path.survey(directory)
     if inside is not None:
         raise AgentError(
             Problem.DIRECTORY_NOT_EMPTY, f"{directory} is not empty: it holds {inside!r}"
@@ -68,7 +68,7 @@ def make_stores(definition: Definition) -> None:
     cannot safely be told to write or read: each start looks again (supervisor.hooks)."""
     for kind, path in definition.places:
         if kind in hooks.STORES:
-            _write_down(safe_path.look(path)[0])
+            _write_down(safe_path.survey(path)[0])
     hooks.require_places(definition.places)
 
 

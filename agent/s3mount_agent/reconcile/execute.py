@@ -10,14 +10,15 @@ from functools import partial
 from s3mount_agent.config.configuration import WhenBusy
 from s3mount_agent.core.definition import Definition
 from s3mount_agent.core.errors import AgentError, Problem
-from s3mount_agent.core.events import Event
+from s3mount_agent.core.masking import is_secret
 from s3mount_agent.core.mounts import Mount
 from s3mount_agent.core.options import few_files
-from s3mount_agent.core.plan import Action, Kind, Observed, Placed, Plan, Wanted
 from s3mount_agent.core.resources import divide
-from s3mount_agent.core.secrets import is_secret
+from s3mount_agent.decide.events import Event
+from s3mount_agent.decide.plan import Action, Kind, Observed, Placed, Plan, Wanted
+from s3mount_agent.filesystem import mountinfo
 from s3mount_agent.mountpoint import install
-from s3mount_agent.mountpoint.command_line import require_known_to
+from s3mount_agent.mountpoint.flag_check import require_known_to
 from s3mount_agent.mountpoint.program import Installed
 from s3mount_agent.reconcile import directories
 from s3mount_agent.reconcile.context import Context
@@ -25,7 +26,7 @@ from s3mount_agent.reconcile.observe import observe
 from s3mount_agent.state import secrets
 from s3mount_agent.state.timeline import Waiting
 from s3mount_agent.supervisor.protocol import Supervisor
-from s3mount_agent.system import journal, machine, mountinfo
+from s3mount_agent.system import capacity, journal
 from s3mount_agent.system.retry import patiently
 from s3mount_agent.system.threads import together
 
@@ -47,7 +48,7 @@ def want(
     configuration = context.configuration
     shares = divide(
         context.mounts,
-        machine.read(),
+        capacity.read(),
         installed.version,
         percent=configuration.memory_percent,
         gbps=configuration.bandwidth_gbps,
@@ -85,7 +86,7 @@ def want(
 
 def warnings(wanted: Sequence[Wanted]) -> tuple[str, ...]:
     """What jobs on this node may run into, a sentence each."""
-    cpus = machine.read().cpus
+    cpus = capacity.read().cpus
     definitions = (each.definition for each in wanted)
     told = (few_files(each.directory, each.options.write_files, cpus) for each in definitions)
     return tuple(sentence for sentence in told if sentence)
@@ -108,8 +109,10 @@ def _not_lowered(new: Definition, placed: Placed | None) -> Definition:
     return dataclasses.replace(new, memory_max=max(old.memory_max, new.memory_max))
 
 
-def require_possible(context: Context, observed: Observed, *, but: Collection[str] = ()) -> None:
-    """Refuses mounts that this node has no room for, before anything is changed; ``but`` are
+def require_possible(
+    context: Context, observed: Observed, *, ignoring: Collection[str] = ()
+) -> None:
+    """Refuses mounts that this node has no room for, before anything is changed; ``ignoring`` are
     directories that are not looked at."""
     require_divisible(context)
     own = {
@@ -133,7 +136,7 @@ def require_possible(context: Context, observed: Observed, *, but: Collection[st
             return None if error.problem is Problem.PATH_SILENT else error
         return None
 
-    asked = [mount for mount in context.mounts if mount.directory not in but]
+    asked = [mount for mount in context.mounts if mount.directory not in ignoring]
     if asked:
         found = together([partial(refusal, mount) for mount in asked], at_once=_AT_ONCE)
         for error in filter(None, found):
@@ -145,7 +148,7 @@ def require_divisible(context: Context) -> None:
     configuration = context.configuration
     divide(
         context.mounts,
-        machine.read(),
+        capacity.read(),
         install.version_to_be(configuration.install),
         percent=configuration.memory_percent,
         gbps=configuration.bandwidth_gbps,

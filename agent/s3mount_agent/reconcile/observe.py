@@ -12,20 +12,21 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from s3mount_agent.core.errors import AgentError, Problem
-from s3mount_agent.core.health import Condition
 from s3mount_agent.core.options import Options
-from s3mount_agent.core.plan import Observed, Placed
 from s3mount_agent.core.roles import Mode
 from s3mount_agent.core.states import Presence, Stranger
-from s3mount_agent.core.status import MountStatus, NodeStatus, judge, sum_up
 from s3mount_agent.core.text import epoch
+from s3mount_agent.decide.hang import Condition
+from s3mount_agent.decide.plan import Observed, Placed
+from s3mount_agent.decide.status import MountStatus, NodeStatus, judge, sum_up
+from s3mount_agent.filesystem import holders, mountinfo, paths
+from s3mount_agent.filesystem.mountinfo import Table
 from s3mount_agent.state import held, status_file
 from s3mount_agent.state.origin import Origin
 from s3mount_agent.state.status_file import now
 from s3mount_agent.supervisor import connections, service
 from s3mount_agent.supervisor.protocol import Supervisor, supervisor
-from s3mount_agent.system import holders, mountinfo, paths, process
-from s3mount_agent.system.mountinfo import Table
+from s3mount_agent.system import process
 
 if TYPE_CHECKING:  # they would bring much to `status`, which needs nothing of it
     from s3mount_agent.mountpoint.program import Installed
@@ -79,7 +80,7 @@ def _by_directory(placed: Mapping[str, Placed]) -> dict[str, list[Placed]]:
     return found
 
 
-def look(known: Iterable[MountStatus], observed: Observed) -> tuple[MountStatus, ...]:
+def judge_all(known: Iterable[MountStatus], observed: Observed) -> tuple[MountStatus, ...]:
     """Judges each remembered mount by what is observed."""
     return tuple(_see(mount, observed) for mount in known)
 
@@ -128,7 +129,7 @@ def take() -> NodeStatus:
         return _from_configuration()
     mode = Mode(known.node.get("mode", Mode.SYSTEMD.value))
     also = [mount.path for mount in known.mounts]
-    mounts = look(known.mounts, observe(supervisor(mode), also=also))
+    mounts = judge_all(known.mounts, observe(supervisor(mode), also=also))
     return NodeStatus(known.node, mounts, known.at, _age(known.at), *_running())
 
 
@@ -141,7 +142,7 @@ def _from_configuration() -> NodeStatus:
     context = gather(desired.in_force().configuration)
     down = held.load()
     rows = [status_file.fresh(mount, held=mount.id in down) for mount in context.mounts]
-    mounts = look(rows, observe(context.supervisor))
+    mounts = judge_all(rows, observe(context.supervisor))
     told = context.describe(program.find())
     return NodeStatus(told, mounts, status_file.now(), "just now", *_running())
 
@@ -223,7 +224,7 @@ def remember(
     for placed in observed.placed.values():
         if placed.id not in wanted:
             rows.append(_leaving(placed, before, failures.get(placed.id)))
-    mounts = look(rows, observed)
+    mounts = judge_all(rows, observed)
     status_file.save(context.describe(installed), mounts)
     return mounts
 

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable
 
 from s3mount_agent.config import desired
-from s3mount_agent.core.plan import Kind, Plan, plan
+from s3mount_agent.decide.plan import Kind, Plan, plan
 from s3mount_agent.mountpoint import install, program
 from s3mount_agent.mountpoint.program import Installed
 from s3mount_agent.reconcile import execute
@@ -34,7 +34,7 @@ def preview(url: str | None = None, say: Callable[[str], None] = journal.say) ->
         raise error
     todo = _with_hands(plan(wanted, observed))
     # What is in the way of a mount is shown with all the rest.
-    execute.require_possible(context, observed, but=todo.foreign)
+    execute.require_possible(context, observed, ignoring=todo.foreign)
     files = ((each.definition.directory, each.definition.options.write_files) for each in wanted)
     return dataclasses.replace(
         todo,

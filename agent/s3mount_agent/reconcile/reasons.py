@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from s3mount_agent.core.errors import AgentError, Problem
-from s3mount_agent.core.plan import Placed
 from s3mount_agent.core.states import Failure, State
+from s3mount_agent.decide.plan import Placed
+from s3mount_agent.filesystem import lock
 from s3mount_agent.mountpoint import messages
 from s3mount_agent.state import status_file
-from s3mount_agent.system import journal, lock
+from s3mount_agent.system import journal
 from s3mount_agent.system.probe import Finding
 
 _LOCK_SECONDS = 10.0

@@ -10,13 +10,14 @@ from s3mount_agent.config import config_file, desired, source
 from s3mount_agent.config.desired import Desired, overridden
 from s3mount_agent.config.source import Fetched
 from s3mount_agent.core.errors import AgentError, Problem
-from s3mount_agent.core.events import Event
+from s3mount_agent.decide.events import Event
+from s3mount_agent.filesystem import lock
 from s3mount_agent.reconcile import execute
-from s3mount_agent.reconcile.session import look
+from s3mount_agent.reconcile.session import read_node
 from s3mount_agent.state import identity
 from s3mount_agent.state import origin as origins
 from s3mount_agent.state.origin import Origin
-from s3mount_agent.system import journal, lock
+from s3mount_agent.system import journal
 
 _LOCK_SECONDS = 60.0
 # Another program that asks at the same time may be the first to put a version in force.
@@ -93,7 +94,7 @@ def _put_in_force(fetched: Fetched, origin: Origin) -> News:
     version = fetched.version
     newer = Origin(origin.url, version, version, None, origin.overrides)
     new = Desired(configuration, fetched.text, newer)
-    session = look(new)
+    session = read_node(new)
     execute.require_possible(session.context, session.observed)
     kept = desired.keep_damaged()
     changed = new.save()

@@ -13,11 +13,12 @@ from functools import partial
 
 from s3mount_agent.config import desired
 from s3mount_agent.config.desired import Desired
-from s3mount_agent.core.plan import Observed
+from s3mount_agent.decide.plan import Observed
+from s3mount_agent.filesystem import lock
 from s3mount_agent.reconcile.context import Context, gather
 from s3mount_agent.reconcile.observe import observe
 from s3mount_agent.state.timeline import clock_after
-from s3mount_agent.system import journal, lock, node
+from s3mount_agent.system import journal, node
 
 _PATIENCE_SECONDS = 300.0
 
@@ -46,10 +47,10 @@ def node_session(
     """
     node.require_root()
     with lock.hold(by, timeout=timeout, on_wait=partial(_tell_wait, timeout)):
-        yield look((read or desired.in_force)())
+        yield read_node((read or desired.in_force)())
 
 
-def look(wanted: Desired) -> Session:
+def read_node(wanted: Desired) -> Session:
     """The node as it is; for who holds its lock. Raises what its facts and its mounts raise."""
     context = gather(wanted.configuration)
     also = [mount.directory for mount in context.mounts]

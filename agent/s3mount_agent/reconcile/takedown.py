@@ -7,9 +7,10 @@ from collections.abc import Collection
 from pathlib import Path
 
 from s3mount_agent.core.errors import AgentError, Problem
-from s3mount_agent.core.plan import Observed, plan
 from s3mount_agent.core.roles import Mode
 from s3mount_agent.core.states import Presence
+from s3mount_agent.decide.plan import Observed, plan
+from s3mount_agent.filesystem import files, paths
 from s3mount_agent.mountpoint import program
 from s3mount_agent.reconcile import execute
 from s3mount_agent.reconcile.context import Context
@@ -17,7 +18,7 @@ from s3mount_agent.reconcile.execute import Failures
 from s3mount_agent.reconcile.observe import observe, remember
 from s3mount_agent.reconcile.session import Session, node_session
 from s3mount_agent.state import held
-from s3mount_agent.system import files, journal, paths, systemd
+from s3mount_agent.system import journal, systemd
 
 _LOCK_SECONDS = 120.0
 _THERE = (Presence.OURS, Presence.COVERED)

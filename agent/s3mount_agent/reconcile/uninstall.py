@@ -11,16 +11,16 @@ from s3mount_agent.config import config_file, desired
 from s3mount_agent.config.configuration import Configuration
 from s3mount_agent.config.desired import Desired
 from s3mount_agent.core.errors import AgentError, Problem
-from s3mount_agent.core.plan import Observed
 from s3mount_agent.core.states import Presence
+from s3mount_agent.decide.plan import Observed
+from s3mount_agent.filesystem import disk, files, holders, metrics_file, paths
+from s3mount_agent.filesystem.mountinfo import Table
 from s3mount_agent.mountpoint import install
-from s3mount_agent.reconcile import crawlers
 from s3mount_agent.reconcile.session import node_session
 from s3mount_agent.reconcile.takedown import covered, require_changeable, take_down
-from s3mount_agent.state import inventory, metrics_file
-from s3mount_agent.supervisor import connections, needrestart, service
-from s3mount_agent.system import disk, files, holders, journal, paths, systemd
-from s3mount_agent.system.mountinfo import Table
+from s3mount_agent.state import inventory
+from s3mount_agent.supervisor import connections, crawlers, needrestart, service
+from s3mount_agent.system import journal, systemd
 
 _LOCK_SECONDS = 120.0
 

@@ -11,8 +11,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from s3mount_agent.core.events import Event
-from s3mount_agent.system import files, journal
+from s3mount_agent.decide.events import Event
+from s3mount_agent.filesystem import files
+from s3mount_agent.system import journal
 
 _Built = TypeVar("_Built")
 _Kind = TypeVar("_Kind")

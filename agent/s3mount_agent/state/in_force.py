@@ -11,9 +11,9 @@ import dataclasses
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from s3mount_agent.core.secrets import masked
+from s3mount_agent.core.masking import masked
+from s3mount_agent.filesystem import files, paths
 from s3mount_agent.state import codec
-from s3mount_agent.system import files, paths
 
 PATH = paths.STATE / "in-force.json"
 _SCHEMA = 1

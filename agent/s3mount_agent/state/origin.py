@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from s3mount_agent.core.errors import AgentError
-from s3mount_agent.core.secrets import masked
+from s3mount_agent.core.masking import masked
+from s3mount_agent.filesystem import files, paths
 from s3mount_agent.state import codec, in_force, secrets
-from s3mount_agent.system import files, paths
 
 PATH = paths.STATE / "origin.json"
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 
 from s3mount_agent.core.errors import AgentError
-from s3mount_agent.core.secrets import is_secret, masked
+from s3mount_agent.core.masking import is_secret, masked
+from s3mount_agent.filesystem import files, paths
 from s3mount_agent.state import codec
-from s3mount_agent.system import files, paths
 
 PATH = paths.STATE / "secrets.json"
 _SOURCE, _KEY = "source", "key"

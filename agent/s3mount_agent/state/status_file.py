@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from s3mount_agent.core.errors import AgentError, Problem
-from s3mount_agent.core.retry_policy import is_lasting
 from s3mount_agent.core.states import Failure, State
-from s3mount_agent.core.status import REMEMBERED, MountStatus, NodeStatus
 from s3mount_agent.core.text import epoch
+from s3mount_agent.decide.retry_policy import is_lasting
+from s3mount_agent.decide.status import REMEMBERED, MountStatus, NodeStatus
+from s3mount_agent.filesystem import files, paths
 from s3mount_agent.state import codec
-from s3mount_agent.system import files, paths
 
 if TYPE_CHECKING:
     from s3mount_agent.core.mounts import Mount
-    from s3mount_agent.core.plan import Placed
+    from s3mount_agent.decide.plan import Placed
 
 PATH = paths.RUN / "status.json"
 _SCHEMA = 1

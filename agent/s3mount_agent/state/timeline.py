@@ -8,7 +8,8 @@ import time
 from collections.abc import Iterator
 
 from s3mount_agent.core.errors import AgentError
-from s3mount_agent.system import disk, files, journal, paths
+from s3mount_agent.filesystem import disk, files, paths
+from s3mount_agent.system import journal
 
 # How long the same reason is not told again, at first.
 _FIRST_PAUSE_SECONDS = 60.0

@@ -23,8 +23,9 @@ from pathlib import Path
 
 from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.core.states import Presence
-from s3mount_agent.system import files, fuse, holders, paths, process
-from s3mount_agent.system.mountinfo import Entry, Table
+from s3mount_agent.filesystem import files, fuse, holders, paths
+from s3mount_agent.filesystem.mountinfo import Entry, Table
+from s3mount_agent.system import process
 
 _HOME = paths.RUN / "connections"
 

@@ -12,11 +12,12 @@ import time
 from collections.abc import Callable, Collection, Iterable
 
 from s3mount_agent.core.errors import AgentError, Problem
+from s3mount_agent.filesystem import fuse, holders, mountinfo, safe_path
+from s3mount_agent.filesystem.mountinfo import Entry, Table
 from s3mount_agent.state import identity
 from s3mount_agent.supervisor import connections
 from s3mount_agent.supervisor.connections import Connection
-from s3mount_agent.system import fuse, holders, mountinfo, probe, process, safe_path, systemd
-from s3mount_agent.system.mountinfo import Entry, Table
+from s3mount_agent.system import probe, process, systemd
 from s3mount_agent.system.probe import Answer, SilenceError
 
 # The unit's TimeoutStartSec= is a little longer.
@@ -52,7 +53,7 @@ def clean(directory: str, pid: int) -> bool:
         connection = _with_binds(connection, table)
     else:
         # Its process ended between its mount and the moment in which that was written down.
-        _clear_unknown(directory, but=connection.before)
+        _clear_unknown(directory, ignoring=connection.before)
     after = Table.read()
     left = connections.ours(after, directory, connection, running=False)
     _remember(
@@ -69,12 +70,12 @@ def clean(directory: str, pid: int) -> bool:
     return True
 
 
-def _clear_unknown(directory: str, but: Collection[str] = ()) -> None:
+def _clear_unknown(directory: str, ignoring: Collection[str] = ()) -> None:
     """A dead mount of root's mount-s3 that nothing is known of was left by an agent that wrote
-    nothing down, or not yet; nobody can use it any more. ``but`` are devices of others."""
+    nothing down, or not yet; nobody can use it any more. ``ignoring`` are devices of others."""
     for _ in range(_MOST_LAYERS):
         entry = Table.read().on(directory)
-        if entry is None or not entry.is_mount_s3 or entry.device in but:
+        if entry is None or not entry.is_mount_s3 or entry.device in ignoring:
             break
         if probe.look(directory, timeout=_PROBE_SECONDS).answer is not Answer.DISCONNECTED:
             break

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from s3mount_agent.system import disk, files
+from s3mount_agent.filesystem import disk, files
 
 CONF = Path("/etc/needrestart/conf.d/s3mount-agent.conf")
 _TEXT = """\

@@ -13,11 +13,12 @@ from pathlib import Path
 from s3mount_agent.config import environment
 from s3mount_agent.core.definition import Definition
 from s3mount_agent.core.errors import AgentError, Problem
-from s3mount_agent.core.plan import Placed, Wanted
 from s3mount_agent.core.states import Presence
+from s3mount_agent.decide.plan import Placed, Wanted
+from s3mount_agent.filesystem import disk, files, paths
 from s3mount_agent.mountpoint import messages
 from s3mount_agent.supervisor import connections, hooks
-from s3mount_agent.system import disk, files, paths, process
+from s3mount_agent.system import process
 
 _HOME = paths.RUN / "mounts"
 _GONE_SECONDS = 80.0

@@ -7,8 +7,8 @@ from typing import Protocol
 
 from s3mount_agent.core.definition import Definition
 from s3mount_agent.core.errors import AgentError
-from s3mount_agent.core.plan import Placed, Wanted
 from s3mount_agent.core.roles import Mode
+from s3mount_agent.decide.plan import Placed, Wanted
 from s3mount_agent.system import systemd
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from s3mount_agent.filesystem import disk, files, lock, paths
 from s3mount_agent.supervisor import target
-from s3mount_agent.system import disk, files, lock, paths, process, systemd
+from s3mount_agent.system import process, systemd
 from s3mount_agent.system.systemd import UnitFacts
 
 _UNIT = paths.AGENT_UNIT

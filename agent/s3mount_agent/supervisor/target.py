@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 
 from s3mount_agent.core.errors import AgentError
-from s3mount_agent.system import files, paths, systemd
+from s3mount_agent.filesystem import files, paths
+from s3mount_agent.system import systemd
 
 TARGET = "s3mount.target"
 UNITS = (TARGET, "s3mount-wait.service")

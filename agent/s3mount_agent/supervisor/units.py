@@ -14,15 +14,16 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from s3mount_agent.core import retry_policy
 from s3mount_agent.core.definition import Definition
 from s3mount_agent.core.errors import AgentError, Problem
-from s3mount_agent.core.plan import Placed, Wanted
 from s3mount_agent.core.roles import Mode
 from s3mount_agent.core.states import Presence
+from s3mount_agent.decide import retry_policy
+from s3mount_agent.decide.plan import Placed, Wanted
+from s3mount_agent.filesystem import disk, files, holders, paths
 from s3mount_agent.supervisor import connections
 from s3mount_agent.supervisor.unit_text import read_definition, render
-from s3mount_agent.system import disk, files, holders, journal, paths, process, systemd
+from s3mount_agent.system import journal, process, systemd
 
 # A little more than the unit's own TimeoutStartSec=, which is to speak first.
 _START_SECONDS = 170.0

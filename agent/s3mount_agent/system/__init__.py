@@ -1,1 +1,2 @@
-"""Adapters: one module for each thing outside of the agent. Nothing else touches the world."""
+"""Adapters: one module for each thing outside of the agent, but for files and mounts, which have a
+room of their own (filesystem/). Nothing else touches the world."""

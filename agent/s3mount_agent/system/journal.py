@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from s3mount_agent.core.errors import AgentError
-from s3mount_agent.core.events import Event
-from s3mount_agent.core.secrets import masked
+from s3mount_agent.core.masking import masked
+from s3mount_agent.decide.events import Event
 from s3mount_agent.system import process
 
 if TYPE_CHECKING:

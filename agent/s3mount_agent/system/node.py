@@ -14,7 +14,8 @@ from pathlib import Path
 from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.core.mounts import Owner
 from s3mount_agent.core.roles import NodeType
-from s3mount_agent.system import files, probe
+from s3mount_agent.filesystem import files
+from s3mount_agent.system import probe
 
 # ParallelCluster writes both before any custom action runs; the second is not a promise of theirs.
 DNA = Path("/etc/chef/dna.json")

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, Callable
 
 from s3mount_agent.core.errors import AgentError, Problem
-from s3mount_agent.system import mountinfo
+from s3mount_agent.filesystem import mountinfo
 
 
 class Answer(enum.Enum):

@@ -16,7 +16,7 @@ from typing import IO, Any
 
 from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.core.text import last_lines
-from s3mount_agent.system import disk
+from s3mount_agent.filesystem import disk
 
 # The system's own programs, and no others, whatever our PATH says: /usr/local and what a site adds
 # may hold anybody's. systemd, cfn-init and SSM start us with little or nothing anyway.

@@ -1,5 +1,5 @@
 """Trying again while somebody waits for it: with growing, jittered pauses that are decided here,
-for as long as core/retry_policy.py says. The daemon's pauses are in that table."""
+for as long as decide/retry_policy.py says. The daemon's pauses are in that table."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from s3mount_agent.core.errors import AgentError
-from s3mount_agent.core.retry_policy import pace_of
+from s3mount_agent.decide.retry_policy import pace_of
 
 _Result = TypeVar("_Result")
 

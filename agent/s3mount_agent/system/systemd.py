@@ -9,7 +9,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from s3mount_agent.system import files, process
+from s3mount_agent.filesystem import files
+from s3mount_agent.system import process
 
 ETC = Path("/etc/systemd/system")
 RUN = Path("/run/systemd/system")

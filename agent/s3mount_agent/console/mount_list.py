@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from s3mount_agent.config.configuration import Configuration, Entry
+from s3mount_agent.config.configuration import Configuration, Row
+from s3mount_agent.core.masking import is_secret
 from s3mount_agent.core.mounts import Mount
 from s3mount_agent.core.roles import Role
-from s3mount_agent.core.secrets import is_secret
 from s3mount_agent.core.versions import MEMORY_TARGET, PINNED, Version, version_of
 
 _OF_A_CLUSTER = (Role.HEAD, Role.COMPUTE, Role.LOGIN)
@@ -16,10 +16,10 @@ _OF_A_CLUSTER = (Role.HEAD, Role.COMPUTE, Role.LOGIN)
 def every_node(configuration: Configuration) -> Iterator[str]:
     """The mounts of each kind of node that the configuration tells apart, a line each."""
     roles = (configuration.role,) if configuration.role else _OF_A_CLUSTER
-    if not any(entry.on or entry.queues or entry.by_role for entry in configuration.entries):
+    if not any(row.on or row.queues or row.by_role for row in configuration.rows):
         roles = roles[:1]
     for role in roles:
-        groups = sorted(_groups(configuration.entries, role))
+        groups = sorted(_groups(configuration.rows, role))
         for group in [*groups, ""]:
             mounts = configuration.mounts(role, group)
             yield from lines(mounts, _who(role, group, groups, alone=len(roles) == 1))
@@ -43,13 +43,13 @@ def notes(configuration: Configuration, version: Version | None = None) -> Itera
     ``version`` is that of the node's mount-s3, where there is a node.
     """
     version = version or version_of(configuration.install.version or PINNED)
-    files = _write_files(configuration.entries) if version >= MEMORY_TARGET else {}
+    files = _write_files(configuration.rows) if version >= MEMORY_TARGET else {}
     if files:
         told = ", ".join(f"at least {least} on {directory}" for directory, least in files.items())
         yield f"files that can be open for writing at once: {told}"
-    if not configuration.entries:
+    if not configuration.rows:
         yield "it names no mounts: a node that follows it takes down all that it has"
-    for name in sorted({e.bucket.name for e in configuration.entries if e.bucket.is_old}):
+    for name in sorted({e.bucket.name for e in configuration.rows if e.bucket.is_old}):
         yield f"{name}: only a bucket of before 2018 can have this name"
     for name, value in configuration.environment.items():
         if is_secret(value):
@@ -59,29 +59,29 @@ def notes(configuration: Configuration, version: Version | None = None) -> Itera
             )
 
 
-def _write_files(entries: Iterable[Entry]) -> dict[str, int]:
+def _write_files(rows: Iterable[Row]) -> dict[str, int]:
     """How many files may be open for writing at once, by directory: the least of all its nodes."""
     found: dict[str, int] = {}
-    for entry in entries:
-        for role in entry.on or Role:
-            least = entry.mount(role).options.least_write_files
+    for row in rows:
+        for role in row.on or Role:
+            least = row.mount(role).options.least_write_files
             if least is not None:
-                found[entry.directory] = min(least, found.get(entry.directory, least))
+                found[row.directory] = min(least, found.get(row.directory, least))
     return found
 
 
-def _groups(entries: Iterable[Entry], role: Role) -> set[str]:
+def _groups(rows: Iterable[Row], role: Role) -> set[str]:
     """The queues, or login pools, that are told apart among the nodes of a role.
 
-    A name without ``on`` is a queue's: a pool is one only where its entry is for login nodes.
+    A name without ``on`` is a queue's: a pool is one only where its row is for login nodes.
     """
     if role is Role.COMPUTE:
-        chosen = [entry for entry in entries if not entry.on or role in entry.on]
+        chosen = [row for row in rows if not row.on or role in row.on]
     elif role is Role.LOGIN:
-        chosen = [entry for entry in entries if role in entry.on]
+        chosen = [row for row in rows if role in row.on]
     else:
         chosen = []
-    return {queue for entry in chosen for queue in entry.queues}
+    return {queue for row in chosen for queue in row.queues}
 
 
 def _who(role: Role, group: str, groups: list[str], *, alone: bool) -> str:

@@ -20,8 +20,9 @@ from typing import Any, Callable
 
 from s3mount_agent.core.directory import is_below, is_searched
 from s3mount_agent.core.errors import AgentError, Problem
-from s3mount_agent.system import files, mountinfo, probe
-from s3mount_agent.system.mountinfo import Entry
+from s3mount_agent.filesystem import files, mountinfo
+from s3mount_agent.filesystem.mountinfo import Entry
+from s3mount_agent.system import probe
 
 _FLAGS = os.O_PATH | os.O_NOFOLLOW | os.O_DIRECTORY | os.O_CLOEXEC
 _OTHERS = stat.S_IWGRP | stat.S_IWOTH
@@ -48,14 +49,14 @@ class _Place:
         self.path = posixpath.normpath(posixpath.join(self.path, name))
 
 
-def look(directory: str) -> tuple[list[str], str | None]:
+def survey(directory: str) -> tuple[list[str], str | None]:
     """The directories that are missing on the way to a future mount, outermost first, and the name
     of something that lies in it.
 
     Raises ``path-unsafe``, ``directory-invalid`` (a link), ``directory-not-a-directory`` or
     ``file-failed``. Nothing must be mounted on the directory itself.
     """
-    missing, inside = asked(_look, directory)
+    missing, inside = asked(_survey, directory)
     return missing, inside
 
 
@@ -150,7 +151,7 @@ def asked(function: Callable[..., Any], path: str, *arguments: object) -> Any:
         ) from None
 
 
-def _look(directory: str) -> tuple[list[str], str | None]:
+def _survey(directory: str) -> tuple[list[str], str | None]:
     with _open(directory, "mount there") as place:
         if place.missing:
             return _joined(place.path, place.missing), None

@@ -1,4 +1,5 @@
-"""A file of root's in a directory that a configuration chose: written whole, through no link."""
+"""The file of figures for Prometheus: root's, in a directory that a configuration chose; written
+whole, through no link."""
 
 from __future__ import annotations
 
@@ -7,18 +8,23 @@ import os
 import stat
 
 from s3mount_agent.core.errors import AgentError, Problem
-from s3mount_agent.system import files, safe_path
+from s3mount_agent.filesystem import files, safe_path
+
+_HEAD = b"# HELP s3mount_"
 
 
 def write(path: str, text: str) -> None:
-    """Writes it; raises ``path-unsafe``, ``no-space``, ``file-failed`` or ``path-silent``."""
+    """Writes the figures; raises ``path-unsafe``, ``no-space``, ``file-failed`` or
+    ``path-silent``."""
     safe_path.asked(_write, path, text)
 
 
-def remove(path: str, head: bytes) -> None:
-    """Removes it, if it begins as ours do; what cannot be removed stays."""
-    with contextlib.suppress(AgentError, OSError):
-        safe_path.asked(_remove, path, head)
+def take_back(path: str | None) -> None:
+    """Removes the file, if it begins as ours do: figures that nobody writes any more would be
+    collected for ever. What cannot be removed stays."""
+    if path:
+        with contextlib.suppress(AgentError, OSError):
+            safe_path.asked(_remove, path)
 
 
 def _write(path: str, text: str) -> None:
@@ -27,13 +33,13 @@ def _write(path: str, text: str) -> None:
         files.write_in(directory, name, text)
 
 
-def _remove(path: str, head: bytes) -> None:
+def _remove(path: str) -> None:
     with safe_path.parent_of(path, make=False) as (directory, name):
         _require_ours(path, directory, name)
         # A FIFO that comes between would not be waited for.
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         with os.fdopen(os.open(name, flags, dir_fd=directory), "rb") as stream:
-            if stream.read(len(head)) == head:
+            if stream.read(len(_HEAD)) == _HEAD:
                 os.unlink(name, dir_fd=directory)
 
 

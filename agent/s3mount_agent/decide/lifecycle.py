@@ -9,13 +9,13 @@ import math
 from dataclasses import dataclass, field, replace
 from typing import Union
 
-from s3mount_agent.core import retry_policy
 from s3mount_agent.core.errors import AgentError, Problem
-from s3mount_agent.core.events import DOWN, STEADY_SECONDS, Event, Said
-from s3mount_agent.core.health import Condition
-from s3mount_agent.core.plan import Kind, Placed, Standing
-from s3mount_agent.core.retry_policy import Wake, is_lasting, pace_of
 from s3mount_agent.core.states import Presence, State
+from s3mount_agent.decide import retry_policy
+from s3mount_agent.decide.events import DOWN, STEADY_SECONDS, Event, Said
+from s3mount_agent.decide.hang import Condition
+from s3mount_agent.decide.plan import Kind, Placed, Standing
+from s3mount_agent.decide.retry_policy import Wake, is_lasting, pace_of
 
 # While an attempt is under way, its end is looked for.
 _TRYING_SECONDS = 0.5

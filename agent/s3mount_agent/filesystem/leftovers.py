@@ -1,4 +1,5 @@
-"""The builds of the agent below /opt/s3mount-agent: one directory each, one of them in force."""
+"""What is left behind: files that were being written when the power went, and builds of the agent
+that nothing runs any more."""
 
 from __future__ import annotations
 
@@ -7,10 +8,30 @@ import fcntl
 import os
 import shutil
 
-from s3mount_agent.system import paths
+from s3mount_agent.filesystem import files, fuse, paths
+from s3mount_agent.system import systemd
+
+_PLACES = (
+    fuse.CONF.parent,
+    systemd.ETC,
+    systemd.RUN,
+    paths.CONFIGURATION,
+    paths.STATE,
+    paths.RUN,
+    paths.RUN / "mounts",
+    paths.RUN / "connections",
+    paths.STATE / "definitions",
+    paths.RUN / "definitions",
+)
 
 
-def sweep() -> None:
+def sweep_files() -> None:
+    """Removes files that are only half there, wherever the agent writes."""
+    for place in _PLACES:
+        files.sweep(place)
+
+
+def sweep_builds() -> None:
     """Removes builds of the agent that nothing runs any more, if this one is in force."""
     root = paths.ROOT
     if (root / "current").resolve() != paths.HOME:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from s3mount_agent.core.errors import AgentError, Problem
-from s3mount_agent.system import files
+from s3mount_agent.filesystem import files
 
 PATH = Path("/run/s3mount-agent/lock")
 _POLL_SECONDS = 0.1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from s3mount_agent.system import files
+from s3mount_agent.filesystem import files
 
 ROOT = Path("/opt/s3mount-agent")
 COMMAND = str(ROOT / "current/bin/s3mount-agent")

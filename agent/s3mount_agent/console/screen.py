@@ -11,7 +11,7 @@ from s3mount_agent.core.options import few_files
 from s3mount_agent.core.states import NodeState, State
 
 if TYPE_CHECKING:
-    from s3mount_agent.core.status import MountStatus, NodeStatus
+    from s3mount_agent.decide.status import MountStatus, NodeStatus
     from s3mount_agent.state.origin import Origin
 
 _WIDTH = 80

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from s3mount_agent.commands.table import COMMANDS, Command, Option
+from s3mount_agent.console.table import COMMANDS, Command, Option
 
 if TYPE_CHECKING:
     from s3mount_agent.core.errors import AgentError

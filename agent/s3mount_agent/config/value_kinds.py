@@ -16,7 +16,7 @@ from s3mount_agent.mountpoint.flags import Flag
 _SECONDS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
 
 
-class Kind(Protocol):
+class ValueKind(Protocol):
     """A kind of value."""
 
     def read(self, node: Node, source: Source) -> Any:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Collection
 
+from s3mount_agent.filesystem import files
 from s3mount_agent.state import inventory
 from s3mount_agent.state.inventory import Belongings
-from s3mount_agent.system import files, updatedb
+from s3mount_agent.system import updatedb
 
 
 def are_kept_out(directories: Collection[str]) -> bool:

@@ -10,7 +10,7 @@ import shutil
 from pathlib import Path
 from typing import IO
 
-from s3mount_agent.system import files
+from s3mount_agent.filesystem import files
 
 
 def exists(path: Path) -> bool:

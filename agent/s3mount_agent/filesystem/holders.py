@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any, Callable
 
 from s3mount_agent.core.states import Stranger
-from s3mount_agent.system import fuse, probe
-from s3mount_agent.system.mountinfo import SELF, Entry, Table
+from s3mount_agent.filesystem import fuse
+from s3mount_agent.filesystem.mountinfo import SELF, Entry, Table
+from s3mount_agent.system import probe
 
 _MOST = 5
 # Whose mount namespace is the node's.

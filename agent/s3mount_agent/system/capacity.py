@@ -13,7 +13,8 @@ import re
 from pathlib import Path
 
 from s3mount_agent.core.resources import Machine
-from s3mount_agent.system import files, paths, probe
+from s3mount_agent.filesystem import files, paths
+from s3mount_agent.system import probe
 
 _NODE_NAME = Path("/etc/parallelcluster/slurm_plugin/slurm_nodename")
 _SLURM = Path("/opt/slurm/etc")

@@ -1,0 +1,2 @@
+"""Adapters for files and mounts: the node's own disk, paths that others may change, the mount
+table, FUSE, who uses a mount. Nothing but this room and system/ touches the world."""
