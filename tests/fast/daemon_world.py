@@ -9,8 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
-from fast.in_memory import Supervisor, context
-from s3mount_agent.config.arguments import parse_mount
+from fast.in_memory import Supervisor, context, parse_mount
 from s3mount_agent.config.configuration import Configuration, Row
 from s3mount_agent.core.buckets import Bucket
 from s3mount_agent.core.definition import Definition

@@ -6,14 +6,21 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
+from s3mount_agent.config.arguments import parse_arguments
 from s3mount_agent.config.configuration import Configuration
 from s3mount_agent.core.definition import Definition
 from s3mount_agent.core.errors import AgentError, Problem
-from s3mount_agent.core.mounts import Owner
+from s3mount_agent.core.mounts import Mount, Owner
 from s3mount_agent.core.roles import Conduct, Mode, OnFailure, Role
 from s3mount_agent.decide.plan import Placed, Wanted
 from s3mount_agent.reconcile.context import Context
 from s3mount_agent.system.node import NodeFacts
+
+
+def parse_mount(bucket: str, directory: str, options: str) -> Mount:
+    """One mount as the arguments give it."""
+    (mount,) = parse_arguments((bucket, directory, options))
+    return mount
 
 
 class Supervisor:

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from fast.in_memory import parse_mount
 from s3mount_agent import cli
 from s3mount_agent.config import config_file
-from s3mount_agent.config.arguments import parse_arguments, parse_mount
+from s3mount_agent.config.arguments import parse_arguments
 from s3mount_agent.console.output import tell
 from s3mount_agent.core.errors import AgentError, Exit, Problem, together
 from s3mount_agent.core.roles import Role

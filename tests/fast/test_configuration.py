@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from fast.in_memory import parse_mount
 from s3mount_agent.config import config_file, keys, yaml_text
-from s3mount_agent.config.arguments import parse_mount
 from s3mount_agent.config.configuration import Configuration, Row, WhenBusy
 from s3mount_agent.core.errors import AgentError, Exit, Problem
 from s3mount_agent.core.mounts import Mount

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fast.in_memory import Supervisor, context
-from s3mount_agent.config.arguments import parse_mount
+from fast.in_memory import Supervisor, context, parse_mount
 from s3mount_agent.config.configuration import Configuration, Row, WhenBusy
 from s3mount_agent.core.definition import Definition
 from s3mount_agent.core.errors import AgentError, Problem
@@ -351,3 +350,15 @@ def test_a_file_system_that_hangs_is_no_reason_to_refuse_all_mounts(
             with pytest.raises(AgentError) as caught:
                 execute.require_possible(around, Observed({}, {}))
             assert caught.value.problem is problem
+
+
+def test_all_that_is_in_the_way_on_a_node_is_told_at_once(home: Path) -> None:
+    names = ["full", "fuller", "good"]
+    for name in names[:2]:
+        (home / name).mkdir()
+        (home / name / "file").write_text("")
+    around = context(Configuration(tuple(entry_of(wanted(home / name)) for name in names)))
+    with pytest.raises(AgentError) as caught:
+        execute.require_possible(around, Observed({}, {}))
+    told = [caught.value, *caught.value.more]
+    assert [str(home / name) in each.message for name, each in zip(names, told)] == [True, True]

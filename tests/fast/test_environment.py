@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fast.in_memory import parse_mount
 from s3mount_agent.config import config_file, environment
-from s3mount_agent.config.arguments import parse_mount
 from s3mount_agent.config.desired import Desired
 from s3mount_agent.core.definition import Definition
 from s3mount_agent.core.errors import AgentError, Problem

@@ -5,7 +5,7 @@ The children that look are real, and so is the file system that hangs; only the 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 import pytest
@@ -430,3 +430,33 @@ def test_a_journal_that_cannot_be_read_is_no_reason_to_end(
     monkeypatch.setattr(process, "_PLACES", (str(tmp_path),))
     monkeypatch.setattr(journal, "_silent_until", {})
     assert journal.last_words("mount-s3", 1) == ""
+
+
+@may_mount
+def test_who_refuses_to_write_is_known_to_the_look_that_found_it_out(
+    ward: Ward, fuse: SmallFuse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another look that begins before this one has ended takes nothing of it back."""
+
+    def warnings(
+        identifier: str, pids: Collection[int], *, seconds: float
+    ) -> list[tuple[int, str]]:
+        return [(pid, "open failed with errno 12") for pid in pids if pid == fuse.pid]
+
+    monkeypatch.setattr(journal, "warnings", warnings)
+    ward.configuration = Configuration(look_every=RARELY, check_s3_every=LIST)
+    slow = (fuse.directory, fuse.pid, "--memory-target=512")
+    ward.follow(slow=slow)
+    fuse.hang()
+    ward.work(LIST)
+    assert ward.running(deep=True) == [fuse.directory]
+    (tmp_path / "quick").mkdir()
+    ward.follow(slow=slow, quick=(str(tmp_path / "quick"), 1))
+    ward.work(LIST)
+    ward.settle(running=1)
+    fuse.go_on()
+    ward.settle()
+    found = ward.condition("slow").s3
+    assert found is not None
+    assert found.code == "write-limit"
+    assert ward.condition("quick").s3 is None

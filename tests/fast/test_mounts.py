@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from fast.in_memory import parse_mount
 from s3mount_agent.config import config_file
-from s3mount_agent.config.arguments import parse_arguments, parse_mount
+from s3mount_agent.config.arguments import parse_arguments
 from s3mount_agent.config.configuration import of_mounts
 from s3mount_agent.core.errors import AgentError, Exit, Problem
 from s3mount_agent.core.mounts import Owner

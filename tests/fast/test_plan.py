@@ -7,8 +7,8 @@ import json
 
 import pytest
 
+from fast.in_memory import parse_mount
 from s3mount_agent.config import config_file
-from s3mount_agent.config.arguments import parse_mount
 from s3mount_agent.core.definition import Definition
 from s3mount_agent.core.mounts import Owner
 from s3mount_agent.core.roles import Mode, Role

@@ -13,7 +13,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from s3mount_agent.config.arguments import parse_mount
+from fast.in_memory import parse_mount
 from s3mount_agent.core.definition import Definition
 from s3mount_agent.core.roles import Mode
 from s3mount_agent.core.states import Presence

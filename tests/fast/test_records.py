@@ -10,8 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from fast.in_memory import parse_mount
 from s3mount_agent.config import config_file
-from s3mount_agent.config.arguments import parse_mount
 from s3mount_agent.config.configuration import of_mounts
 from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.core.mounts import Mount

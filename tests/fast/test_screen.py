@@ -14,6 +14,7 @@ from s3mount_agent.console import screen
 from s3mount_agent.core.states import State
 from s3mount_agent.decide.status import MountStatus, NodeStatus
 from s3mount_agent.state.origin import Origin
+from s3mount_agent.system import systemd
 
 SINCE = "2026-11-23T17:05:35Z"
 NODE = {"role": "compute", "mode": "direct", "cluster": "hpc-dev", "queue": "queue-1"}
@@ -89,6 +90,29 @@ def test_nothing_is_wider_than_80_columns_but_a_word_that_is() -> None:
     assert f"pending: {words.strip()}" in text
     assert f"s3://{'b' * 63}" in text
     assert "hint: " in text
+
+
+@pytest.mark.parametrize("colour", [False, True])
+def test_the_first_line_is_no_wider_either(
+    monkeypatch: pytest.MonkeyPatch, *, colour: bool
+) -> None:
+    # The longest names that ParallelCluster takes for a cluster and a queue.
+    long = {"cluster": "c" * 60, "queue": "q" * 25}
+    monkeypatch.setattr(sys.modules[__name__], "NODE", NODE | long)
+    lines = [re.sub(r"\x1b\[\d*m", "", line) for line in shown(sight(), colour=colour)]
+    assert max(map(len, lines)) <= 80
+    assert " ".join(lines[0].split() + lines[1].split()) == f"ok: {'c' * 60} compute {'q' * 25}"
+
+
+@pytest.mark.parametrize(
+    ("systemd_runs", "command"),
+    [(True, "systemctl start s3mount-agent"), (False, "s3mount-agent apply")],
+)
+def test_what_starts_the_service_is_what_works_on_this_node(
+    monkeypatch: pytest.MonkeyPatch, *, systemd_runs: bool, command: str
+) -> None:
+    monkeypatch.setattr(systemd, "runs", lambda: systemd_runs)
+    assert shown(sight(), up=False)[-1] == f"  the agent's service is down: `{command}`"
 
 
 @pytest.mark.parametrize(

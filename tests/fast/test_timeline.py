@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from fast.in_memory import parse_mount
 from s3mount_agent import cli
-from s3mount_agent.config.arguments import parse_mount
 from s3mount_agent.core.definition import Definition
 from s3mount_agent.core.errors import AgentError, Exit, Problem
 from s3mount_agent.core.roles import Mode

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from fast.in_memory import parse_mount
 from fast.unit_reader import commands, environment, expanded, sections, words
-from s3mount_agent.config.arguments import parse_mount
 from s3mount_agent.core.definition import Definition
 from s3mount_agent.core.errors import AgentError, Exit
 from s3mount_agent.core.mounts import Mount, Owner

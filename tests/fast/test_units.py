@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from s3mount_agent.supervisor.units import _ending
+from fast.in_memory import parse_mount
+from s3mount_agent.core.definition import Definition
+from s3mount_agent.core.roles import Mode
+from s3mount_agent.decide.plan import Placed
+from s3mount_agent.supervisor import connections, units
+from s3mount_agent.supervisor.units import Units, _ending
 from s3mount_agent.system import process, systemd
 
 UNIT = "mountpoint-s3-585e79a6.service"
@@ -68,3 +75,26 @@ def test_only_what_killed_mount_s3_itself_is_said_to_have_ended_it(
 def test_a_unit_with_a_job_is_on_its_way(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not facts(monkeypatch).has_job
     assert facts(monkeypatch, Job="77").has_job
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_unit_that_somebody_has_put_in_the_place_of_ours_stays(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *, replaced: bool
+) -> None:
+    disabled: list[str] = []
+    monkeypatch.setattr(units, "_PLACES", (tmp_path,))
+    monkeypatch.setattr(systemd, "ETC", tmp_path)
+    monkeypatch.setattr(systemd, "disable", disabled.extend)
+    monkeypatch.setattr(systemd, "reload", lambda: None)
+    monkeypatch.setattr(systemd, "reset_failed", lambda unit: None)
+    monkeypatch.setattr(connections, "forget", lambda directory: None)
+    mount = parse_mount("my-bucket", "/mnt/s3", "")
+    command = ("/usr/bin/mount-s3", *mount.arguments(None))
+    definition = Definition("my-bucket", "/mnt/s3", command, Mode.SYSTEMD, mount.read_only)
+    supervisor = Units(Mode.SYSTEMD)
+    text = supervisor.text(definition)
+    unit = tmp_path / mount.unit
+    unit.write_text("[Service]\nExecStart=/bin/true\n" if replaced else text)
+    assert supervisor.remove([Placed(mount.id, definition, text)]) == {}
+    assert unit.exists() is replaced
+    assert disabled == ([] if replaced else [mount.unit])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from typing import Any
 
 from s3mount_agent.config.configuration import Configuration
 from s3mount_agent.core.definition import Definition
@@ -34,8 +35,8 @@ class Ward:
         self.begun.append(Probe(directories, deep=deep))
         return self.begun[-1]
 
-    def follow(self, **up: tuple[str, int]) -> None:
-        """These are up: a directory and a process each, by id."""
+    def follow(self, **up: tuple[Any, ...]) -> None:
+        """These are up: a directory, a process and options each, by id."""
         self.health.follow([placed(name, *each) for name, each in up.items()], self.configuration)
 
     def work(self, seconds: float = 0) -> bool:

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any, Callable
 import yaml
 
 from node.article import mounted, pids, status
-from s3mount_agent.config.arguments import parse_mount
-from s3mount_agent.core.mounts import Mount
+from s3mount_agent.config.arguments import parse_arguments
 
 if TYPE_CHECKING:
     import subprocess
@@ -53,7 +52,7 @@ def document(*rows: Row, **top: object) -> str:
 
 def unit_of(bucket: str, directory: str) -> str:
     """The name of a mount's unit."""
-    mount: Mount = parse_mount(bucket, directory, "")
+    (mount,) = parse_arguments((bucket, directory, ""))
     return mount.unit
 
 

@@ -132,6 +132,8 @@ def test_a_removal_waits_too_and_shows_as_pending(site: Site) -> None:
         assert site.mount(USED)["read_only"] is True
         assert "pending: it is to be removed" in site.agent("status", code=3).stdout
         assert f"  - {USED}" in site.agent("plan", code=4).stdout
+        # It is no longer configured, and yet it is a mount of this node.
+        assert f"{USED} is in use" in site.agent("unmount", USED, code=1).stderr
         assert main_pid(site.node, site.unit(USED)) == used
         assert reader.communicate("\n")[0] == "seen\n"
     site.await_mounts(OTHER)

@@ -17,12 +17,6 @@ _PROBLEMS = (Problem.BUCKET_INVALID, Problem.DIRECTORY_INVALID, Problem.OPTION_U
 _QUOTE = 'write all options of a mount as one argument: "--allow-delete --allow-other"'
 
 
-def parse_mount(bucket: str, directory: str, options: str) -> Mount:
-    """Reads the three arguments of one mount; every error names the argument that is wrong."""
-    mount = Mount(parse_bucket(bucket), parse_directory(directory), parse_options(options))
-    return require_sound(mount)
-
-
 def parse_arguments(arguments: Sequence[str]) -> tuple[Mount, ...]:
     """Reads the article's form, ``BUCKET DIRECTORY OPTIONS`` as often as there are mounts.
 

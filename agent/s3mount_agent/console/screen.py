@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from s3mount_agent.core.options import few_files
 from s3mount_agent.core.states import NodeState, State
+from s3mount_agent.supervisor import service
 
 if TYPE_CHECKING:
     from s3mount_agent.decide.status import MountStatus, NodeStatus
@@ -44,7 +45,7 @@ def table(seen: NodeStatus, followed: Origin | None, edit: str | None, *, colour
     lines = list(_head(seen, colour=colour))
     lines += _mounts(seen.mounts, colour=colour)
     if not seen.service_up:
-        lines.append("  the agent's service is down: `systemctl start s3mount-agent`")
+        lines.append(f"  the agent's service is down: `{service.how_to_start()}`")
     if seen.broken:
         lines += _told("agent", f"no mount would come back: {seen.broken}", 2)
         lines += _told("hint", "run s3mount-bootstrap again")
@@ -61,7 +62,9 @@ def _head(seen: NodeStatus, *, colour: bool) -> Iterator[str]:
     told = seen.node
     where = " ".join(filter(None, [told.get("cluster"), told.get("role"), told.get("queue")]))
     state = seen.state
-    yield f"{_painted(state.value, colour=colour)}: {where or os.uname().nodename}"
+    first, *others = _filled(f"{state.value}: {where or os.uname().nodename}", 0)
+    yield _painted(state.value, colour=colour) + first[len(state.value) :]
+    yield from others
     facts = (
         f"mode {told.get('mode', 'unknown')}, mount-s3 {told.get('mount_s3', 'not installed')}, "
         f"agent {told.get('agent', 'unknown')}, {_knowledge(seen, state)}"

@@ -45,10 +45,12 @@ class _Mount:
 @dataclass(frozen=True)
 class _Look:
     """A probe under way, and the processes whose directories it looks at: what it finds is of
-    them, not of those that may have come after them."""
+    them, not of those that may have come after them. ``refusing`` are those of them that had
+    lately refused to open a file for writing when it began."""
 
     probe: Probe
     pids: Mapping[str, int | None]
+    refusing: Mapping[int, Failure]
 
     def means(self, mount: _Mount) -> bool:
         """Whether a mount is still the one that it looks at."""
@@ -64,7 +66,6 @@ class Health:
         self._looks: list[_Look] = []
         self._look_due = 0.0
         self._recalled: dict[int, Failure] = {}
-        self._refusing: Mapping[int, Failure] = {}
 
     def recall(self, known: Mapping[int, Failure]) -> None:
         """What was wrong with S3, by the process of the mount, when somebody looked before us."""
@@ -141,11 +142,11 @@ class Health:
         # One that waits beyond hope waits on, as the only one at its mount, and is not in the way.
         deep = sum(look.probe.deep and now - look.probe.since < _S3_SECONDS for look in self._looks)
         if deep < _DEEP_AT_ONCE and any(mount.deep_due <= now for mount in due):
-            self._refusing = _refusing(due, configuration.check_s3_every)
-            self._look(sorted(due, key=lambda mount: mount.deep_due), deep=True)
+            refusing = _refusing(due, configuration.check_s3_every)
+            self._look(sorted(due, key=lambda mount: mount.deep_due), refusing)
         if self._look_due <= now:
             self._look_due = now + _jittered(configuration.look_every)
-            self._look(self._free(deep=False), deep=False)
+            self._look(self._free(deep=False))
 
     def _free(self, *, deep: bool) -> list[_Mount]:
         """The mounts at which nobody is looking in this way."""
@@ -154,10 +155,12 @@ class Health:
         mounts = self._mounts.values()
         return [mount for mount in mounts if mount.placed.definition.directory not in busy]
 
-    def _look(self, mounts: list[_Mount], *, deep: bool) -> None:
+    def _look(self, mounts: list[_Mount], refusing: Mapping[int, Failure] | None = None) -> None:
+        """Begins a look; a deep one where it is known who has refused to write."""
         pids = {mount.placed.definition.directory: mount.placed.pid for mount in mounts}
         if pids:
-            self._looks.append(_Look(Probe(list(pids), deep=deep), pids))
+            probe = Probe(list(pids), deep=refusing is not None)
+            self._looks.append(_Look(probe, pids, refusing or {}))
 
     def _take(self, look: _Look, configuration: Configuration) -> None:
         """Learns from what a probe has found so far, and notes where it waits for an answer."""
@@ -172,7 +175,7 @@ class Health:
             finding = probe.findings.pop(directory, None)
             if mount is not None and finding is not None:
                 mount.silence = None
-                mount.condition = self._condition(mount, finding, configuration, deep=probe.deep)
+                mount.condition = self._condition(mount, finding, configuration, look)
         if probe.at is None or now - probe.since < _QUIET_SECONDS:
             return
         waiting = meant.get(probe.at)
@@ -180,7 +183,7 @@ class Health:
             probe.abandon()  # the mount has gone, or is another one by now
             return
         if probe.deep:
-            self._take_slow_s3(probe, waiting, configuration)
+            self._take_slow_s3(look, waiting, configuration)
         elif waiting.silence is None:
             spent = process.processor_seconds(waiting.placed.pid or 0)
             waiting.silence = Silence(probe.since, probe.since, spent)
@@ -190,12 +193,12 @@ class Health:
             if not probe.deep:
                 self._look_due = now
 
-    def _take_slow_s3(self, probe: Probe, mount: _Mount, configuration: Configuration) -> None:
+    def _take_slow_s3(self, look: _Look, mount: _Mount, configuration: Configuration) -> None:
         # One that does not answer at all says nothing of S3.
-        if self._clock() - probe.since > _S3_SECONDS and mount.silence is None:
+        if self._clock() - look.probe.since > _S3_SECONDS and mount.silence is None:
             silence = Finding(Answer.SILENT, seconds=_S3_SECONDS)
             if mount.condition.s3 is None:
-                mount.condition = self._condition(mount, silence, configuration, deep=True)
+                mount.condition = self._condition(mount, silence, configuration, look)
 
     def _confirm_silences(self, after: float) -> None:
         now = self._clock()
@@ -226,8 +229,9 @@ class Health:
         mount.condition = replace(mount.condition, silences=0)
 
     def _condition(
-        self, mount: _Mount, finding: Finding, configuration: Configuration, *, deep: bool
+        self, mount: _Mount, finding: Finding, configuration: Configuration, look: _Look
     ) -> Condition:
+        deep = look.probe.deep
         if finding.answer is Answer.DISCONNECTED:
             # The process lives, without its mount: on its way out, or for ever.
             wait = configuration.hung_after / CONFIRMATIONS
@@ -239,9 +243,7 @@ class Health:
             return Condition(s3=mount.condition.s3, seconds=finding.seconds)
         well = finding.answer is Answer.ANSWERS
         s3 = (
-            self._refusing.get(mount.placed.pid or 0)
-            if well
-            else reasons.why(mount.placed, finding)
+            look.refusing.get(mount.placed.pid or 0) if well else reasons.why(mount.placed, finding)
         )
         # What is broken is looked at more often: it should be seen to heal.
         every = configuration.check_s3_every if s3 is None else configuration.check_s3_every / 4

@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 
 from s3mount_agent.config.configuration import WhenBusy
+from s3mount_agent.core import errors
 from s3mount_agent.core.definition import Definition
 from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.core.masking import is_secret
@@ -109,11 +110,18 @@ def _not_lowered(new: Definition, placed: Placed | None) -> Definition:
     return dataclasses.replace(new, memory_max=max(old.memory_max, new.memory_max))
 
 
-def require_possible(
+def require_possible(context: Context, observed: Observed) -> None:
+    """Refuses mounts that this node has no room for, all at once, before anything is changed."""
+    found = impossible(context, observed)
+    if found:
+        raise errors.together(found)
+
+
+def impossible(
     context: Context, observed: Observed, *, ignoring: Collection[str] = ()
-) -> None:
-    """Refuses mounts that this node has no room for, before anything is changed; ``ignoring`` are
-    directories that are not looked at."""
+) -> list[AgentError]:
+    """What is in the way of the mounts on this node; ``ignoring`` are directories that are
+    not looked at. Raises ``shares-impossible``."""
     require_divisible(context)
     own = {
         placed.definition.directory
@@ -122,11 +130,12 @@ def require_possible(
     }
     foreign = context.supervisor.foreign()
     table = mountinfo.read()
-    for mount in context.mounts:
-        if mount.id in foreign:
-            raise AgentError(Problem.UNIT_FOREIGN, f"{foreign[mount.id]} was not made by the agent")
 
     def refusal(mount: Mount) -> AgentError | None:
+        if mount.id in foreign:
+            return AgentError(
+                Problem.UNIT_FOREIGN, f"{foreign[mount.id]} was not made by the agent"
+            )
         try:
             directories.require_usable(mount.directory, table, own=mount.directory in own)
         except AgentError as error:
@@ -136,11 +145,11 @@ def require_possible(
             return None if error.problem is Problem.PATH_SILENT else error
         return None
 
-    asked = [mount for mount in context.mounts if mount.directory not in ignoring]
-    if asked:
-        found = together([partial(refusal, mount) for mount in asked], at_once=_AT_ONCE)
-        for error in filter(None, found):
-            raise error
+    asked = [
+        mount for mount in context.mounts if mount.id in foreign or mount.directory not in ignoring
+    ]
+    found = together([partial(refusal, mount) for mount in asked], at_once=_AT_ONCE)
+    return [error for error in found if error is not None]
 
 
 def require_divisible(context: Context) -> None:

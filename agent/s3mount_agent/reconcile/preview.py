@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable
 
 from s3mount_agent.config import desired
+from s3mount_agent.core.errors import together
 from s3mount_agent.decide.plan import Kind, Plan, plan
 from s3mount_agent.mountpoint import install, program
 from s3mount_agent.mountpoint.program import Installed
@@ -30,11 +31,11 @@ def preview(url: str | None = None, say: Callable[[str], None] = journal.say) ->
     directories = [mount.directory for mount in context.mounts]
     observed = observe(context.supervisor, also=directories)
     wanted, failures = execute.want(context, program.find() or to_be, observed)
-    for error in failures.values():
-        raise error
-    todo = _with_hands(plan(wanted, observed))
+    todo = _with_hands(plan(wanted, observed, keep=failures))
     # What is in the way of a mount is shown with all the rest.
-    execute.require_possible(context, observed, ignoring=todo.foreign)
+    impossible = [*failures.values(), *execute.impossible(context, observed, ignoring=todo.foreign)]
+    if impossible:
+        raise together(impossible)
     files = ((each.definition.directory, each.definition.options.write_files) for each in wanted)
     return dataclasses.replace(
         todo,

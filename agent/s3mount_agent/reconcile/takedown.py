@@ -32,7 +32,7 @@ def unmount(directories: Collection[str] | None) -> list[AgentError]:
     with node_session("unmount", timeout=_LOCK_SECONDS) as session:
         context = session.context
         require_changeable(context)
-        ids = _ids(directories, context)
+        ids = _ids(directories, session)
         failures = take_down(ids, session)
         remember(context, program.find(), {}, tried=ids)
     return list(failures.values())
@@ -98,13 +98,15 @@ def _outcome(mount_id: str, directory: str, failures: Failures, observed: Observ
     return f"{told}; not touched: {stranger.words}" if stranger else told
 
 
-def _ids(directories: Collection[str] | None, context: Context) -> frozenset[str]:
-    ids = {mount.directory: mount.id for mount in context.mounts}
-    if directories is None:
-        return frozenset(ids.values())
-    unknown = [directory for directory in directories if directory not in ids]
+def _ids(directories: Collection[str] | None, session: Session) -> frozenset[str]:
+    """The wanted mounts on these directories, and those of ours that are still there."""
+    wanted = [(mount.id, mount.directory) for mount in session.context.mounts]
+    placed = [(each.id, each.definition.directory) for each in session.observed.placed.values()]
+    known = {*wanted, *placed}
+    unknown = sorted(set(directories or ()) - {directory for _, directory in known})
     if unknown:
         raise AgentError(
             Problem.MOUNT_UNKNOWN, f"{unknown[0]} is not the directory of a mount of this node"
         )
-    return frozenset(ids[directory] for directory in directories)
+    chosen = (each for each in known if directories is None or each[1] in directories)
+    return frozenset(mount_id for mount_id, _ in chosen)

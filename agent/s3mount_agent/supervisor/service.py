@@ -21,6 +21,11 @@ def is_up() -> bool:
     return systemd.runs() and systemd.show([_UNIT])[_UNIT].active_state in _UP
 
 
+def how_to_start() -> str:
+    """The command that starts it where it is down; without systemd every apply does."""
+    return f"systemctl start {_UNIT.partition('.')[0]}" if systemd.runs() else "s3mount-agent apply"
+
+
 def put_in_place() -> bool:
     """Has the service's unit on disk, to be started at every boot; returns whether that is new.
 

@@ -176,9 +176,10 @@ class Units:
             systemd.kill(_unit(placed.id))
 
     def remove(self, placed: Sequence[Placed]) -> dict[str, AgentError]:
-        """Removes the unit files and what systemd remembers of them."""
+        """Removes the unit files and what systemd remembers of them; one that somebody else has
+        put in the place of ours stays."""
         units = {each.id: _unit(each.id) for each in placed}
-        enabled = [unit for unit in units.values() if disk.exists(systemd.ETC / unit)]
+        enabled = [unit for unit in units.values() if _is_ours(systemd.ETC / unit)]
         failures: dict[str, AgentError] = {}
         if enabled:
             try:
@@ -189,8 +190,9 @@ class Units:
             try:
                 for records in _RECORDS.values():
                     files.remove(records / f"{each.id}.json")
-                for place in _PLACES:
-                    files.remove(place / units[each.id])
+                for path in (place / units[each.id] for place in _PLACES):
+                    if _is_ours(path):
+                        files.remove(path)
                 connections.forget(each.definition.directory)
             except AgentError as error:
                 failures[each.id] = error
@@ -248,6 +250,12 @@ def _ending(facts: systemd.UnitFacts) -> str:
     if facts.killed_by:
         return f"killed by {process.signal_name(facts.killed_by)}"
     return ""
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether a unit file is there, and is still one that the agent made."""
+    text = files.read(path)
+    return text is not None and read_definition(text) is not None
 
 
 def _unit_files() -> Iterator[tuple[Path, str]]:
