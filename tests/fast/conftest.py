@@ -6,7 +6,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from hypothesis import settings
@@ -14,8 +13,6 @@ from hypothesis import settings
 from fast.daemon_world import World
 from fast.small_fuse import SmallFuse, small_fuse
 from fast.ward import Ward
-from s3mount_agent.daemon import health as healths
-from s3mount_agent.system import journal, probe
 
 # A busy machine is no fault of what is tested.
 settings.register_profile("patient", deadline=None)
@@ -29,12 +26,8 @@ def world() -> World:
 
 
 @pytest.fixture
-def ward(monkeypatch: pytest.MonkeyPatch) -> Iterator[Ward]:
+def ward() -> Iterator[Ward]:
     made = Ward()
-    monkeypatch.setattr(healths, "Probe", made.begin)
-    monkeypatch.setattr(probe, "time", SimpleNamespace(monotonic=lambda: made.now))
-    monkeypatch.setattr(healths, "random", SimpleNamespace(uniform=lambda low, high: high))
-    monkeypatch.setattr(journal, "last_words", lambda identifier, pid: "")
     yield made
     for each in made.begun:
         each.abandon()

@@ -202,11 +202,17 @@ class World(Surroundings):
     def install_later(self) -> None:
         pass
 
-    def progress(self) -> None:
+    def notify(self, *lines: str) -> None:
         pass
 
     def tell(
-        self, event: Event, message: str, error: AgentError | None, *, mount: str, bucket: str
+        self,
+        event: Event,
+        message: str,
+        error: AgentError | None,
+        *,
+        mount: str = "",
+        bucket: str = "",
     ) -> None:
         code = error.problem.code if error else ""
         self.event(event, message, mount=mount, bucket=bucket, error_code=code)

@@ -305,3 +305,20 @@ def test_a_process_that_cannot_be_looked_into_keeps_nobody_waiting(
     assert len(holders.left_by_unmount(OURS)) == 1, "it may be that somebody has it"
     assert holders.is_served(HOME, "mount-s3")
     assert time.monotonic() - began < 40
+
+
+@pytest.mark.parametrize(("waiting", "idle"), [(0, True), (1, False), (None, False)])
+def test_a_connection_is_idle_only_where_the_kernel_says_so(
+    monkeypatch: pytest.MonkeyPatch, waiting: int | None, idle: bool
+) -> None:
+    asked: list[int] = []
+
+    def count(minor: int) -> int | None:
+        asked.append(minor)
+        return waiting
+
+    monkeypatch.setattr("s3mount_agent.filesystem.fuse.waiting", count)
+    assert not connections.is_idle("/mnt/s3")  # nothing is written down of it
+    connections.save(Connection("/mnt/s3", device="0:77"))
+    assert connections.is_idle("/mnt/s3") is idle
+    assert asked == [77]

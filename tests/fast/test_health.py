@@ -5,7 +5,6 @@ The children that look are real, and so is the file system that hangs; only the 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
 from pathlib import Path
 
 import pytest
@@ -15,9 +14,6 @@ from fast.ward import HUNG_AFTER, LIST, LOOK, RARELY, Ward, let_it_work, placed
 from s3mount_agent.config.configuration import Configuration
 from s3mount_agent.core.states import Failure
 from s3mount_agent.decide.hang import Condition
-from s3mount_agent.supervisor import connections
-from s3mount_agent.supervisor.connections import Connection
-from s3mount_agent.system import journal, process
 
 may_mount = pytest.mark.skipif(not MAY_MOUNT, reason="only root with /dev/fuse may mount")
 
@@ -77,20 +73,18 @@ def test_a_hang_is_confirmed_twice_before_it_is_certain(ward: Ward, fuse: SmallF
 
 
 @may_mount
-@pytest.mark.parametrize(("waiting", "lost"), [(0, False), (1, True), (None, True)])
+@pytest.mark.parametrize("idle", [True, False])
 def test_a_child_that_hangs_in_somebody_elses_mount_says_nothing_of_ours(
-    ward: Ward, fuse: SmallFuse, monkeypatch: pytest.MonkeyPatch, waiting: int | None, lost: bool
+    ward: Ward, fuse: SmallFuse, idle: bool
 ) -> None:
     """A user's FUSE lay over ours for a moment, and holds the answer of the child that came by."""
-    known = Connection(fuse.directory, device="0:77")
-    monkeypatch.setattr(connections, "load", lambda directory: known)
-    monkeypatch.setattr("s3mount_agent.filesystem.fuse.waiting", lambda minor: waiting)
+    ward.senses.idle = idle
     ward.follow(it=(fuse.directory, fuse.pid))
     fuse.hang()
     ward.work(LOOK)
     for _ in range(6):
         ward.work(HUNG_AFTER / 2)
-    assert ward.condition("it").lost is lost
+    assert ward.condition("it").lost is not idle
 
 
 @may_mount
@@ -133,10 +127,9 @@ def test_who_works_without_answering_is_slow_for_four_times_as_long(
 
 @may_mount
 def test_who_works_without_answering_and_complains_of_s3_is_degraded_and_stays(
-    ward: Ward, fuse: SmallFuse, busy: int, monkeypatch: pytest.MonkeyPatch
+    ward: Ward, fuse: SmallFuse, busy: int
 ) -> None:
-    words = "read failed: Client error: socket operation timed out\n"
-    monkeypatch.setattr(journal, "last_words", lambda identifier, pid: words)
+    ward.senses.words = "read failed: Client error: socket operation timed out\n"
     ward.follow(it=(fuse.directory, busy))
     fuse.hang()
     ward.work(LOOK)
@@ -337,16 +330,10 @@ def test_who_is_not_up_any_more_is_forgotten(ward: Ward, tmp_path: Path) -> None
     assert ward.health.pause() > LIST
 
 
-def test_the_journal_tells_why_s3_cannot_be_used(
-    ward: Ward, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked: list[tuple[str, int]] = []
-
-    def last_words(identifier: str, pid: int) -> str:
-        asked.append((identifier, pid))
-        return "list failed: Service error: Access Denied\nlookup failed: something unheard of\n"
-
-    monkeypatch.setattr(journal, "last_words", last_words)
+def test_the_journal_tells_why_s3_cannot_be_used(ward: Ward, tmp_path: Path) -> None:
+    ward.senses.words = (
+        "list failed: Service error: Access Denied\nlookup failed: something unheard of\n"
+    )
     ward.configuration = Configuration(look_every=RARELY, check_s3_every=LIST)
     file = tmp_path / "file"
     file.write_text("")
@@ -356,24 +343,16 @@ def test_the_journal_tells_why_s3_cannot_be_used(
     failure = ward.condition("it").s3
     assert failure is not None
     assert failure.code == "access-denied"
-    assert asked == [("mount-s3", 77)]
+    assert ward.senses.asked == [("mount-s3", 77)]
 
 
 ENOMEM = "open failed with errno 12: write handle limit reached (max 47)"
 
 
 def test_a_mount_that_refuses_writers_is_told_until_it_no_longer_does(
-    ward: Ward, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ward: Ward, tmp_path: Path
 ) -> None:
-    told = [(77, ENOMEM), (77, "open failed with errno 1: something else")]
-    asked: list[tuple[list[int], float]] = []
-
-    def warnings(identifier: str, pids: Iterable[int], *, seconds: float) -> list[tuple[int, str]]:
-        assert identifier == "mount-s3"
-        asked.append((list(pids), seconds))
-        return told
-
-    monkeypatch.setattr(journal, "warnings", warnings)
+    ward.senses.complaints = [(77, ENOMEM), (77, "open failed with errno 1: something else")]
     ward.configuration = Configuration(look_every=RARELY, check_s3_every=LIST)
     names = {name: tmp_path / name for name in ("limited", "quiet", "unlimited", "read")}
     for path in names.values():
@@ -388,7 +367,7 @@ def test_a_mount_that_refuses_writers_is_told_until_it_no_longer_does(
     ward.health.follow(up, ward.configuration)
     ward.work(LIST)
     ward.settle()
-    assert asked == [([77, 78], LIST)]  # one question for all
+    assert ward.senses.asked == [([77, 78], LIST)]  # one question for all
     failures = {name: ward.condition(name).s3 for name in names}
     limited = failures.pop("limited")
     assert set(failures.values()) == {None}
@@ -396,17 +375,16 @@ def test_a_mount_that_refuses_writers_is_told_until_it_no_longer_does(
     assert limited.code == "write-limit"
     assert str(names["limited"]) in limited.reason
     assert "memory_target" in limited.hint
-    told.clear()
+    ward.senses.complaints = []
     ward.work(LIST / 4)
     ward.settle()
     assert ward.condition("limited").s3 is None
 
 
 def test_a_limit_of_writers_excuses_no_silence_and_explains_no_error_of_s3(
-    ward: Ward, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ward: Ward, tmp_path: Path
 ) -> None:
-    words = f"list failed: Service error: Access Denied\n{ENOMEM}\n"
-    monkeypatch.setattr(journal, "last_words", lambda identifier, pid: words)
+    ward.senses.words = f"list failed: Service error: Access Denied\n{ENOMEM}\n"
     ward.configuration = Configuration(look_every=RARELY, check_s3_every=LIST)
     file = tmp_path / "file"
     file.write_text("")
@@ -418,40 +396,21 @@ def test_a_limit_of_writers_excuses_no_silence_and_explains_no_error_of_s3(
     assert failure.code == "access-denied"
 
 
-@pytest.mark.parametrize("there", [False, True], ids=["no journalctl", "journalctl fails"])
-def test_a_journal_that_cannot_be_read_is_no_reason_to_end(
-    ward: Ward, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: bool
-) -> None:
-    monkeypatch.undo()
-    if there:
-        program = tmp_path / "journalctl"
-        program.write_text("#!/bin/sh\nkill -9 $$\n")
-        program.chmod(0o755)
-    monkeypatch.setattr(process, "_PLACES", (str(tmp_path),))
-    monkeypatch.setattr(journal, "_silent_until", {})
-    assert journal.last_words("mount-s3", 1) == ""
-
-
 @may_mount
 def test_who_refuses_to_write_is_known_to_the_look_that_found_it_out(
-    ward: Ward, fuse: SmallFuse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ward: Ward, fuse: SmallFuse, tmp_path: Path
 ) -> None:
     """Another look that begins before this one has ended takes nothing of it back."""
-
-    def warnings(
-        identifier: str, pids: Collection[int], *, seconds: float
-    ) -> list[tuple[int, str]]:
-        return [(pid, "open failed with errno 12") for pid in pids if pid == fuse.pid]
-
-    monkeypatch.setattr(journal, "warnings", warnings)
+    ward.senses.complaints = [(fuse.pid, "open failed with errno 12")]
     ward.configuration = Configuration(look_every=RARELY, check_s3_every=LIST)
     slow = (fuse.directory, fuse.pid, "--memory-target=512")
     ward.follow(slow=slow)
     fuse.hang()
     ward.work(LIST)
     assert ward.running(deep=True) == [fuse.directory]
+    ward.senses.complaints = []
     (tmp_path / "quick").mkdir()
-    ward.follow(slow=slow, quick=(str(tmp_path / "quick"), 1))
+    ward.follow(slow=slow, quick=(str(tmp_path / "quick"), 1, "--memory-target=512"))
     ward.work(LIST)
     ward.settle(running=1)
     fuse.go_on()

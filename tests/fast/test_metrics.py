@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import os
-import time
 from pathlib import Path
 from typing import Any
 
@@ -14,27 +12,27 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from s3mount_agent.config.configuration import Metrics
+from s3mount_agent.core.errors import AgentError
 from s3mount_agent.core.states import Failure, State
 from s3mount_agent.daemon.metrics import Recorder
+from s3mount_agent.daemon.surroundings import Surroundings
 from s3mount_agent.decide import lifecycle
 from s3mount_agent.decide.events import Event
 from s3mount_agent.decide.hang import Condition
 from s3mount_agent.decide.lifecycle import Judged, Record
 from s3mount_agent.decide.status import MountStatus
-from s3mount_agent.filesystem import files, metrics_file, safe_path
-from s3mount_agent.system import journal
 
 NASTY = '/mnt/a "quoted" \\back\\slash, {brace}=ü'
 
 
-class World:
+class World(Surroundings):
     """A clock, a recorder that goes by it, and what it writes to the journal."""
 
     def __init__(self, path: Path) -> None:
-        self.now = 1000.0
+        self.time = 1000.0
         self.path = path
         self.wanted = Metrics(prometheus=str(path))
-        self.recorder = Recorder(lambda: self.now)
+        self.recorder = Recorder(self)
         self.records: dict[str, Record] = {}
         self.lines: list[str] = []
         self.told: list[tuple[Event, str]] = []
@@ -43,17 +41,32 @@ class World:
         self, *sights: MountStatus, after: float = 0, conditions: dict[str, Condition] | None = None
     ) -> None:
         """The daemon has looked at the mounts, and comes to the end of its round."""
-        self.now += after
+        self.time += after
         for each in sights:
             seen = Judged(each.state, each.path, pid=each.pid, held=each.held)
             record = self.records.get(each.id, Record())
-            self.records[each.id], _ = lifecycle.step(record, seen, self.now)
+            self.records[each.id], _ = lifecycle.step(record, seen, self.time)
         self.recorder.follow(sights)
         stories = {key: record.story for key, record in self.records.items()}
         self.recorder.publish(self.wanted, sights, conditions or {}, stories)
 
-    def event(self, kind: Event, message: str, **fields: str) -> None:
-        self.told.append((kind, fields["error_code"]))
+    def now(self) -> float:
+        return self.time
+
+    def record(self, line: str) -> None:
+        self.lines.append(line)
+
+    def tell(
+        self,
+        event: Event,
+        message: str,
+        error: AgentError | None,
+        *,
+        mount: str = "",
+        bucket: str = "",
+    ) -> None:
+        assert error is not None
+        self.told.append((event, error.problem.code))
 
     def samples(self) -> dict[tuple[str, str], float]:
         """What Prometheus knows, by name and the mount's directory."""
@@ -65,11 +78,8 @@ class World:
 
 
 @pytest.fixture
-def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
-    made = World(tmp_path / "collector/s3mount.prom")
-    monkeypatch.setattr(journal, "record", made.lines.append)
-    monkeypatch.setattr(journal, "event", made.event)
-    return made
+def world(tmp_path: Path) -> World:
+    return World(tmp_path / "collector/s3mount.prom")
 
 
 def sight(
@@ -163,45 +173,6 @@ def test_figures_are_published_each_minute_and_soon_after_a_change(world: World)
     assert 9 <= count <= 11
 
 
-def test_a_reader_sees_the_old_file_or_the_new_one_and_collectors_never_a_part(
-    world: World, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    world.see(sight())
-    with world.path.open(encoding="utf-8") as old:
-        world.see(sight(State.HUNG), after=60)
-        assert 's3mount_up{mount="/mnt/s3",bucket="my-bucket"} 1\n' in old.read()
-    assert world.samples()["s3mount_up", "/mnt/s3"] == 0
-    assert [each.name for each in world.path.parent.iterdir()] == ["s3mount.prom"]
-    # A child writes it.
-    seen = tmp_path_factory.mktemp("seen") / "names"
-    fsync = os.fsync
-
-    def at_the_worst_moment(descriptor: int) -> None:
-        with seen.open("a", encoding="utf-8") as file:
-            file.writelines(f"{each.name}\n" for each in world.path.parent.iterdir())
-        fsync(descriptor)
-
-    monkeypatch.setattr(os, "fsync", at_the_worst_moment)
-    world.see(sight(), after=60)
-    names = set(seen.read_text(encoding="utf-8").splitlines())
-    # node_exporter collects *.prom.
-    assert [name for name in names if name.endswith(".prom")] == ["s3mount.prom"]
-    assert len(names) == 2
-    assert world.path.stat().st_mode & 0o777 == 0o644
-
-
-def test_a_directory_that_hangs_does_not_keep_the_daemon_waiting(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(files, "write_in", lambda directory, name, text: time.sleep(60))
-    monkeypatch.setattr(safe_path, "_SECONDS", 0.3)
-    began = time.monotonic()
-    world.see(sight())
-    assert time.monotonic() - began < 20
-    assert not world.path.exists()
-    assert world.told == [(Event.WRITE_FAILED, "path-silent")]
-
-
 def test_what_is_no_longer_asked_for_is_not_left_to_be_collected(world: World) -> None:
     world.see(sight())
     old = world.path
@@ -212,15 +183,6 @@ def test_what_is_no_longer_asked_for_is_not_left_to_be_collected(world: World) -
     world.wanted = Metrics()
     world.see(sight(), after=1)
     assert not world.path.exists()
-
-
-def test_a_file_that_is_somebody_elses_is_not_taken_back(tmp_path: Path) -> None:
-    other = tmp_path / "other.prom"
-    other.write_text("# HELP up Another's.\n")
-    metrics_file.take_back(str(other))
-    metrics_file.take_back(str(tmp_path / "none"))
-    metrics_file.take_back(None)
-    assert other.exists()
 
 
 def test_a_file_that_cannot_be_written_is_told_once(world: World) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.filesystem import lock
-from s3mount_agent.system import process
+from s3mount_agent.system import journal, process
 
 HOLD = """
 import sys, time
@@ -234,3 +234,16 @@ def test_the_processor_time_of_a_process_that_stops_stands_still() -> None:
         finally:
             child.kill()
     assert process.processor_seconds(child.pid) == 0
+
+
+@pytest.mark.parametrize("there", [False, True], ids=["no journalctl", "journalctl fails"])
+def test_a_journal_that_cannot_be_read_is_no_reason_to_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: bool
+) -> None:
+    if there:
+        program = tmp_path / "journalctl"
+        program.write_text("#!/bin/sh\nkill -9 $$\n")
+        program.chmod(0o755)
+    monkeypatch.setattr(process, "_PLACES", (str(tmp_path),))
+    monkeypatch.setattr(journal, "_silent_until", {})
+    assert journal.last_words("mount-s3", 1) == ""

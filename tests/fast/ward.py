@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from s3mount_agent.config.configuration import Configuration
 from s3mount_agent.core.definition import Definition
 from s3mount_agent.core.roles import Mode
 from s3mount_agent.daemon.health import Health
+from s3mount_agent.daemon.senses import Senses
 from s3mount_agent.decide.hang import Condition
 from s3mount_agent.decide.plan import Placed
 from s3mount_agent.system import process
@@ -20,20 +21,57 @@ RARELY = 100_000
 LOOK, LIST, HUNG_AFTER = 60, 300, 30
 
 
-class Ward:
-    """Mounts that are looked after, a clock that a test sets, and all looks that were begun."""
+class Told(Senses):
+    """Real looks by a clock that a test sets; what mount-s3 says is what the test has it say."""
 
     def __init__(self) -> None:
-        self.now = 5000.0
+        self.time = 5000.0
         self.begun: list[Probe] = []
-        self.health = Health(lambda: self.now)
+        self.words = ""
+        self.complaints: list[tuple[int, str]] = []
+        self.asked: list[tuple[object, ...]] = []
+        self.idle: bool | None = None
+
+    def now(self) -> float:
+        return self.time
+
+    def luck(self) -> float:
+        return 0
+
+    def look(self, directories: Sequence[str], *, deep: bool) -> Probe:
+        self.begun.append(Probe(directories, deep=deep, clock=self.now))
+        return self.begun[-1]
+
+    def is_idle(self, directory: str) -> bool:
+        return super().is_idle(directory) if self.idle is None else self.idle
+
+    def last_words(self, identifier: str, pid: int) -> str:
+        self.asked.append((identifier, pid))
+        return self.words
+
+    def warnings(self, pids: Collection[int], seconds: float) -> Iterable[tuple[int, str]]:
+        self.asked.append((list(pids), seconds))
+        return self.complaints
+
+
+class Ward:
+    """Mounts that are looked after, and all that is known of them."""
+
+    def __init__(self) -> None:
+        self.senses = Told()
+        self.begun = self.senses.begun
+        self.health = Health(self.senses)
         self.configuration = Configuration(
             look_every=LOOK, check_s3_every=LIST, hung_after=HUNG_AFTER
         )
 
-    def begin(self, directories: Sequence[str], *, deep: bool = False) -> Probe:
-        self.begun.append(Probe(directories, deep=deep))
-        return self.begun[-1]
+    @property
+    def now(self) -> float:
+        return self.senses.time
+
+    @now.setter
+    def now(self, time: float) -> None:
+        self.senses.time = time
 
     def follow(self, **up: tuple[Any, ...]) -> None:
         """These are up: a directory, a process and options each, by id."""

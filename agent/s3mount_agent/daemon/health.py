@@ -7,20 +7,17 @@ request to S3 for each mount. Nothing here ever waits.
 
 from __future__ import annotations
 
-import random
-import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from s3mount_agent.config.configuration import Configuration
 from s3mount_agent.core.errors import Problem
 from s3mount_agent.core.states import Failure
+from s3mount_agent.daemon.senses import Senses
 from s3mount_agent.decide.hang import CONFIRMATIONS, Condition, Silence, confirm
 from s3mount_agent.decide.plan import Placed
 from s3mount_agent.mountpoint import messages
 from s3mount_agent.reconcile import reasons
-from s3mount_agent.supervisor import connections
-from s3mount_agent.system import journal, process
 from s3mount_agent.system.probe import Answer, Finding, Probe
 
 # How long a look may take before its silence is worth a second look.
@@ -60,8 +57,8 @@ class _Look:
 class Health:
     """The health of a node's mounts by id, and when to look again."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
+    def __init__(self, senses: Senses) -> None:
+        self._senses = senses
         self._mounts: dict[str, _Mount] = {}
         self._looks: list[_Look] = []
         self._look_due = 0.0
@@ -74,7 +71,7 @@ class Health:
             s3 = self._recalled.pop(mount.placed.pid or 0, None)
             if s3 is not None:  # somebody has looked meanwhile: see whether it is so still
                 mount.condition = replace(mount.condition, s3=s3)
-                mount.deep_due = self._clock()
+                mount.deep_due = self._senses.now()
 
     def work(self, configuration: Configuration) -> bool:
         """Takes in what probes have found and starts those that are due; returns whether a mount
@@ -90,7 +87,7 @@ class Health:
 
     def follow(self, up: Iterable[Placed], configuration: Configuration) -> None:
         """Looks after these mounts from now on; a new process is a new mount."""
-        now = self._clock()
+        now = self._senses.now()
         here = {placed.id: placed for placed in up}
         for mount_id in list(self._mounts):
             placed = here.get(mount_id)
@@ -99,12 +96,12 @@ class Health:
         for mount_id, placed in here.items():
             if mount_id not in self._mounts:
                 # It could be listed when it was made: the first look at S3 may take its time.
-                due = now + _jittered(configuration.check_s3_every)
+                due = now + self._jittered(configuration.check_s3_every)
                 s3 = self._recalled.pop(placed.pid or 0, None)
                 self._mounts[mount_id] = _Mount(
                     placed, Condition(s3=s3), deep_due=now if s3 else due
                 )
-        self._look_due = self._look_due or now + _jittered(configuration.look_every)
+        self._look_due = self._look_due or now + self._jittered(configuration.look_every)
 
     def conditions(self) -> Mapping[str, Condition]:
         """What is known now."""
@@ -122,7 +119,7 @@ class Health:
 
     def pause(self) -> float:
         """Seconds until there is something to do that no descriptor tells."""
-        now = self._clock()
+        now = self._senses.now()
         if self._looks:
             return 1.0
         due = [self._look_due, *(mount.deep_due for mount in self._mounts.values())]
@@ -131,7 +128,7 @@ class Health:
     def _start_due(self, configuration: Configuration) -> None:
         """At most one look of each kind is under way for a mount: one that waits for S3 must not
         keep us from seeing that mount-s3 hangs."""
-        now = self._clock()
+        now = self._senses.now()
         # One child for all that are due, or will be soon: each wake-up costs more than a look.
         soon = now + _JITTER * configuration.check_s3_every
         due = [
@@ -142,10 +139,10 @@ class Health:
         # One that waits beyond hope waits on, as the only one at its mount, and is not in the way.
         deep = sum(look.probe.deep and now - look.probe.since < _S3_SECONDS for look in self._looks)
         if deep < _DEEP_AT_ONCE and any(mount.deep_due <= now for mount in due):
-            refusing = _refusing(due, configuration.check_s3_every)
+            refusing = self._find_refusing(due, configuration.check_s3_every)
             self._look(sorted(due, key=lambda mount: mount.deep_due), refusing)
         if self._look_due <= now:
-            self._look_due = now + _jittered(configuration.look_every)
+            self._look_due = now + self._jittered(configuration.look_every)
             self._look(self._free(deep=False))
 
     def _free(self, *, deep: bool) -> list[_Mount]:
@@ -159,12 +156,12 @@ class Health:
         """Begins a look; a deep one where it is known who has refused to write."""
         pids = {mount.placed.definition.directory: mount.placed.pid for mount in mounts}
         if pids:
-            probe = Probe(list(pids), deep=refusing is not None)
+            probe = self._senses.look(list(pids), deep=refusing is not None)
             self._looks.append(_Look(probe, pids, refusing or {}))
 
     def _take(self, look: _Look, configuration: Configuration) -> None:
         """Learns from what a probe has found so far, and notes where it waits for an answer."""
-        now, probe = self._clock(), look.probe
+        now, probe = self._senses.now(), look.probe
         meant = {
             mount.placed.definition.directory: mount
             for mount in self._mounts.values()
@@ -185,7 +182,7 @@ class Health:
         if probe.deep:
             self._take_slow_s3(look, waiting, configuration)
         elif waiting.silence is None:
-            spent = process.processor_seconds(waiting.placed.pid or 0)
+            spent = self._senses.processor_seconds(waiting.placed.pid or 0)
             waiting.silence = Silence(probe.since, probe.since, spent)
         # One mount must not keep the others from being looked at.
         if probe.at is not None and probe.at != probe.directories[-1]:
@@ -195,24 +192,24 @@ class Health:
 
     def _take_slow_s3(self, look: _Look, mount: _Mount, configuration: Configuration) -> None:
         # One that does not answer at all says nothing of S3.
-        if self._clock() - look.probe.since > _S3_SECONDS and mount.silence is None:
+        if self._senses.now() - look.probe.since > _S3_SECONDS and mount.silence is None:
             silence = Finding(Answer.SILENT, seconds=_S3_SECONDS)
             if mount.condition.s3 is None:
                 mount.condition = self._condition(mount, silence, configuration, look)
 
     def _confirm_silences(self, after: float) -> None:
-        now = self._clock()
+        now = self._senses.now()
         for mount in self._mounts.values():
             silence = mount.silence
             if silence is None or not silence.is_due(now, after):
                 continue
-            if connections.is_idle(mount.placed.definition.directory):
+            if self._senses.is_idle(mount.placed.definition.directory):
                 self._disbelieve(mount)
                 continue
-            spent = process.processor_seconds(mount.placed.pid or 0)
+            spent = self._senses.processor_seconds(mount.placed.pid or 0)
             works = spent != silence.processor
             # Only what it says by now: what S3 did before explains nothing.
-            s3 = reasons.complaint(mount.placed) if works else None
+            s3 = reasons.complaint(mount.placed, self._senses.last_words) if works else None
             confirm(silence, now=now, processor=spent, after=after, excused=s3 is not None)
             mount.deep_due = now if s3 else mount.deep_due  # which is to see it heal
             mount.condition = replace(
@@ -235,46 +232,45 @@ class Health:
         if finding.answer is Answer.DISCONNECTED:
             # The process lives, without its mount: on its way out, or for ever.
             wait = configuration.hung_after / CONFIRMATIONS
-            self._look_due = min(self._look_due, self._clock() + (0 if deep else wait))
-            mount.deep_due = self._clock() + _jittered(configuration.check_s3_every)
+            self._look_due = min(self._look_due, self._senses.now() + (0 if deep else wait))
+            mount.deep_due = self._senses.now() + self._jittered(configuration.check_s3_every)
             silences = mount.condition.silences + (0 if deep else 1)
             return replace(mount.condition, silences=silences)
         if not deep:
             return Condition(s3=mount.condition.s3, seconds=finding.seconds)
         well = finding.answer is Answer.ANSWERS
         s3 = (
-            look.refusing.get(mount.placed.pid or 0) if well else reasons.why(mount.placed, finding)
+            look.refusing.get(mount.placed.pid or 0)
+            if well
+            else reasons.why(mount.placed, finding, self._senses.last_words)
         )
         # What is broken is looked at more often: it should be seen to heal.
         every = configuration.check_s3_every if s3 is None else configuration.check_s3_every / 4
-        mount.deep_due = self._clock() + _jittered(max(5.0, every))
+        mount.deep_due = self._senses.now() + self._jittered(max(5.0, every))
         return Condition(s3=s3, seconds=mount.condition.seconds)
 
-
-def _verdict(condition: Condition) -> tuple[int, Failure | None]:
-    """What of a condition matters to the judgement."""
-    return condition.silences, condition.s3
-
-
-def _refusing(mounts: Iterable[_Mount], seconds: float) -> Mapping[int, Failure]:
-    """Those that have lately refused to open a file for writing, by their processes: no look at
-    them would tell, as only one that opens so many files meets it."""
-    limited = {
-        mount.placed.pid: mount.placed.definition
-        for mount in mounts
-        if mount.placed.pid and mount.placed.definition.options.write_files is not None
-    }
-    found = {}
-    if limited:
-        for pid, line in journal.warnings("mount-s3", limited, seconds=seconds):
+    def _find_refusing(self, mounts: Iterable[_Mount], seconds: float) -> Mapping[int, Failure]:
+        """Those that have lately refused to open a file for writing, by their processes: no look
+        at them would tell, as only one that opens so many files meets it."""
+        limited = {
+            mount.placed.pid: mount.placed.definition
+            for mount in mounts
+            if mount.placed.pid and mount.placed.definition.options.write_files is not None
+        }
+        found = {}
+        for pid, line in self._senses.warnings(limited, seconds) if limited else ():
             of = limited.get(pid)
             if of is not None:
                 read = messages.explain(line, bucket=of.bucket, directory=of.directory)
                 if read.problem is Problem.WRITE_LIMIT:
                     found[pid] = reasons.passing(read)
-    return found
+        return found
+
+    def _jittered(self, every: float) -> float:
+        """Mounts and nodes that started together must not ask together."""
+        return every * (1 - _JITTER * self._senses.luck())
 
 
-def _jittered(every: float) -> float:
-    """Mounts and nodes that started together must not ask together."""
-    return random.uniform((1 - _JITTER) * every, every)  # noqa: S311
+def _verdict(condition: Condition) -> tuple[int, Failure | None]:
+    """What of a condition matters to the judgement."""
+    return condition.silences, condition.s3

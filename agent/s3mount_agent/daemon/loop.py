@@ -7,7 +7,6 @@ something changes or the time has come, so that one mount never waits for anothe
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Collection, Iterable, Mapping
 
 from s3mount_agent.config.configuration import Configuration
@@ -36,7 +35,6 @@ from s3mount_agent.reconcile.context import Context
 from s3mount_agent.reconcile.execute import Failures
 from s3mount_agent.state import status_file
 from s3mount_agent.supervisor import service
-from s3mount_agent.system import journal, systemd
 from s3mount_agent.system.wakeups import Events
 
 _ALONE_SECONDS = 10.0
@@ -57,12 +55,13 @@ def run() -> None:
     """Works until SIGTERM; the mounts stay."""
     events = Events()  # who finds the lock taken may send a signal
     with lock.hold(service.name(), timeout=_ALONE_SECONDS, path=service.LOCK):
-        _work(events, Daemon(Surroundings()), Refresher())
+        leftovers.sweep_files()
+        _work(events, Surroundings())
 
 
-def _work(events: Events, daemon: Daemon, refresher: Refresher) -> None:
-    leftovers.sweep_files()
-    began = time.monotonic()
+def _work(events: Events, around: Surroundings) -> None:
+    daemon, refresher = Daemon(around), Refresher(around)
+    began = around.now()
     ready = False
     happened = True
     while not events.stopping:
@@ -71,19 +70,19 @@ def _work(events: Events, daemon: Daemon, refresher: Refresher) -> None:
             daemon.reload()
         if happened or daemon.is_due(table_changed=events.take_table_change()):
             daemon.cycle()
-        if not ready and (daemon.settled or time.monotonic() - began > _READY_SECONDS):
+        if not ready and (daemon.settled or around.now() - began > _READY_SECONDS):
             ready = True
-            systemd.notify("READY=1")
+            around.notify("READY=1")
         asked = refresher.work(every=daemon.configuration.refresh, now=reloaded)
         news = asked and daemon.is_outdated()
         # Only here, after all the work of this round: a daemon that hangs in it is restarted.
-        systemd.notify("WATCHDOG=1", f"STATUS={daemon.sentence}")
-        journal.tell_lost()
+        around.notify("WATCHDOG=1", f"STATUS={daemon.sentence}")
+        around.tell_lost()
         daemon.publish()
-        pause = min(daemon.pause(), refresher.pause(), _ROUND_SECONDS, systemd.watchdog() / 3)
+        pause = min(daemon.pause(), refresher.pause(), _ROUND_SECONDS, around.watchdog() / 3)
         quiet = [*daemon.health.descriptors, *refresher.descriptors]
         happened = events.wait(0 if news else pause, daemon.pids, quiet) or news
-    systemd.notify("STOPPING=1")
+    around.notify("STOPPING=1")
 
 
 class Daemon:
@@ -97,7 +96,7 @@ class Daemon:
         self._around = around
         self._records: dict[str, Record] = {}
         self._mounts: tuple[MountStatus, ...] = ()
-        self._recorder = Recorder(around.now)
+        self._recorder = Recorder(around)
         self._unmade = False
         self._table: Mapping[str, object] = {}
         self._written: tuple[int, int] | None = None
@@ -242,14 +241,14 @@ class Daemon:
         }
         todo = plan(wanted, observed, keep=keep, records=records)
         failures = self._around.carry_out(todo, wanted, observed, context, self._failures())
-        self._around.progress()
+        self._around.notify("WATCHDOG=1")
         self._learn(todo, wanted, observed, failures)
 
     def _look(self, placed: Placed, observed: Observed, context: Context) -> None:
         failure = None
         if self._record(placed.id).wants_reason(placed):
             failure = context.supervisor.failure(placed)
-            self._around.progress()  # the journal may take its time
+            self._around.notify("WATCHDOG=1")  # the journal may take its time
         condition = self.health.conditions().get(placed.id, Condition())
         seen = Looked(placed, observed.on(placed.definition.directory), condition, failure)
         self._step(placed.id, seen, placed.definition.directory, placed.definition.bucket)

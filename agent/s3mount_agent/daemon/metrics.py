@@ -7,18 +7,16 @@ from __future__ import annotations
 
 import json
 import math
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from s3mount_agent.config.configuration import Metrics
 from s3mount_agent.core.errors import AgentError
 from s3mount_agent.core.states import State
+from s3mount_agent.daemon.surroundings import Surroundings
 from s3mount_agent.decide.events import Event
 from s3mount_agent.decide.hang import Condition
 from s3mount_agent.decide.lifecycle import Story
 from s3mount_agent.decide.status import MountStatus
-from s3mount_agent.filesystem import metrics_file
-from s3mount_agent.system import journal
 
 _EVERY_SECONDS = 60.0
 # A change is published sooner, but not each one of a mount that comes and goes.
@@ -35,8 +33,8 @@ _HELP = {
 class Recorder:
     """Publishes the figures of the mounts, once a minute and when something changes."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
+    def __init__(self, around: Surroundings) -> None:
+        self._around = around
         self._shown: dict[str, object] = {}
         self._wanted = Metrics()
         self._trouble = ""
@@ -52,7 +50,7 @@ class Recorder:
         """Seconds until there is something to publish."""
         if not (wanted.prometheus or wanted.cloudwatch):
             return math.inf
-        return max(0.1, self._due - self._clock())
+        return max(0.1, self._due - self._around.now())
 
     def publish(
         self,
@@ -64,9 +62,9 @@ class Recorder:
         """Writes the figures where they are wanted, if it is time."""
         if wanted != self._wanted:
             if self._wanted.prometheus != wanted.prometheus:
-                metrics_file.take_back(self._wanted.prometheus)
+                self._around.take_back_figures(self._wanted.prometheus)
             self._wanted, self._due = wanted, -math.inf
-        now = self._clock()
+        now = self._around.now()
         if now < self._due or not (wanted.prometheus or wanted.cloudwatch):
             return
         self._published, self._due = now, now + _EVERY_SECONDS
@@ -85,20 +83,18 @@ class Recorder:
             self._write(wanted.prometheus, prometheus(figures))
         if wanted.cloudwatch:
             for mount, values in figures:
-                journal.record(embedded(mount, values, wanted.namespace, time.time()))
+                at = self._around.wall_time()
+                self._around.record(embedded(mount, values, wanted.namespace, at))
 
     def _write(self, path: str, text: str) -> None:
         """A file that cannot be written is told, once, but is no reason to stop looking after the
         mounts."""
         try:
-            metrics_file.write(path, text)
+            self._around.write_figures(path, text)
             self._trouble = ""
         except AgentError as error:
             if error.message != self._trouble:
-                code = error.problem.code
-                journal.event(
-                    Event.WRITE_FAILED, error.message, error_code=code, cause=error.cause or ""
-                )
+                self._around.tell(Event.WRITE_FAILED, error.message, error)
             self._trouble = error.message
 
 

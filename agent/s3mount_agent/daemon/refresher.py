@@ -7,12 +7,12 @@ in which it is used.
 
 from __future__ import annotations
 
-import random
-import time
+from typing import TYPE_CHECKING
 
-from s3mount_agent.filesystem import paths
-from s3mount_agent.state import origin
-from s3mount_agent.system import process
+from s3mount_agent.daemon.surroundings import Surroundings
+
+if TYPE_CHECKING:
+    from s3mount_agent.system.process import Child
 
 _LONGEST_SECONDS = 120.0
 
@@ -20,8 +20,9 @@ _LONGEST_SECONDS = 120.0
 class Refresher:
     """The daemon's clock for ``s3mount-agent refresh``; at most one runs."""
 
-    def __init__(self) -> None:
-        self._child: process.Child | None = None
+    def __init__(self, around: Surroundings) -> None:
+        self._around = around
+        self._child: Child | None = None
         # At once: after a boot nobody has asked yet.
         self._asked = True
         self._every = 0.0
@@ -37,7 +38,7 @@ class Refresher:
     def work(self, *, every: float, now: bool) -> bool:
         """Starts a refresh if it is time, or ``now``, and sees to the end of one that runs; returns
         whether one has ended."""
-        clock = time.monotonic()
+        clock = self._around.now()
         # Kept while one runs: that one may have looked before there was something new.
         self._asked |= now
         ended = False
@@ -50,22 +51,21 @@ class Refresher:
             ended = True
         if every != self._every:
             self._every = every
-            self._due = clock + _jittered(every)
+            self._due = clock + self._jittered(every)
         if not self._asked and clock < self._due:
             return ended
         self._asked = False
-        self._due = clock + _jittered(every)
-        if origin.load() is not None:
+        self._due = clock + self._jittered(every)
+        if self._around.follows_a_source():
             self._killed_at = clock + _LONGEST_SECONDS
-            self._child = process.Child([paths.COMMAND, "refresh"])
+            self._child = self._around.refresh()
         return ended
 
     def pause(self) -> float:
         """Seconds until there is something to do."""
         until = self._killed_at if self._child else self._due
-        return max(0.1, until - time.monotonic())
+        return max(0.1, until - self._around.now())
 
-
-def _jittered(every: float) -> float:
-    """A thousand nodes that booted together must not ask together."""
-    return random.uniform(0.8 * every, 1.2 * every)  # noqa: S311
+    def _jittered(self, every: float) -> float:
+        """A thousand nodes that booted together must not ask together."""
+        return every * (0.8 + 0.4 * self._around.luck())

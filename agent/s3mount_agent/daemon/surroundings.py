@@ -15,11 +15,12 @@ from s3mount_agent.config.configuration import Configuration
 from s3mount_agent.core.errors import AgentError
 from s3mount_agent.daemon.health import Health
 from s3mount_agent.daemon.neighbours import Neighbours
+from s3mount_agent.daemon.senses import Senses
 from s3mount_agent.decide.events import Event
 from s3mount_agent.decide.hang import Condition
 from s3mount_agent.decide.plan import Observed, Plan, Wanted
 from s3mount_agent.decide.status import MountStatus
-from s3mount_agent.filesystem import files, lock, mountinfo
+from s3mount_agent.filesystem import files, lock, metrics_file, mountinfo, paths
 from s3mount_agent.mountpoint import program
 from s3mount_agent.mountpoint.program import Installed
 from s3mount_agent.reconcile import context, directories, execute, observe
@@ -27,7 +28,7 @@ from s3mount_agent.reconcile.context import Context
 from s3mount_agent.reconcile.execute import Failures
 from s3mount_agent.state import held, in_force, origin, status_file
 from s3mount_agent.supervisor import service
-from s3mount_agent.system import journal, systemd
+from s3mount_agent.system import journal, process, systemd
 
 
 class Surroundings:
@@ -40,13 +41,17 @@ class Surroundings:
         """Monotonic seconds."""
         return time.monotonic()
 
+    def wall_time(self) -> float:
+        """Seconds since 1970, for people and other machines."""
+        return time.time()
+
     def luck(self) -> float:
         """What is left to chance, from 0 to 1."""
         return random.random()  # noqa: S311
 
     def health(self) -> Health:
         """Who looks after the mounts that are up."""
-        return Health()
+        return Health(Senses())
 
     def versions(self) -> tuple[int, int]:
         """When the configuration in force, and what is known of its source, were last written."""
@@ -141,7 +146,13 @@ class Surroundings:
         self._neighbours.see(around, mounts)
 
     def tell(
-        self, event: Event, message: str, error: AgentError | None, *, mount: str, bucket: str
+        self,
+        event: Event,
+        message: str,
+        error: AgentError | None,
+        *,
+        mount: str = "",
+        bucket: str = "",
     ) -> None:
         """Writes an entry into the journal, of one mount or of none ("")."""
         code = error.problem.code if error else ""
@@ -152,6 +163,34 @@ class Surroundings:
         """Has another attempt made to install mount-s3."""
         service.apply_later()
 
-    def progress(self) -> None:
-        """Says that the work goes on: a mount may take its time."""
-        systemd.notify("WATCHDOG=1")
+    def follows_a_source(self) -> bool:
+        """Whether there is one to be asked for news."""
+        return origin.load() is not None
+
+    def refresh(self) -> process.Child:
+        """Begins to ask the source for news."""
+        return process.Child([paths.COMMAND, "refresh"])
+
+    def record(self, line: str) -> None:
+        """Writes a line for machines into the journal."""
+        journal.record(line)
+
+    def write_figures(self, path: str, text: str) -> None:
+        """Writes the file for Prometheus; raises what is wrong with its place."""
+        metrics_file.write(path, text)
+
+    def take_back_figures(self, path: str | None) -> None:
+        """Removes it."""
+        metrics_file.take_back(path)
+
+    def notify(self, *lines: str) -> None:
+        """Tells systemd how the service is (sd_notify(3))."""
+        systemd.notify(*lines)
+
+    def watchdog(self) -> float:
+        """Within how many seconds systemd must hear that the work goes on."""
+        return systemd.watchdog()
+
+    def tell_lost(self) -> None:
+        """Tells how many entries the journal did not take."""
+        journal.tell_lost()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from s3mount_agent.core.errors import AgentError, Problem
@@ -18,18 +18,22 @@ from s3mount_agent.system.probe import Finding
 _LOCK_SECONDS = 10.0
 
 
-def why(placed: Placed, finding: Finding) -> Failure:
+LastWords = Callable[[str, int], str]
+
+
+def why(placed: Placed, finding: Finding, last_words: LastWords | None = None) -> Failure:
     """The reason why S3 cannot be used."""
     told = finding.error or f"no answer within {finding.seconds:.0f} seconds"
     unknown = AgentError(Problem.S3_ERRORS, f"S3 answers with errors: {told}")
-    return complaint(placed) or passing(unknown)
+    return complaint(placed, last_words) or passing(unknown)
 
 
-def complaint(placed: Placed) -> Failure | None:
+def complaint(placed: Placed, last_words: LastWords | None = None) -> Failure | None:
     """What mount-s3 has just said of S3 in the journal, if that can be understood."""
     definition = placed.definition
+    told = (last_words or journal.last_words)("mount-s3", placed.pid or 0)
     # The newest line first: older ones may be of another fault.
-    for line in reversed(journal.last_words("mount-s3", placed.pid or 0).splitlines()):
+    for line in reversed(told.splitlines()):
         read = messages.explain(line, bucket=definition.bucket, directory=definition.directory)
         if read.problem not in (Problem.MOUNT_FAILED, Problem.WRITE_LIMIT):
             return passing(read)

@@ -18,10 +18,10 @@ import os
 import select
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any
 
 from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.filesystem import mountinfo
@@ -61,15 +61,22 @@ class Probe:
     ``directories`` are those that it looks at, without what stop_here() has taken off its list.
     ``deep`` lists the directory, which takes S3 and the permission to list; else mount-s3 answers
     by itself, without asking S3. ``findings`` fill as the child goes; ``at`` is the directory that
-    it is looking at, since ``since`` (monotonic seconds), and None when it has ended.
+    it is looking at, since ``since`` (by ``clock``, in seconds), and None when it has ended.
     """
 
-    def __init__(self, directories: Sequence[str], *, deep: bool = False) -> None:
+    def __init__(
+        self,
+        directories: Sequence[str],
+        *,
+        deep: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._clock = clock
         self.directories = self._order = tuple(directories)
         self.deep = deep
         self.findings: dict[str, Finding] = {}
         self.at: str | None = self.directories[0]
-        self.since = time.monotonic()
+        self.since = clock()
         self._heard = b""
         # The one thing that the child still learns of us.
         self._enough = mmap.mmap(-1, 1)
@@ -120,7 +127,7 @@ class Probe:
         directory, following = self._order[int(number)], int(number) + 1
         self.findings[directory] = _finding(int(code), float(seconds))
         if following < len(self._order) and not self._enough[0]:
-            self.at, self.since = self._order[following], time.monotonic()
+            self.at, self.since = self._order[following], self._clock()
         else:
             # It need not be waited for: taken for one that still looks, it would look like silence.
             self.abandon()
