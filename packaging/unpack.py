@@ -34,8 +34,8 @@ _LAUNCHER = """\
 import sys
 root = {root!r}
 sys.path += [root + "/lib", root + "/lib-{machine}"]
-from s3mount_agent.cli import main
-sys.exit(main())
+from s3mount_agent.cli import run
+run()
 """
 _INTERPRETER_SECONDS = 30.0
 # In the background, as the very last in line for a processor: what no bootstrap has imported would

@@ -5,10 +5,13 @@ Imports nothing that a command may not need: ``status`` answers in tens of milli
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module, util
+from typing import NoReturn
 
 from s3mount_agent import __version__
 from s3mount_agent.console import parser
@@ -41,6 +44,17 @@ logs:
 """
 
 
+def run() -> NoReturn:
+    """The program: does what its command line says, and ends. Nothing is taken apart on the way
+    out, which would take a tenth of the time of a `status`."""
+    code = main()
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:  # closed when we were started
+            with contextlib.suppress(OSError):
+                stream.flush()
+    os._exit(code)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code."""
     os.umask(0o022)  # whoever calls: what we make is for root alone to change
@@ -50,6 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not words or words[0] in ("-h", "--help", "help", "-V", "--version"):
         return guarded(lambda: _tell_about(words), debug=debug)
     if words[0] in _AT_ONCE:
+        gc.disable()  # there is nothing yet to collect
         _load_later("inspect", "copy", "locale")
     try:
         command = parser.find(words[0])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -249,8 +248,7 @@ class World(Surroundings):
             condition = conditions.get(want.mount.id, Condition())
             error = failures.get(want.mount.id)
             busy = error is not None and error.problem is Problem.MOUNT_BUSY
-            row = dataclasses.replace(
-                status_file.fresh(want.mount),
+            row = status_file.fresh(want.mount)._replace(
                 failure=status_file.failure_of(error) if error and not busy else None,
                 hung=condition.hung,
                 s3=condition.s3,

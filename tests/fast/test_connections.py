@@ -17,12 +17,12 @@ from s3mount_agent.core.definition import Definition
 from s3mount_agent.core.roles import Mode
 from s3mount_agent.core.states import Presence
 from s3mount_agent.decide.plan import Placed
-from s3mount_agent.filesystem import holders
+from s3mount_agent.filesystem import holders, procfs
 from s3mount_agent.filesystem.mountinfo import Entry, Table
 from s3mount_agent.reconcile.observe import judge_table
 from s3mount_agent.supervisor import connections, hooks
 from s3mount_agent.supervisor.connections import Connection
-from s3mount_agent.system import probe, process
+from s3mount_agent.system import probe
 from s3mount_agent.system.probe import Answer, Finding
 
 HOME = "/mnt/of-nobody-here"
@@ -50,7 +50,7 @@ def fuse(minor: int, number: int, parent: int = 22, *, user: int = 0, where: str
 OURS, SECOND, USERS = fuse(54, 96), fuse(55, 97, 96), fuse(56, 98, 96, user=1000)
 TMPFS = Entry(HOME, "theirs", "tmpfs", read_only=False, minor=60, device="0:60", id=99, parent=96)
 ABOVE = Entry("/mnt", "late", "tmpfs", read_only=False, minor=61, device="0:61", id=120, parent=22)
-KNOWN = Connection(HOME, device="0:54", mount=96, pid=1, start=process.started(1) or 0)
+KNOWN = Connection(HOME, device="0:54", mount=96, pid=1, start=procfs.started(1) or 0)
 
 
 @pytest.fixture(autouse=True)

@@ -139,7 +139,7 @@ def test_what_the_bootstrap_found_to_be_without_hope_is_tried_once_at_a_start_an
     world.wanted = [OLD]
     world.up = None
     hopeless = status_file.failure_of(AgentError(problem, "in vain"))
-    row = dataclasses.replace(status_file.fresh(OLD.mount), state=State.FAILED, failure=hopeless)
+    row = status_file.fresh(OLD.mount)._replace(state=State.FAILED, failure=hopeless)
     world.known = (row,)
     daemon = Daemon(world)
     daemon.cycle()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 from fast.daemon_world import OLD, World
 from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.core.states import Failure, State
@@ -46,7 +44,7 @@ def test_something_else_on_top_is_told_once_and_so_is_its_end(world: World) -> N
 def test_what_was_told_before_a_restart_is_not_told_again(world: World) -> None:
     world.wanted = [OLD]
     away = Failure("s3-unreachable", "S3 cannot be reached", "wait", permanent=False)
-    row = dataclasses.replace(status_file.fresh(OLD.mount), state=State.DEGRADED, s3=away, asked=7)
+    row = status_file.fresh(OLD.mount)._replace(state=State.DEGRADED, s3=away, asked=7)
     world.known = (row,)
     world.watch.condition = Condition(s3=away)
     daemon = Daemon(world)

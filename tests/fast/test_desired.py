@@ -185,7 +185,7 @@ def test_without_a_good_copy_a_source_out_of_reach_is_an_error(place: Place) -> 
 
 def test_a_copy_of_another_source_is_none(place: Place) -> None:
     place.begin()
-    origins.save(dataclasses.replace(place.origin_now(), url="s3://other/s3mount.yaml"))
+    origins.save(place.origin_now()._replace(url="s3://other/s3mount.yaml"))
     place.source.now = AWAY
     with pytest.raises(AgentError) as caught:
         desired.from_source(URL, {})

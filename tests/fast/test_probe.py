@@ -25,7 +25,8 @@ HUNG = """
 import ctypes, os, sys, time
 from pathlib import Path
 from s3mount_agent.filesystem import mountinfo
-from s3mount_agent.system import probe, process
+from s3mount_agent.system import probe
+from s3mount_agent.filesystem import procfs
 from s3mount_agent.supervisor import connections, hooks
 home = sys.argv[1]
 device = os.open("/dev/fuse", os.O_RDWR)
@@ -41,7 +42,7 @@ print("quick" if time.monotonic() - began < 4 else "slow", mountinfo.presence(ho
 connections._HOME = Path(sys.argv[2])
 entry = mountinfo.read()[home]
 mine = {"device": entry.device, "mount": entry.id, "pid": os.getpid()}
-known = connections.Connection(home, start=process.started(os.getpid()), **mine)
+known = connections.Connection(home, start=procfs.started(os.getpid()), **mine)
 connections.save(known)
 hooks.clean(home, 0)
 print(mountinfo.presence(home).value)

@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 
 from s3mount_agent.core.errors import AgentError, Problem
-from s3mount_agent.filesystem import lock
+from s3mount_agent.filesystem import lock, procfs
 from s3mount_agent.system import journal, process
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from s3mount_agent.filesystem import lock
+from s3mount_agent.filesystem import lock, procfs
 with lock.hold("bootstrap", timeout=5, path=Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(float(sys.argv[2]))
@@ -223,17 +223,17 @@ def test_a_place_without_a_lock_file_is_told(tmp_path: Path) -> None:
 def test_the_processor_time_of_a_process_that_stops_stands_still() -> None:
     with subprocess.Popen([sys.executable, "-c", "while True: sum(range(1000))"]) as child:
         try:
-            before = process.processor_seconds(child.pid)
-            while process.processor_seconds(child.pid) <= before:
+            before = procfs.processor_seconds(child.pid)
+            while procfs.processor_seconds(child.pid) <= before:
                 time.sleep(0.01)
             child.send_signal(signal.SIGSTOP)
             os.waitid(os.P_PID, child.pid, os.WSTOPPED | os.WNOWAIT)
-            stopped = process.processor_seconds(child.pid)
+            stopped = procfs.processor_seconds(child.pid)
             time.sleep(0.2)
-            assert process.processor_seconds(child.pid) == stopped > 0
+            assert procfs.processor_seconds(child.pid) == stopped > 0
         finally:
             child.kill()
-    assert process.processor_seconds(child.pid) == 0
+    assert procfs.processor_seconds(child.pid) == 0
 
 
 @pytest.mark.parametrize("there", [False, True], ids=["no journalctl", "journalctl fails"])

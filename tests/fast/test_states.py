@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 
 import pytest
@@ -249,7 +248,7 @@ def test_mode_systemd_needs_systemd() -> None:
 
 def test_a_change_that_waits_is_seen_in_the_nodes_state() -> None:
     well = judge(facts_of(OURS, alive=True))
-    waiting = dataclasses.replace(well, pending="its new options wait: /mnt/s3 is in use")
+    waiting = well._replace(pending="its new options wait: /mnt/s3 is in use")
     assert sum_up([well]) is NodeState.OK
     assert sum_up([well, waiting]) is NodeState.DEGRADED
     failed = judge(facts_of(ABSENT, alive=False, failure=PERMANENT))
@@ -257,7 +256,7 @@ def test_a_change_that_waits_is_seen_in_the_nodes_state() -> None:
 
 
 def test_beside_a_process_stands_since_when_it_runs() -> None:
-    mount = dataclasses.replace(facts_of(OURS, alive=True), since="2026-01-01T00:00:00Z", pid=7)
+    mount = facts_of(OURS, alive=True)._replace(since="2026-01-01T00:00:00Z", pid=7)
     assert mount.to_json()["since"] == "2026-01-01T00:00:00Z"
-    mount = dataclasses.replace(mount, started="2026-02-02T00:00:00Z")
+    mount = mount._replace(started="2026-02-02T00:00:00Z")
     assert mount.to_json()["since"] == "2026-02-02T00:00:00Z"

@@ -15,19 +15,21 @@ import pytest
 
 from fast.in_memory import parse_mount
 from s3mount_agent import cli
+from s3mount_agent.commands.status import document
 from s3mount_agent.core.definition import Definition
 from s3mount_agent.core.errors import AgentError, Exit, Problem
 from s3mount_agent.core.roles import Mode
 from s3mount_agent.core.states import NodeState, Presence, State
 from s3mount_agent.decide.plan import Observed, Placed
 from s3mount_agent.decide.status import MountStatus, NodeStatus, sum_up
+from s3mount_agent.filesystem.procfs import arguments as process_arguments
 from s3mount_agent.mountpoint import messages
 from s3mount_agent.reconcile import observe
 from s3mount_agent.state import status_file, timeline
 from s3mount_agent.state.origin import Origin
 from s3mount_agent.state.timeline import Timeline, Waiting
-from s3mount_agent.system.process import arguments as process_arguments
 
+AT = "2026-11-23T17:00:00Z"
 NODE = {
     "role": "compute",
     "mode": "direct",
@@ -220,7 +222,7 @@ def test_status_tells_how_many_files_may_be_open_for_writing(
             "open failed with errno 12: x", bucket="b", directory="/mnt/s3-7"
         )
         failure = status_file.failure_of(refused)
-        rows = [dataclasses.replace(each, s3=failure, asked=process.pid) for each in rows]
+        rows = [each._replace(s3=failure, asked=process.pid) for each in rows]
         up = {
             each.id: dataclasses.replace(placed(each, active=True), pid=process.pid)
             for each in rows
@@ -230,7 +232,7 @@ def test_status_tells_how_many_files_may_be_open_for_writing(
         process.communicate(b"\n")
     shown = [sight.to_json() for sight in sights]
     assert [(each["state"], each["write_files"]) for each in shown] == [("degraded", 47)] * 8
-    seen = NodeStatus(NODE, sights, "2026-11-23T17:00:00Z", "now")
+    seen = NodeStatus(NODE, sights, AT, "now")
     monkeypatch.setattr(observe, "take", lambda: seen)
     for cpus, warned in ((47, 0), (48, 8)):
         monkeypatch.setattr(os, "cpu_count", lambda cpus=cpus: cpus)
@@ -246,12 +248,12 @@ def test_status_tells_how_many_files_may_be_open_for_writing(
 def test_status_json_has_what_was_promised() -> None:
     error = AgentError(Problem.S3_THROTTLED, "too much", retry_for=math.inf)
     sights = observe.judge_all([row(1, error)], Observed({}, {}))
-    document = json.loads(json.dumps(observe.document(NODE, sights, None)))
-    assert "config" not in document
-    assert document["schema"] == 1
-    assert document["state"] == "degraded"
-    assert document["node"] == NODE
-    assert document["mounts"] == [
+    shown = json.loads(json.dumps(document(NodeStatus(NODE, sights, AT), None, None)))
+    assert "config" not in shown
+    assert shown["schema"] == 1
+    assert shown["state"] == "degraded"
+    assert shown["node"] == {**NODE, "at": AT}
+    assert shown["mounts"] == [
         {
             "path": "/mnt/s3-readonly-1",
             "bucket": "hpc-dev-mountpoint-sample-1",
@@ -281,12 +283,12 @@ def test_status_json_has_what_was_promised() -> None:
 def test_status_json_tells_what_is_in_force_and_what_is_wrong_with_the_newer(
     origin: Origin, shown: dict[str, str]
 ) -> None:
-    assert observe.document(NODE, (), origin)["config"] == shown
+    assert document(NodeStatus(NODE, (), AT), origin, None)["config"] == shown
 
 
 @pytest.mark.parametrize("pending", [None, "its new options wait: /mnt/s3 is in use by vi"])
 def test_what_is_pending_is_shown_where_there_is_something(pending: str | None) -> None:
-    waiting = dataclasses.replace(row(1), pending=pending)
+    waiting = row(1)._replace(pending=pending)
     shown = observe.judge_all([waiting], Observed({}, {}))[0].to_json()
     assert shown.get("pending") == pending
     assert ("pending" in shown) is (pending is not None)

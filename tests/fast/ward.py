@@ -13,7 +13,7 @@ from s3mount_agent.daemon.health import Health
 from s3mount_agent.daemon.senses import Senses
 from s3mount_agent.decide.hang import Condition
 from s3mount_agent.decide.plan import Placed
-from s3mount_agent.system import process
+from s3mount_agent.filesystem import procfs
 from s3mount_agent.system.probe import Probe
 
 PATIENCE = 60.0
@@ -108,7 +108,7 @@ def placed(mount_id: str, directory: str, pid: int, *options: str) -> Placed:
 
 def let_it_work(pid: int) -> None:
     """Waits until a process has used some processor time."""
-    before, deadline = process.processor_seconds(pid), time.monotonic() + PATIENCE
-    while process.processor_seconds(pid) == before:
+    before, deadline = procfs.processor_seconds(pid), time.monotonic() + PATIENCE
+    while procfs.processor_seconds(pid) == before:
         assert time.monotonic() < deadline
         time.sleep(0.01)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import time
 
 from s3mount_agent.console.parser import Given
 from s3mount_agent.core.errors import AgentError, Exit, Problem
 from s3mount_agent.core.states import NodeState
-from s3mount_agent.decide.status import MountStatus, NodeStatus
-from s3mount_agent.reconcile import observe
+from s3mount_agent.decide.status import NodeStatus
+from s3mount_agent.reconcile import glance
 from s3mount_agent.state import in_force, origin
+from s3mount_agent.state.origin import Origin
 
 _POLL_SECONDS = 0.2
 # What SSM Run Command shows of an output, with the final line break.
@@ -42,7 +42,7 @@ def main(given: Given) -> int:
 
 def _take(words: tuple[str, ...]) -> NodeStatus:
     """What there is to show, of some directories only if any are named."""
-    seen = observe.take()
+    seen = glance.take() or _look()
     if not words:
         return seen
     from s3mount_agent.core.directory import parse_directory
@@ -57,24 +57,46 @@ def _take(words: tuple[str, ...]) -> NodeStatus:
             hint=f"its mounts are on {', '.join(known)}" if known else "it has no mounts",
         )
     kept = tuple(mount for mount in seen.mounts if mount.path in chosen)
-    return dataclasses.replace(seen, mounts=kept)
+    return seen._replace(mounts=kept)
+
+
+def _look() -> NodeStatus:
+    from s3mount_agent.reconcile import observe  # which takes twice as long
+
+    return observe.take()
 
 
 def _json(seen: NodeStatus) -> str:
-    text = _compact(seen, seen.mounts)
+    text = _compact(seen)
     if len(text) < _SSM_CHARACTERS:
         return text
-    return _compact(seen, tuple(mount.without_hint() for mount in seen.mounts))
+    return _compact(seen._replace(mounts=tuple(mount.without_hint() for mount in seen.mounts)))
 
 
-def _compact(seen: NodeStatus, mounts: tuple[MountStatus, ...]) -> str:
-    document = observe.document(seen.node, mounts, origin.load(), seen.at, _pending())
-    document["state"] = seen.state.value
+def _compact(seen: NodeStatus) -> str:
+    return json.dumps(document(seen, origin.load(), _pending()), separators=(",", ":"))
+
+
+def document(seen: NodeStatus, followed: Origin | None, edit: str | None) -> dict[str, object]:
+    """What ``status --json`` prints: ``config`` is there where a source is followed, and where
+    config.yaml waits to be put in force (``edit``)."""
+    shown: dict[str, object] = {
+        "schema": 1,
+        "state": seen.state.value,
+        "node": {**seen.node, "at": seen.at},
+        "mounts": [mount.to_json() for mount in seen.mounts],
+    }
+    config = {"pending": edit}
+    if followed is not None:
+        known = (followed.shown_url, followed.shown, followed.problem)
+        config = {**dict(zip(("source", "version", "problem"), known)), **config}
+    if any(config.values()):
+        shown["config"] = {key: value for key, value in config.items() if value}
     if not seen.service_up:
-        document["daemon"] = "down"
+        shown["daemon"] = "down"
     if seen.broken:
-        document["agent"] = seen.broken
-    return json.dumps(document, separators=(",", ":"))
+        shown["agent"] = seen.broken
+    return shown
 
 
 def _pending() -> str | None:

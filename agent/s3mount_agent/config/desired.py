@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import itertools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Union
@@ -30,7 +30,7 @@ from s3mount_agent.system.retry import patiently
 
 _FIRST_SECONDS = 60.0
 _KINDS = {"role": Role, "mode": Mode, "on_failure": OnFailure}
-Overrides = dict[str, str]
+Overrides = Mapping[str, str]
 """``role``, ``mode`` and ``on_failure`` as the bootstrap's options give them."""
 Answer = Union[Fetched, AgentError]
 """What a source gave, or why it could not be read."""

@@ -7,9 +7,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from s3mount_agent.core.options import few_files
-from s3mount_agent.core.states import NodeState, State
-from s3mount_agent.supervisor import service
+from s3mount_agent.core.states import NodeState, State, few_files
 
 if TYPE_CHECKING:
     from s3mount_agent.decide.status import MountStatus, NodeStatus
@@ -45,6 +43,8 @@ def table(seen: NodeStatus, followed: Origin | None, edit: str | None, *, colour
     lines = list(_head(seen, colour=colour))
     lines += _mounts(seen.mounts, colour=colour)
     if not seen.service_up:
+        from s3mount_agent.supervisor import service  # nearly never, and slow
+
         lines.append(f"  the agent's service is down: `{service.how_to_start()}`")
     if seen.broken:
         lines += _told("agent", f"no mount would come back: {seen.broken}", 2)

@@ -73,17 +73,6 @@ def room(target: int) -> int:
     return (target << 20) - max(_OVERHEAD_MIB << 20, (target << 20) // 8)
 
 
-def few_files(directory: str, files: int | None, cpus: int) -> str | None:
-    """A warning where fewer files may be open for writing at once than a node has CPUs."""
-    if files is None or files >= cpus:
-        return None
-    return (
-        f"only {files} files can be open for writing at once on {directory}, and this node has "
-        f"{cpus} CPUs: one more gets 'Cannot allocate memory'; raise its memory_target or weight, "
-        "or memory_percent"
-    )
-
-
 @dataclass(frozen=True)
 class Options:
     """Flags of mount-s3 by their long names, each with its value or None, in the order given."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 from s3mount_agent.core.errors import Exit
 
@@ -39,8 +39,7 @@ class Presence(Enum):
         return self in (Presence.COVERED, Presence.FOREIGN)
 
 
-@dataclass(frozen=True)
-class Stranger:
+class Stranger(NamedTuple):
     """A mount that is not the agent's: ``directory`` is where it lies, which may be above the one
     that it hides. ``uid`` is who mounted it, ``pid`` and ``command`` its process, as far as that is
     known; ``in_fstab``: /etc/fstab has a mount for that directory."""
@@ -84,8 +83,7 @@ class Stranger:
         )
 
 
-@dataclass(frozen=True)
-class Failure:
+class Failure(NamedTuple):
     """Why the last attempt failed: the problem's code, one sentence, a hint, and whether trying
     again can help."""
 
@@ -114,3 +112,14 @@ def node_state(states: Iterable[State]) -> NodeState:
     if State.FAILED in found:
         return NodeState.FAILED
     return NodeState.OK if found <= {State.OK} else NodeState.DEGRADED
+
+
+def few_files(directory: str, files: int | None, cpus: int) -> str | None:
+    """A warning where fewer files may be open for writing at once than a node has CPUs."""
+    if files is None or files >= cpus:
+        return None
+    return (
+        f"only {files} files can be open for writing at once on {directory}, and this node has "
+        f"{cpus} CPUs: one more gets 'Cannot allocate memory'; raise its memory_target or weight, "
+        "or memory_percent"
+    )

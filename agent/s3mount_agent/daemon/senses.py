@@ -9,8 +9,9 @@ import random
 import time
 from collections.abc import Collection, Iterable, Sequence
 
+from s3mount_agent.filesystem import procfs
 from s3mount_agent.supervisor import connections
-from s3mount_agent.system import journal, process
+from s3mount_agent.system import journal
 from s3mount_agent.system.probe import Probe
 
 
@@ -35,7 +36,7 @@ class Senses:
 
     def processor_seconds(self, pid: int) -> float:
         """The processor time that a process has used, 0 if it has ended."""
-        return process.processor_seconds(pid)
+        return procfs.processor_seconds(pid)
 
     def last_words(self, identifier: str, pid: int) -> str:
         """What a process has just said in the journal."""

@@ -34,7 +34,8 @@ class Placed:
     ``settled``: systemd knows the text as it is on disk and will start it at boot if it should;
     ``ending``: what ended its process, where that was not the process itself; ``leaving``: it is
     being taken down, but its process lives, because somebody still uses what it serves; ``lost``:
-    its definition has been deleted under it, and is known from the agent's own record.
+    its definition has been deleted under it, and is known from the agent's own record;
+    ``invocation`` is systemd's name for its run.
     """
 
     id: str
@@ -47,6 +48,7 @@ class Placed:
     ending: str = ""
     leaving: bool = False
     lost: bool = False
+    invocation: str = ""
 
     @property
     def serves(self) -> bool:

@@ -5,9 +5,8 @@ The one place that says what state a mount is in: :func:`judge`.
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from s3mount_agent.core.states import (
     Failure,
@@ -33,24 +32,26 @@ REMEMBERED = (
     "hung",
     "s3",
     "asked",
+    "pid",
+    "invocation",
+    "write_files",
 )
 
 
-@dataclass(frozen=True)
-class MountStatus:
+class MountStatus(NamedTuple):
     """One mount: what is remembered of it, what is seen of it now, and what follows from both.
 
     Remembered: ``since`` is when it came into ``state`` (UTC); ``held``: an administrator took it
     down; ``pending``: what waits until the mount is no longer in use, with who uses it and until
     when; ``failure``: the last attempt's, if it failed; ``hung``: it does not answer, which was
     confirmed; ``s3``: why S3 cannot be used through it; ``asked``: the process of which these two
-    tell.
+    tell. Of the process that was seen: ``pid``, ``invocation``, systemd's name for its run, and
+    ``write_files``, how many files may be open for writing at once, None where nothing limits that.
 
     Seen: ``presence``: what lies on its directory; ``alive``: its process runs; ``starting``: it is
-    on its way up; ``pid``: its process, and ``started`` since when that runs (UTC); ``stranger``:
-    what lies there instead of our own mount, or over it; ``write_files``: how many files may be
-    open for writing at once, None where nothing limits that; ``dead_binds``: bind mounts of what
-    had been mounted here before, as where and which directory of it.
+    on its way up; ``started``: since when its process runs (UTC); ``stranger``: what lies there
+    instead of our own mount, or over it; ``dead_binds``: bind mounts of what had been mounted here
+    before, as where and which directory of it.
 
     What follows: ``state``, and the ``reason`` and the ``hint`` that go with it (None where all is
     well).
@@ -69,13 +70,14 @@ class MountStatus:
     hung: bool = False
     s3: Failure | None = None
     asked: int | None = None
+    pid: int | None = None
+    invocation: str = ""
+    write_files: int | None = None
     presence: Presence = Presence.ABSENT
     alive: bool = False
     starting: bool = False
-    pid: int | None = None
     started: str | None = None
     stranger: Stranger | None = None
-    write_files: int | None = None
     dead_binds: tuple[tuple[str, str], ...] = ()
     reason: str | None = None
     hint: str | None = None
@@ -83,6 +85,10 @@ class MountStatus:
     @property
     def mends(self) -> tuple[str, ...]:
         """The command for each of its dead bind mounts that makes it live again."""
+        if not self.dead_binds:
+            return ()
+        import shlex  # nearly never
+
         return tuple(
             f"umount {shlex.quote(there)} && mount --bind "
             f"{shlex.quote(self.path + root.rstrip('/'))} {shlex.quote(there)}"
@@ -98,11 +104,11 @@ class MountStatus:
         self, state: State, reason: str | None = None, hint: str | None = None
     ) -> MountStatus:
         """The same in this state."""
-        return replace(self, state=state, reason=reason, hint=hint)
+        return self._replace(state=state, reason=reason, hint=hint)
 
     def without_hint(self) -> MountStatus:
         """The same for where there is little room: the command without --json tells the hint."""
-        return replace(self, hint=None)
+        return self._replace(hint=None)
 
     def to_json(self) -> dict[str, object]:
         """The mount as ``status --json`` shows it, without what does not apply."""
@@ -194,8 +200,7 @@ def sum_up(mounts: Iterable[MountStatus]) -> NodeState:
     return NodeState.DEGRADED if waits and state is NodeState.OK else state
 
 
-@dataclass(frozen=True)
-class NodeStatus:
+class NodeStatus(NamedTuple):
     """A node and its mounts at a moment.
 
     ``node`` holds the node's own facts; ``at`` is when that was learned which cannot be had live

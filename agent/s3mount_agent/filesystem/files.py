@@ -6,7 +6,6 @@ import contextlib
 import errno
 import fcntl
 import os
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -61,6 +60,8 @@ def write(path: Path, text: str, *, mode: int = 0o644, exactly: int | None = Non
     """
     if read(path) == text and (exactly is None or permissions(path) == exactly):
         return False
+    import threading  # of which who only reads needs nothing
+
     with told_plainly(f"write {path}"):
         target = path.resolve()  # /etc/fuse.conf may be a link: the link must stay
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -7,7 +7,6 @@ import os
 from pathlib import Path
 
 from s3mount_agent.core.errors import AgentError, Problem
-from s3mount_agent.system import process
 
 DEVICE = Path("/dev/fuse")
 CONF = Path("/etc/fuse.conf")
@@ -18,6 +17,8 @@ def require_device() -> None:
     """Makes sure that /dev/fuse is there; raises ``fuse-missing``."""
     if DEVICE.is_char_device():
         return
+    from s3mount_agent.system import process  # of which who only looks needs nothing
+
     try:
         words = process.run(["modprobe", "fuse"], timeout=30, check=False).last_words()
     except AgentError as error:  # a container has no modprobe

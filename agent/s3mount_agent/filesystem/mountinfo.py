@@ -7,8 +7,8 @@ import os
 import posixpath
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from s3mount_agent.core.directory import is_below
 from s3mount_agent.core.errors import AgentError, Problem
@@ -22,8 +22,7 @@ _ESCAPE = re.compile(r"\\([0-7]{3})")
 _NOWHERE = 0
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(NamedTuple):
     """One line of /proc/PID/mountinfo: proc_pid_mountinfo(5).
 
     ``id`` and ``parent`` name mounts, on the whole machine. ``minor`` is of the device, and names a

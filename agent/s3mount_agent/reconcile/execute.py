@@ -13,8 +13,8 @@ from s3mount_agent.core.definition import Definition
 from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.core.masking import is_secret
 from s3mount_agent.core.mounts import Mount
-from s3mount_agent.core.options import few_files
 from s3mount_agent.core.resources import divide
+from s3mount_agent.core.states import few_files
 from s3mount_agent.decide.events import Event
 from s3mount_agent.decide.plan import Action, Kind, Observed, Placed, Plan, Wanted
 from s3mount_agent.filesystem import mountinfo

@@ -1,13 +1,11 @@
 """The status of a node: what the agent placed, what the mount table has, what was remembered of
 each mount, and what follows. Touches no mount.
 
-``status`` is made of this, which imports little and is quick, also while a mount hangs.
+``status`` tells of this, unless a glance is enough (glance.py).
 """
 
 from __future__ import annotations
 
-import dataclasses
-import time
 from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING
 
@@ -15,18 +13,15 @@ from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.core.options import Options
 from s3mount_agent.core.roles import Mode
 from s3mount_agent.core.states import Presence, Stranger
-from s3mount_agent.core.text import epoch
 from s3mount_agent.decide.hang import Condition
 from s3mount_agent.decide.plan import Observed, Placed
-from s3mount_agent.decide.status import MountStatus, NodeStatus, judge, sum_up
-from s3mount_agent.filesystem import holders, mountinfo, paths
+from s3mount_agent.decide.status import MountStatus, NodeStatus, judge
+from s3mount_agent.filesystem import holders, mountinfo, paths, procfs
 from s3mount_agent.filesystem.mountinfo import Table
 from s3mount_agent.state import held, status_file
-from s3mount_agent.state.origin import Origin
 from s3mount_agent.state.status_file import now
 from s3mount_agent.supervisor import connections, service
 from s3mount_agent.supervisor.protocol import Supervisor, supervisor
-from s3mount_agent.system import process
 
 if TYPE_CHECKING:  # they would bring much to `status`, which needs nothing of it
     from s3mount_agent.mountpoint.program import Installed
@@ -93,8 +88,7 @@ def _see(known: MountStatus, observed: Observed) -> MountStatus:
     if pending is None and known.path in observed.waiting:
         pending = f"its unit is being stopped, which waits for {observed.waiting[known.path]}"
     mount = judge(
-        dataclasses.replace(
-            known,
+        known._replace(
             pending=pending,
             hung=known.hung and same,
             s3=known.s3 if same else None,
@@ -102,23 +96,24 @@ def _see(known: MountStatus, observed: Observed) -> MountStatus:
             alive=placed is not None and placed.serves,
             starting=placed is not None and placed.starting,
             pid=pid,
+            invocation=placed.invocation if placed and pid else "",
             started=_started(pid),
             stranger=observed.strangers.get(known.path),
             write_files=_write_files(pid),
             dead_binds=observed.dead_binds.get(known.path, ()),
         )
     )
-    return mount if mount.state is known.state else dataclasses.replace(mount, since=now())
+    return mount if mount.state is known.state else mount._replace(since=now())
 
 
 def _started(pid: int | None) -> str | None:
-    seconds = process.age(pid) if pid else None
-    return None if seconds is None else status_file.later(now(), -seconds)
+    ticks = procfs.started(pid) if pid else None
+    return None if ticks is None else status_file.moment(procfs.moment(ticks))
 
 
 def _write_files(pid: int | None) -> int | None:
     # Not of its definition, which may be newer than the process: shares change without a restart.
-    words = process.arguments(pid) if pid else ()
+    words = procfs.arguments(pid) if pid else ()
     return Options.of(word for word in words if word.startswith("--")).write_files
 
 
@@ -130,7 +125,7 @@ def take() -> NodeStatus:
     mode = Mode(known.node.get("mode", Mode.SYSTEMD.value))
     also = [mount.path for mount in known.mounts]
     mounts = judge_all(known.mounts, observe(supervisor(mode), also=also))
-    return NodeStatus(known.node, mounts, known.at, _age(known.at), *_running())
+    return NodeStatus(known.node, mounts, known.at, status_file.age(known.at), *_running())
 
 
 def _from_configuration() -> NodeStatus:
@@ -149,35 +144,6 @@ def _from_configuration() -> NodeStatus:
 
 def _running() -> tuple[bool, str | None]:
     return service.is_up(), paths.broken_command()
-
-
-def _age(at: str) -> str:
-    seconds = time.time() - epoch(at)
-    return f"{max(0, round(seconds))} s ago"
-
-
-def document(
-    node: Mapping[str, str],
-    mounts: tuple[MountStatus, ...],
-    origin: Origin | None,
-    at: str = "",
-    pending: str | None = None,
-) -> dict[str, object]:
-    """What ``status --json`` prints: ``at`` is when the daemon last looked; ``config`` is there
-    where a source is followed, and where config.yaml waits to be put in force (``pending``)."""
-    shown: dict[str, object] = {
-        "schema": 1,
-        "state": sum_up(mounts).value,
-        "node": {**node, "at": at} if at else dict(node),
-        "mounts": [mount.to_json() for mount in mounts],
-    }
-    followed = {"pending": pending}
-    if origin is not None:
-        known = {"source": origin.shown_url, "version": origin.shown, "problem": origin.problem}
-        followed = {**known, **followed}
-    if any(followed.values()):
-        shown["config"] = {key: value for key, value in followed.items() if value}
-    return shown
 
 
 def remember(
@@ -210,8 +176,7 @@ def remember(
         if conditions is not None:
             row = _with_condition(row, conditions, observed)
         rows.append(
-            dataclasses.replace(
-                row,
+            row._replace(
                 bucket=str(mount.bucket),
                 read_only=mount.read_only,
                 held=mount.id in down,
@@ -234,7 +199,7 @@ def _with_condition(
 ) -> MountStatus:
     condition, placed = conditions.get(row.id, Condition()), observed.placed.get(row.id)
     pid = placed.pid if placed else None
-    return dataclasses.replace(row, hung=condition.hung, s3=condition.s3, asked=pid)
+    return row._replace(hung=condition.hung, s3=condition.s3, asked=pid)
 
 
 def _pending(
@@ -255,4 +220,4 @@ def _leaving(placed: Placed, before: NodeStatus | None, error: AgentError | None
     known = before.mount(placed.id) if before else None
     row = status_file.leaving(placed, error)
     since = (known.pending_since if known else None) or row.since
-    return dataclasses.replace(row, pending_since=since)
+    return row._replace(pending_since=since)

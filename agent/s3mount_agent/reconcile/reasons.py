@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 
 from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.core.states import Failure, State
@@ -57,6 +56,6 @@ def remember(refused: Mapping[str, tuple[int, Failure]]) -> None:
             if mount.id in refused:
                 pid, reason = refused[mount.id]
                 since = mount.since if mount.state is State.DEGRADED else status_file.now()
-                mount = replace(mount, asked=pid, s3=reason, state=State.DEGRADED, since=since)
+                mount = mount._replace(asked=pid, s3=reason, state=State.DEGRADED, since=since)
             mounts.append(mount)
         status_file.save(known.node, mounts)

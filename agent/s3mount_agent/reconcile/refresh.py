@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from typing import Union
 
@@ -68,7 +67,7 @@ def _ask(origin: Origin, *, anew: bool) -> _Answer:
 def _unchanged(origin: Origin) -> Origin:
     """What is known where nothing is newer than what was seen: what was wrong with a version that
     is still the newest stays wrong."""
-    healed = dataclasses.replace(origin, problem=None)
+    healed = origin._replace(problem=None)
     return healed if origin.version == origin.seen else origin
 
 
@@ -107,7 +106,7 @@ def _put_in_force(fetched: Fetched, origin: Origin) -> News:
 
 
 def _refuse(error: AgentError, origin: Origin, seen: str) -> News:
-    _note(dataclasses.replace(origin, seen=seen, problem=error.message), origin, error)
+    _note(origin._replace(seen=seen, problem=error.message), origin, error)
     told = f"{error.message}; version {origin.shown} stays in force"
     return News(
         error=AgentError(error.problem, told, cause=error.cause, hint=error.hint, more=error.more)

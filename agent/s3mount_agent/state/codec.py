@@ -11,9 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from s3mount_agent.decide.events import Event
 from s3mount_agent.filesystem import files
-from s3mount_agent.system import journal
 
 _Built = TypeVar("_Built")
 _Kind = TypeVar("_Kind")
@@ -77,6 +75,9 @@ def _set_aside(path: Path, cause: str) -> None:
         path.replace(aside)
     except OSError:  # not root, or read-only: it is told by who can do something about it
         return
+    from s3mount_agent.decide.events import Event  # nearly never, and slow
+    from s3mount_agent.system import journal
+
     journal.event(
         Event.DAMAGED, f"{path} was damaged: it is kept as {aside} and made anew", cause=cause
     )

@@ -7,9 +7,8 @@ never does.
 
 from __future__ import annotations
 
-import dataclasses
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from s3mount_agent.core.masking import masked
 from s3mount_agent.filesystem import files, paths
@@ -19,14 +18,13 @@ PATH = paths.STATE / "in-force.json"
 _SCHEMA = 1
 
 
-@dataclass(frozen=True)
-class InForce:
+class InForce(NamedTuple):
     """A configuration's text, the source that it is from (None: arguments, or none is known), and
     the bootstrap's own options."""
 
     text: str
     url: str | None = None
-    overrides: dict[str, str] = field(default_factory=dict)
+    overrides: Mapping[str, str] = {}
 
 
 def load() -> InForce | None:
@@ -37,12 +35,12 @@ def load() -> InForce | None:
 def save(record: InForce) -> bool:
     """Writes down what is in force from now on; returns whether that is news."""
     if record.url is not None:
-        record = dataclasses.replace(record, url=masked(record.url))
+        record = record._replace(url=masked(record.url))
     if record == load():
         return False
     # Who may not read config.yaml may not read its copy.
     mode = files.permissions(paths.CONFIG) or 0o644
-    return codec.write(PATH, {"schema": _SCHEMA, **asdict(record)}, exactly=mode)
+    return codec.write(PATH, {"schema": _SCHEMA, **record._asdict()}, exactly=mode)
 
 
 def is_edited() -> bool:

@@ -6,10 +6,9 @@ is also in in-force.json: where this file is damaged, the source is asked as if 
 
 from __future__ import annotations
 
-import dataclasses
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from s3mount_agent.core.errors import AgentError
 from s3mount_agent.core.masking import masked
@@ -19,8 +18,7 @@ from s3mount_agent.state import codec, in_force, secrets
 PATH = paths.STATE / "origin.json"
 
 
-@dataclass(frozen=True)
-class Origin:
+class Origin(NamedTuple):
     """``version`` is in force. ``seen`` is the newest version that was looked at; where the two
     differ, ``problem`` says what is wrong with the newer one. ``problem`` is also set while the
     source cannot be reached. ``overrides`` are the bootstrap's own options."""
@@ -29,7 +27,7 @@ class Origin:
     version: str = ""
     seen: str = ""
     problem: str | None = None
-    overrides: dict[str, str] = field(default_factory=dict)
+    overrides: Mapping[str, str] = {}
 
     @property
     def shown(self) -> str:
@@ -50,7 +48,7 @@ def load(path: Path = PATH) -> Origin | None:
     except AgentError:  # not everybody may read it where a password stands in it
         record = None
     if found is not None and (record is None or found.url == record.url):
-        return dataclasses.replace(found, url=secrets.source(found.url))
+        return found._replace(url=secrets.source(found.url))
     if record is None:
         return None
     # Damaged, or the power went before it was written.
@@ -65,7 +63,7 @@ def save(origin: Origin | None, path: Path = PATH) -> None:
     if origin is None:
         files.remove(path)
     else:
-        codec.write(path, {**asdict(origin), "url": origin.shown_url})
+        codec.write(path, {**origin._asdict(), "url": origin.shown_url})
 
 
 def _build(fields: Any) -> Origin:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import calendar
 import json
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.core.states import Failure, State
 from s3mount_agent.core.text import epoch
-from s3mount_agent.decide.retry_policy import is_lasting
 from s3mount_agent.decide.status import REMEMBERED, MountStatus, NodeStatus
 from s3mount_agent.filesystem import files, paths
 from s3mount_agent.state import codec
@@ -27,9 +24,19 @@ _SCHEMA = 1
 _TIME = "%Y-%m-%dT%H:%M:%SZ"
 
 
+def moment(seconds: float) -> str:
+    """A time (seconds since 1970) as it stands in the snapshot and in status."""
+    return time.strftime(_TIME, time.gmtime(seconds))
+
+
 def now() -> str:
-    """The time as it stands in the snapshot and in status."""
-    return time.strftime(_TIME, time.gmtime())
+    """The moment in which we are."""
+    return moment(time.time())
+
+
+def age(at: str) -> str:
+    """How long ago a moment was, in words."""
+    return f"{max(0, round(time.time() - epoch(at)))} s ago"
 
 
 def fresh(mount: Mount, *, held: bool = False) -> MountStatus:
@@ -56,6 +63,9 @@ def leaving(placed: Placed, busy: AgentError | None = None) -> MountStatus:
 def pending_of(busy: AgentError, until: str = "") -> str:
     """What status says of a change that waits for its mount to be free (at the longest ``until``,
     UTC), or has waited enough."""
+
+    from s3mount_agent.decide.retry_policy import is_lasting  # who only looks needs nothing of it
+
     told = f"{busy.message}{_by(busy)}"
     if not is_lasting(busy):
         return f"its new options wait: {told}" + (f", until {until} at the longest" * bool(until))
@@ -66,14 +76,15 @@ def _by(busy: AgentError | None) -> str:
     return f" by {busy.cause}" if busy is not None and busy.cause else ""
 
 
-def later(moment: str, seconds: float) -> str:
+def later(at: str, seconds: float) -> str:
     """A moment of :func:`now` and so many seconds."""
-    then = calendar.timegm(time.strptime(moment, _TIME)) + seconds
-    return time.strftime(_TIME, time.gmtime(then))
+    return moment(epoch(at) + seconds)
 
 
 def failure_of(error: AgentError) -> Failure:
     """An error as it is remembered."""
+    from s3mount_agent.decide.retry_policy import is_lasting
+
     return Failure(error.problem.code, error.message, error.hint, permanent=is_lasting(error))
 
 
@@ -109,7 +120,7 @@ def save(node: Mapping[str, str], mounts: Iterable[MountStatus], path: Path = PA
 
 def _remembered(mount: MountStatus) -> dict[str, object]:
     values = {name: getattr(mount, name) for name in REMEMBERED}
-    failures = {name: asdict(value) for name, value in values.items() if isinstance(value, Failure)}
+    failures = {n: value._asdict() for n, value in values.items() if isinstance(value, Failure)}
     return {**values, **failures}
 
 
@@ -137,6 +148,9 @@ def _mount(fields: Any) -> MountStatus:
         hung=codec.field(fields, "hung", bool, default=False),
         s3=_failure(fields.get("s3")),
         asked=codec.optional(fields, "asked", int),
+        pid=codec.optional(fields, "pid", int),
+        invocation=codec.field(fields, "invocation", str, default=""),
+        write_files=codec.optional(fields, "write_files", int),
     )
 
 

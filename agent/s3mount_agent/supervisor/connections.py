@@ -14,24 +14,21 @@ and writes its number down.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import os
 import zlib
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.core.states import Presence
-from s3mount_agent.filesystem import files, fuse, holders, paths
+from s3mount_agent.filesystem import files, fuse, paths, procfs
 from s3mount_agent.filesystem.mountinfo import Entry, Table
-from s3mount_agent.system import process
 
 _HOME = paths.RUN / "connections"
 
 
-@dataclass(frozen=True)
-class Connection:
+class Connection(NamedTuple):
     """What is known of the mount on a directory.
 
     ``before``: devices that lay there before mount-s3 was started; ``device`` and ``mount``: ours,
@@ -52,7 +49,7 @@ class Connection:
     @property
     def is_alive(self) -> bool:
         """Whether the process that made it lives."""
-        return self.pid > 0 and process.started(self.pid) == self.start
+        return self.pid > 0 and procfs.started(self.pid) == self.start
 
     def dead_binds(self, table: Table) -> tuple[Entry, ...]:
         """The bind mounts of earlier connections that are still there."""
@@ -87,7 +84,7 @@ def load(directory: str) -> Connection | None:
 
 def save(connection: Connection) -> None:
     """Writes it down for everybody to read; raises ``no-space`` or ``file-failed``."""
-    files.write(_path(connection.directory), json.dumps(dataclasses.asdict(connection)) + "\n")
+    files.write(_path(connection.directory), json.dumps(connection._asdict()) + "\n")
 
 
 def forget(directory: str) -> None:
@@ -114,6 +111,8 @@ def ours(
     # dead one that nobody serves any more is what such an agent's process left.
     if len(candidates) != 1:
         return None
+    from s3mount_agent.filesystem import holders  # nearly never, and slow
+
     alone = running or not holders.is_served(directory, "mount-s3")
     return candidates[0] if alone else None
 
@@ -160,6 +159,8 @@ def is_idle(directory: str) -> bool:
 def require_nowhere_else(directory: str) -> None:
     """Makes sure that our mount, which is gone here, is nowhere else either; raises ``mount-busy``
     with who has it."""
+    from s3mount_agent.filesystem import holders
+
     connection = load(directory)
     elsewhere = holders.left_by_unmount(gone(connection)) if connection else ()
     if elsewhere:
@@ -177,7 +178,7 @@ def still_served(directory: str, who: str) -> AgentError:
 
 def adopt(directory: str, pid: int) -> None:
     """Writes down what runs already, where an agent before this one did not."""
-    start = process.started(pid) if pid else None
+    start = procfs.started(pid) if pid else None
     if start is None or load(directory) is not None:
         return
     table = Table.read()

@@ -6,18 +6,17 @@ agent's daemon does not, and none of them can hang on a mount.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import time
 from collections.abc import Callable, Collection, Iterable
 
 from s3mount_agent.core.errors import AgentError, Problem
-from s3mount_agent.filesystem import fuse, holders, mountinfo, safe_path
+from s3mount_agent.filesystem import fuse, holders, mountinfo, procfs, safe_path
 from s3mount_agent.filesystem.mountinfo import Entry, Table
 from s3mount_agent.state import identity
 from s3mount_agent.supervisor import connections
 from s3mount_agent.supervisor.connections import Connection
-from s3mount_agent.system import probe, process, systemd
+from s3mount_agent.system import probe, systemd
 from s3mount_agent.system.probe import Answer, SilenceError
 
 # The unit's TimeoutStartSec= is a little longer.
@@ -57,8 +56,7 @@ def clean(directory: str, pid: int) -> bool:
     after = Table.read()
     left = connections.ours(after, directory, connection, running=False)
     _remember(
-        dataclasses.replace(
-            connection,
+        connection._replace(
             # One that is covered is still there, and gone only when it is seen to be.
             device=left.device if left is not None else "",
             pid=0,
@@ -90,7 +88,7 @@ def _with_binds(connection: Connection, table: Table) -> Connection:
         if entry.device == connection.device and entry.directory != connection.directory
     ]
     binds = [(e.device, e.directory, e.root) for e in (*connection.dead_binds(table), *found)]
-    return dataclasses.replace(connection, binds=tuple(dict.fromkeys(binds)))
+    return connection._replace(binds=tuple(dict.fromkeys(binds)))
 
 
 def prepare(directory: str, pid: int, *places: str) -> bool:
@@ -127,12 +125,10 @@ def ready(directory: str, pid: int) -> bool:
     connection = connections.load(directory) or Connection(directory)
     while True:
         found = connections.find_new(Table.read(), connection, pid)
-        start = process.started(pid)
+        start = procfs.started(pid)
         if found is not None and start is not None:
             _remember(
-                dataclasses.replace(
-                    connection, device=found.device, mount=found.id, pid=pid, start=start
-                )
+                connection._replace(device=found.device, mount=found.id, pid=pid, start=start)
             )
             return True
         if start is None:
@@ -162,7 +158,7 @@ def stop(directory: str, pid: int) -> bool:
     by then. At a shutdown there is not much time.
     """
     wait = _Wait(directory)
-    while process.started(pid) is not None:
+    while procfs.started(pid) is not None:
         try:
             unmount(directory, pid)
             held = ""
@@ -200,7 +196,7 @@ class _Wait:
         if connection is not None:
             held = held or _late(connection)
             if connection.waiting != held:
-                _remember(dataclasses.replace(connection, waiting=held))
+                _remember(connection._replace(waiting=held))
         return waited < _SHUTDOWN_SECONDS or not systemd.is_stopping()
 
 

@@ -15,7 +15,7 @@ from s3mount_agent.core.definition import Definition
 from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.core.states import Presence
 from s3mount_agent.decide.plan import Placed, Wanted
-from s3mount_agent.filesystem import disk, files, paths
+from s3mount_agent.filesystem import disk, files, paths, procfs
 from s3mount_agent.mountpoint import messages
 from s3mount_agent.supervisor import connections, hooks
 from s3mount_agent.system import process
@@ -85,7 +85,7 @@ class Processes:
             errors=_log(mount_id),
             extra_environment=environment.of_mounts(),
         )
-        files.write(_HOME / f"{mount_id}.pid", f"{pid} {process.started(pid)}\n")
+        files.write(_HOME / f"{mount_id}.pid", f"{pid} {procfs.started(pid)}\n")
 
     def failure(self, placed: Placed) -> AgentError | None:
         """What a process that has ended said."""
@@ -132,7 +132,7 @@ def _await_end(directory: str, pid: int) -> None:
     """Waits for a process whose mount has been taken away: never killed, for somebody may have it
     elsewhere."""
     deadline = time.monotonic() + _GONE_SECONDS
-    while process.started(pid) is not None:
+    while procfs.started(pid) is not None:
         if time.monotonic() > deadline:
             raise connections.still_served(directory, "")
         time.sleep(0.05)
@@ -150,7 +150,7 @@ def _explain(mount_id: str, definition: Definition) -> AgentError:
 def _living(mount_id: str) -> int | None:
     """The pid of a mount's process, or None if it has ended."""
     pid, _, start = (files.read(_HOME / f"{mount_id}.pid") or "").strip().partition(" ")
-    return int(pid) if pid and str(process.started(int(pid))) == start else None
+    return int(pid) if pid and str(procfs.started(int(pid))) == start else None
 
 
 def _end(mount_id: str, *, at_once: bool = False) -> None:

@@ -9,8 +9,7 @@ from s3mount_agent.system.systemd import UnitFacts
 
 _UNIT = paths.AGENT_UNIT
 _UP = ("active", "activating", "reloading")
-# Held by the daemon as long as it lives: there is never more than one.
-LOCK = paths.RUN / "daemon.lock"
+LOCK = paths.DAEMON_LOCK
 _END_SECONDS = 30.0
 
 

@@ -213,6 +213,7 @@ class Units:
             starting=_is_on_its_way(facts, definition.mode),
             pid=facts.main_pid or None,
             leaving=_is_leaving(facts),
+            invocation=facts.invocation,
             ending="" if facts.active_state == "active" else _ending(facts),
             settled=(
                 path.parent == self._home

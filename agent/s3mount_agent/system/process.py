@@ -123,15 +123,6 @@ def run(
     return completed
 
 
-def arguments(pid: int) -> tuple[str, ...]:
-    """A process's command line as it was started, empty if it has ended."""
-    try:
-        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-    except (FileNotFoundError, ProcessLookupError):
-        return ()
-    return tuple(word.decode(errors="surrogateescape") for word in words[:-1])
-
-
 def start(
     arguments: Sequence[str],
     *,
@@ -195,41 +186,6 @@ def signal_name(number: int) -> str:
         return signal.Signals(number).name
     except ValueError:
         return f"signal {number}"
-
-
-def started(pid: int) -> int | None:
-    """When a process started, in clock ticks since boot, or None if it has ended.
-
-    It tells a process from a later one with the same pid. One that only waits to be reaped has
-    ended. Field 22 of /proc/PID/stat: proc_pid_stat(5).
-    """
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    return None if fields[0] == "Z" else int(fields[19])
-
-
-def age(pid: int) -> float | None:
-    """For how many seconds a process has been running, or None if it has ended."""
-    ticks = started(pid)
-    if ticks is None:
-        return None
-    return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
-
-
-def processor_seconds(pid: int) -> float:
-    """The processor time that a process's living threads have used, 0 if it has ended.
-
-    To the nanosecond, where /proc/PID/stat counts in ticks: one that only waits for its network
-    uses less than a tick, but one that is stopped uses nothing at all.
-    https://docs.kernel.org/scheduler/sched-stats.html
-    """
-    spent = 0
-    for thread in Path(f"/proc/{pid}/task").glob("*/schedstat"):
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-            spent += int(thread.read_text().split()[0])
-    return spent / 1e9
 
 
 def _popen(arguments: Sequence[str], **settings: Any) -> subprocess.Popen[bytes]:
