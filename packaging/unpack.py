@@ -115,6 +115,9 @@ def _install_and_run(arguments: list[str], debug: list[str]) -> int:
     sys.path.append(f"{ARCHIVE}/{PAYLOAD}lib")
     from s3mount_agent import cli
     from s3mount_agent.filesystem import files
+    from s3mount_agent.system import process
+
+    process.hide_secrets()
 
     def put_in_place() -> int:
         with files.told_plainly(f"install the agent in {ROOT}"):

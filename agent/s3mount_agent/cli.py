@@ -19,6 +19,8 @@ from s3mount_agent.console.table import COMMANDS
 
 # Commands that answer as quickly as they can; the mounts' starts wait for the second.
 _AT_ONCE = ("status", "unit-hook")
+# Without one of these there is no secret in an argument: core/masking.py.
+_OF_SECRETS = "@=:?"
 _HELP = """\
 s3mount-agent {version}: keeps S3 buckets mounted as directories on the nodes of
 an AWS ParallelCluster.
@@ -59,6 +61,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code."""
     os.umask(0o022)  # whoever calls: what we make is for root alone to change
     words = list(sys.argv[1:] if arguments is None else arguments)
+    if any(sign in word for word in words for sign in _OF_SECRETS):
+        _hide_secrets()
     debug = bool(words) and words[0] == "--debug"
     words = words[debug:]
     if not words or words[0] in ("-h", "--help", "help", "-V", "--version"):
@@ -72,6 +76,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         return _tell(error)
     return guarded(lambda: _run(given), debug=debug or given.debug, interrupted=command.interrupted)
+
+
+def _hide_secrets() -> None:
+    from s3mount_agent.system import journal, process
+
+    if not process.hide_secrets():
+        journal.close()
 
 
 def guarded(work: Callable[[], int], *, debug: bool = False, interrupted: str = "") -> int:

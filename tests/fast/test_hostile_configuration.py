@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from fast.in_memory import context
 from fast.unit_reader import commands, environment, expanded, sections, words
 from s3mount_agent.config import config_file, keys
-from s3mount_agent.core.errors import AgentError, Exit
+from s3mount_agent.core.errors import AgentError, Exit, Problem
 from s3mount_agent.core.masking import is_secret
 from s3mount_agent.core.mounts import Owner
 from s3mount_agent.core.resources import Machine
@@ -251,6 +251,19 @@ def test_any_text_in_a_variable_is_refused_or_that_variable(name: str, text: str
     kept = () if is_secret(text) else ((name, text),)
     for _, _, want in judge(text_of_file):
         assert want.definition.environment == kept
+
+
+@pytest.mark.parametrize(
+    "path", ["/dev/zero", "//proc/kmsg", "/etc/../dev/zero", "relative", "~/x"]
+)
+def test_a_variable_that_names_a_file_is_judged_like_a_flag(path: str) -> None:
+    with pytest.raises(AgentError) as caught:
+        config_file.parse(document() + f"environment: {{AWS_CA_BUNDLE: {path}}}", "x")
+    assert caught.value.problem is Problem.CONFIG_INVALID
+    good = document() + "environment: {AWS_CA_BUNDLE: /etc/ssl/certs/site.pem}"
+    assert [want.definition.places for _, _, want in judge(good)] == [
+        (("ca-bundle", "/etc/ssl/certs/site.pem"),)
+    ]
 
 
 @QUIET

@@ -25,6 +25,43 @@ with lock.hold("bootstrap", timeout=5, path=Path(sys.argv[1])):
     time.sleep(float(sys.argv[2]))
 """
 
+SHOW = """
+import sys
+from pathlib import Path
+from s3mount_agent import cli
+seen = Path("/proc/self/cmdline")
+before = seen.read_bytes()
+cli.main(sys.argv[1:])
+print(repr(before.split(b"\\0")[3:-1]))
+print(repr(seen.read_bytes().rstrip(b"\\0").split(b"\\0")[3:]))
+print(sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        ("https://h/k?X-Amz-Signature=SECRETWORD", "https://h/k?***"),
+        ("--config=https://u:SECRETWORD@h/k", "--config=https://***@h/k"),
+        ("--allow-other --endpoint-url http://u:p@h", "--allow-other --endpoint-url http://***@h"),
+        ("é?SECRET=abc", "é?SECRET=***"),
+        ("s3://bucket/key@2", "s3://bucket/key@2"),
+    ],
+)
+def test_nobody_sees_the_secrets_in_our_command_line(given: str, shown: str) -> None:
+    """ps, and journald, which writes it down with each entry."""
+    answer = subprocess.run(
+        [sys.executable, "-c", SHOW, "hostname", given, "last"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PYTHONPATH": ":".join(sys.path)},
+    )
+    before, after, kept = answer.stdout.splitlines()
+    assert before == repr([b"hostname", given.encode(), b"last"])
+    assert after == repr([b"hostname", shown.encode(), b"last"])
+    assert kept == repr(["hostname", given, "last"])
+
 
 def test_output_and_code_are_kept() -> None:
     code = "import sys; print('out'); print('err', file=sys.stderr); sys.exit(3)"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 import socket
 import threading
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from fast.small_fuse import MAY_MOUNT, SmallFuse
 from s3mount_agent.config import source
 from s3mount_agent.config.source import Fetched
 from s3mount_agent.config.yaml_text import LARGEST_BYTES
@@ -99,8 +101,25 @@ def test_the_largest_file_is_read_and_a_larger_one_is_not(tmp_path: Path) -> Non
     assert "larger than 256 KiB" in error.message
 
 
-def test_a_file_without_an_end_is_not_read_to_it() -> None:
-    assert refusal("/dev/zero").problem is Problem.CONFIG_INVALID
+@pytest.mark.parametrize("device", ["/dev/zero", "fifo"])
+def test_what_is_no_regular_file_is_refused_and_not_waited_for(tmp_path: Path, device: str) -> None:
+    path = tmp_path / device  # what is absolute stays so
+    if device == "fifo":
+        os.mkfifo(path)
+    retry_for, message = failure(str(path))
+    assert retry_for == 0
+    assert "it is no regular file" in message
+
+
+@pytest.mark.skipif(not MAY_MOUNT, reason="mounts, which takes root and /dev/fuse")
+def test_a_file_on_a_file_system_that_hangs_is_asked_for_again_for_a_while(
+    fuse: SmallFuse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(source, "_FILE_SECONDS", 0.3)
+    fuse.hang()
+    retry_for, message = failure(f"{fuse.directory}/config.yaml")
+    assert retry_for == math.inf
+    assert "no answer within" in message
 
 
 def test_a_file_that_is_not_utf8_is_refused(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import http.server
+import socket
 import threading
 import urllib.request
 from collections.abc import Iterator
@@ -31,7 +32,8 @@ class Server(http.server.ThreadingHTTPServer):
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    """/whole, /moved (to /whole), /endless (no length), /trickle (a byte now and then)."""
+    """/whole, /moved (to /whole), /endless (no length), /trickle (a byte now and then), /drip (the
+    same of a header)."""
 
     server: Server
 
@@ -42,6 +44,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.end_headers()
             return
         self.send_response(200)
+        if self.path == "/drip":
+            self.flush_headers()
+            while not self.server.over.wait(0.05):
+                self.wfile.write(b"X")
+            return
         self.send_header("ETag", '"e"')
         if self.path in ("/whole", "/trickle"):
             self.send_header("Content-Length", str(len(CONTENT)))
@@ -94,6 +101,19 @@ def test_what_trickles_in_is_not_waited_for(server: Server) -> None:
         web.get(server.url("trickle"), taken.extend, limit=len(CONTENT), seconds=0.5)
     assert 0 < len(taken) < len(CONTENT)
     assert not caught.value.final
+
+
+def test_neither_a_header_nor_a_name_is_waited_for(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(WebError, match="too long"):
+        web.get(server.url("drip"), print, limit=1, seconds=0.5)
+    silent = threading.Event()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: silent.wait(60))
+    with pytest.raises(WebError, match="too long") as caught:
+        web.get("http://mirror.example.org/", print, limit=1, seconds=0.5)
+    assert not caught.value.final
+    silent.set()
 
 
 def test_the_takers_own_trouble_passes(server: Server) -> None:

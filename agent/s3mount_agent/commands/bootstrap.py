@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
@@ -14,20 +12,16 @@ from s3mount_agent.config.arguments import parse_arguments
 from s3mount_agent.console.output import tell
 from s3mount_agent.console.parser import Given
 from s3mount_agent.core.errors import AgentError, Exit, Problem
-from s3mount_agent.core.masking import is_secret, masked
 from s3mount_agent.core.roles import OnFailure
 from s3mount_agent.decide.events import Event
 from s3mount_agent.decide.retry_policy import is_lasting, pace_of
-from s3mount_agent.filesystem import paths
-from s3mount_agent.system import journal, node, process
+from s3mount_agent.system import journal, node
 
 if TYPE_CHECKING:
     from s3mount_agent.reconcile.context import Context
     from s3mount_agent.reconcile.execute import Failures
 
 _OVERRIDES = ("--role", "--mode", "--on-failure")
-# Which only root can read of a process: /proc/PID/environ.
-_UNSEEN = "S3MOUNT_SOURCE"
 
 
 def main(given: Given) -> int:
@@ -61,8 +55,6 @@ def _run(given: Given) -> int:
     environment.require_understood()
     only_checks = given.has("--check") or given.has("--precheck")
     url = given.value("--config")
-    if url is not None:
-        url = _source(url, may_begin_anew=not only_checks)
     if not only_checks:
         environment.keep_given()
     environment.load()
@@ -82,18 +74,6 @@ def _run(given: Given) -> int:
             check.on_node(given, context)
         return Exit.OK
     return outcome(*bootstrap.bootstrap(read))
-
-
-def _source(url: str, *, may_begin_anew: bool) -> str:
-    """The URL of the source. With a secret in it the program begins anew without it in its command
-    line: everybody can read that in `ps`, and journald writes it down with each entry."""
-    kept = os.environ.pop(_UNSEEN, "")
-    if kept and masked(kept) == url:
-        return kept
-    if may_begin_anew and is_secret(url):
-        shown = [word.replace(url, masked(url)) for word in sys.argv[1:]]
-        process.become([paths.COMMAND, *shown], {_UNSEEN: url})
-    return url
 
 
 def _overrides(given: Given) -> dict[str, str]:

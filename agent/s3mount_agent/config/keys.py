@@ -22,7 +22,7 @@ from s3mount_agent.config.value_kinds import (
     one_of,
 )
 from s3mount_agent.core.buckets import parse_bucket
-from s3mount_agent.core.directory import parse_directory
+from s3mount_agent.core.directory import may_be_read, parse_directory
 from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.core.roles import Mode, OnFailure, Role
 from s3mount_agent.core.versions import FuseConf, Install
@@ -86,6 +86,17 @@ SCHEMA_ID = "urn:s3mount-agent:configuration:1"
 _BUCKET = r"(?:s3://)?[0-9A-Za-z][0-9A-Za-z._-]{2,254}(?:/.*)?|arn:aws[a-z-]*:s3.*"
 _DIRECTORY = r"/(?!(?:.*/)?\.\.?(?:/|$)).*[^/].*"
 _PLAIN_VALUE = Text("a value in one line of printable ASCII", r"[ -~]{0,1000}")
+
+
+class _FilePath(Text):
+    """A file that a configuration may have root read."""
+
+    def read(self, node: Node, source: Source) -> str:
+        """The path, or nothing."""
+        path = super().read(node, source)
+        if path and not may_be_read(path):
+            source.refuse(node.mark, f"{path} is no file that this configuration may name")
+        return path
 
 
 class _Version(Choice):
@@ -286,7 +297,12 @@ TOP = Section(
         ),
         Key(
             "environment",
-            MapOf(_PLAIN_VALUE, ENVIRONMENT, _SECRETS),
+            MapOf(
+                _PLAIN_VALUE,
+                ENVIRONMENT,
+                _SECRETS,
+                {"AWS_CA_BUNDLE": _FilePath("the absolute path of a file", r"(?:/[ -~]{0,999})?")},
+            ),
             "variables for mount-s3",
             default="none",
             aka=("env",),

@@ -68,12 +68,13 @@ class MapOf:
     """A mapping whose keys are of a closed set, and whose values are of one kind.
 
     ``refused`` has keys that are no typing errors, with what to say of them; their values are not
-    shown.
+    shown. ``special`` has the kinds of values that are not like the others.
     """
 
     kind: ValueKind
     keys: Choice
     refused: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    special: Mapping[str, Kind] = field(default_factory=dict)
 
     def read(self, node: Node, source: Source) -> dict[Any, Any]:
         """The values by key."""
@@ -83,7 +84,8 @@ class MapOf:
         for key, value in node:
             name = source.attempt(self._key, key, source)
             if name is not None:
-                values[name] = source.attempt(self.kind.read, value, source)
+                kind = self.special.get(key.text, self.kind)
+                values[name] = source.attempt(kind.read, value, source)
         return values
 
     def _key(self, key: Scalar, source: Source) -> Any:
@@ -94,7 +96,8 @@ class MapOf:
 
     def schema(self) -> dict[str, Any]:
         """An object."""
-        properties = {word: self.kind.schema() for word in self.keys.words}
+        kinds = {word: self.special.get(word, self.kind) for word in self.keys.words}
+        properties = {word: kind.schema() for word, kind in kinds.items()}
         return {"type": "object", "properties": properties, "additionalProperties": False}
 
     def type(self) -> str:

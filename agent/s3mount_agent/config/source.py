@@ -11,16 +11,16 @@ import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from s3mount_agent.config.yaml_text import LARGEST_BYTES, decode
 from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.filesystem import disk
-from s3mount_agent.system import web
+from s3mount_agent.system import probe, web
 
 _TIMEOUT_SECONDS = 20.0
 _WHOLE_SECONDS = 60.0
+_FILE_SECONDS = 5.0
 # What is mounted as root must not come over a line that others can write on.
 _ON_THIS_NODE = ("http://127.0.0.1:", "http://localhost:")
 
@@ -45,7 +45,7 @@ def fetch(url: str, known: str = "") -> Fetched | None:
     if url.startswith(("https://", *_ON_THIS_NODE)):
         return _from_web(url, known)
     if url.startswith("/"):
-        return _from_file(Path(url), known)
+        return _from_file(url, known)
     raise _no_place(url)
 
 
@@ -113,12 +113,16 @@ def _from_web(url: str, known: str) -> Fetched | None:
     return _fetched(url, bytes(data), answer.get("ETag") or _digest(data), known)
 
 
-def _from_file(path: Path, known: str) -> Fetched | None:
+def _from_file(path: str, known: str) -> Fetched | None:
+    """A file may lie where nothing answers, such as on the head node's NFS."""
     try:
-        data = disk.head(path, LARGEST_BYTES + 1)
-    except OSError as error:
-        raise _failed(str(path), error, final=True) from None
-    return _fetched(str(path), data, _digest(data), known)
+        text = probe.ask(disk.head, path, LARGEST_BYTES + 1, timeout=_FILE_SECONDS)
+    except probe.SilenceError as error:
+        raise _failed(path, error) from None
+    except (OSError, ValueError) as error:
+        raise _failed(path, error, final=True) from None
+    data = text.encode(errors="surrogateescape")
+    return _fetched(path, data, _digest(data), known)
 
 
 def _require_whole(data: bytes, expected: int) -> None:

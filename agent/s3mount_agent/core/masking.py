@@ -1,7 +1,8 @@
 """What must not be seen by everybody, wherever it may come from, and how it is shown instead.
 
-Passwords stand in URLs (``http://user:password@proxy``), and so do signatures and tokens in the
-query of a presigned one. Whatever the agent says, it says :func:`masked`.
+Passwords stand in URLs (``http://user:password@proxy``, for a proxy also without the scheme), and
+signatures and tokens in the query of a presigned one. Whatever the agent says, it says
+:func:`masked`.
 """
 
 from __future__ import annotations
@@ -11,8 +12,18 @@ import re
 _MASK = "***"
 _USERINFO = re.compile(r"(\w://)[^\s/'\"<>]*@")
 _QUERY = re.compile(r"(https?://[^\s?'\"<>]*)\?[^\s'\"<>]+")
-# AWS_SECRET_ACCESS_KEY=…, AWS_SESSION_TOKEN: …, as in a line of a file that an error quotes.
-_VARIABLE = re.compile(r"\b([A-Z0-9_]*(?:SECRET|PASSWORD|TOKEN)[A-Z0-9_]*['\"]?\s*[=:]\s*)\S+")
+# user:password@proxy:3128, a word of its own or a value.
+_BARE = re.compile(r"(?<![^\s'\"<>=,(])[^\s/@:'\"<>=,(]+:[^\s/@'\"<>]*@(?=[\w\[])")
+# AWS_SECRET_ACCESS_KEY=…, aws_session_token: …, as in a line of a file that an error quotes; and
+# what signs a request whose query is told without the rest of its URL. Not AWS's "ExpiredToken: …".
+_WORDS = "SECRET|PASSWORD|TOKEN"
+_VARIABLE = re.compile(
+    rf"((?i:(?:{_WORDS}|X-AMZ-SIGNATURE|X-AMZ-CREDENTIAL)\w{{0,40}}['\"]?\s{{0,9}}=\s{{0,9}}"
+    rf"|(?:{_WORDS})\w{{0,40}}['\"]\s{{0,9}}:\s{{0,9}})"
+    rf"|(?:(?:{_WORDS})[A-Z0-9_]{{0,40}}|(?:{_WORDS.lower()})[a-z0-9_]{{0,40}})"
+    r"\s{0,9}:\s{0,9})\S+",
+    re.ASCII,
+)
 
 
 def masked(text: str) -> str:
@@ -20,6 +31,8 @@ def masked(text: str) -> str:
     if "://" in text:
         text = _USERINFO.sub(rf"\1{_MASK}@", text)
         text = _QUERY.sub(rf"\1?{_MASK}", text)
+    if "@" in text:
+        text = _BARE.sub(f"{_MASK}@", text)
     return _VARIABLE.sub(rf"\1{_MASK}", text)
 
 

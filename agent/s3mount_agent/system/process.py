@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from s3mount_agent.core.errors import AgentError, Problem
+from s3mount_agent.core.masking import masked
 from s3mount_agent.core.text import last_lines
 from s3mount_agent.filesystem import disk
 
@@ -65,10 +66,26 @@ def program(name: str) -> str:
     raise AgentError(Problem.PROGRAM_FAILED, f"this node has no {name} in {':'.join(_PLACES)}")
 
 
-def become(arguments: Sequence[str], extra_environment: Mapping[str, str]) -> None:
-    """Goes on as another program, with the same process id; returns if there is no such program."""
-    with contextlib.suppress(OSError):
-        os.execve(arguments[0], list(arguments), {**os.environ, **extra_environment})  # noqa: S606
+def hide_secrets() -> bool:
+    """Has everybody else see our command line masked from now on: all users can read it in `ps`,
+    and journald writes it down with each entry. Returns whether there is no secret in it any more.
+
+    A process may write to its own memory, where the kernel has its arguments: proc_pid_mem(5), and
+    arg_start and arg_end in proc_pid_stat(5).
+    """
+    try:
+        given = Path("/proc/self/cmdline").read_bytes()
+        shown = b"\0".join(os.fsencode(masked(os.fsdecode(word))) for word in given.split(b"\0"))
+        if shown == given:
+            return True
+        fields = Path("/proc/self/stat").read_text(errors="replace").rpartition(")")[2].split()
+        start, end = int(fields[45]), int(fields[46])
+        with Path("/proc/self/mem").open("r+b", buffering=0) as memory:
+            memory.seek(start)
+            memory.write(shown[: end - start - 1].ljust(end - start, b"\0"))
+    except OSError:
+        return False
+    return True
 
 
 def trace() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import http.client
+import queue
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -41,13 +43,13 @@ def get(
 ) -> Mapping[str, str]:
     """Hands the content behind ``url`` on in pieces, and returns the answer's headers.
 
-    Raises WebError when it is not whole after ``seconds``, and TooLargeError beyond ``limit``
-    bytes; what ``take`` raises passes.
+    Raises WebError when it is not whole after ``seconds``, from the look-up of its name on, and
+    TooLargeError beyond ``limit`` bytes; what ``take`` raises passes.
     """
     deadline = time.monotonic() + seconds
     try:
         request = urllib.request.Request(url, headers=dict(headers or {}))  # noqa: S310
-        with _opener().open(request, timeout=min(seconds, _SILENCE_SECONDS)) as answer:
+        with _open(request, seconds) as answer:
             expected = int(answer.headers.get("Content-Length") or 0)
             if expected > limit:
                 raise TooLargeError(f"{url} is too large")
@@ -65,6 +67,27 @@ def get(
         raise WebError(str(error)) from None
     except (TimeoutError, ValueError) as error:
         raise WebError(str(error)) from None
+
+
+def _open(request: urllib.request.Request, seconds: float) -> Any:
+    """The answer once its headers are there. Neither a name's look-up nor a header that comes in
+    drops has a deadline of its own: they are waited for by a thread that can be left behind."""
+    opener, opened = _opener(), queue.SimpleQueue[Any]()
+
+    def work() -> None:
+        try:
+            opened.put(opener.open(request, timeout=min(seconds, _SILENCE_SECONDS)))
+        except Exception as error:  # the caller's to judge
+            opened.put(error)
+
+    threading.Thread(target=work, daemon=True).start()
+    try:
+        answer = opened.get(timeout=seconds)
+    except queue.Empty:
+        raise WebError("it takes too long") from None
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
 
 
 def _take_all(
