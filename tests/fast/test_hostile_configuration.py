@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
 from fast.in_memory import context
@@ -206,6 +206,7 @@ ODD = st.lists(PIECES, min_size=1, max_size=6).map(
 def test_odd_but_good_text_is_carried_literally(prefix: str, name: str, agent: str) -> None:
     """Like the tests above, but what it draws is accepted."""
     name = name.replace("/", "").strip(".") or "x"
+    assume(not is_secret(f"x{agent}"))  # x:y@z is one, and refused
     text = document(
         bucket=escaped(f"s3://my-bucket/{prefix}/"),
         directory=escaped(f"/mnt/x{name}/s3"),
@@ -261,9 +262,8 @@ def test_a_variable_that_names_a_file_is_judged_like_a_flag(path: str) -> None:
         config_file.parse(document() + f"environment: {{AWS_CA_BUNDLE: {path}}}", "x")
     assert caught.value.problem is Problem.CONFIG_INVALID
     good = document() + "environment: {AWS_CA_BUNDLE: /etc/ssl/certs/site.pem}"
-    assert [want.definition.places for _, _, want in judge(good)] == [
-        (("ca-bundle", "/etc/ssl/certs/site.pem"),)
-    ]
+    places = {want.definition.places for _, _, want in judge(good)}
+    assert places == {(("ca-bundle", "/etc/ssl/certs/site.pem"),)}
 
 
 @QUIET

@@ -74,7 +74,7 @@ class MapOf:
     kind: ValueKind
     keys: Choice
     refused: Mapping[str, tuple[str, str]] = field(default_factory=dict)
-    special: Mapping[str, Kind] = field(default_factory=dict)
+    special: Mapping[str, ValueKind] = field(default_factory=dict)
 
     def read(self, node: Node, source: Source) -> dict[Any, Any]:
         """The values by key."""

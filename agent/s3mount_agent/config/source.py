@@ -116,7 +116,7 @@ def _from_web(url: str, known: str) -> Fetched | None:
 def _from_file(path: str, known: str) -> Fetched | None:
     """A file may lie where nothing answers, such as on the head node's NFS."""
     try:
-        text = probe.ask(disk.head, path, LARGEST_BYTES + 1, timeout=_FILE_SECONDS)
+        text = probe.ask(disk.head_of_any, path, LARGEST_BYTES + 1, timeout=_FILE_SECONDS)
     except probe.SilenceError as error:
         raise _failed(path, error) from None
     except (OSError, ValueError) as error:

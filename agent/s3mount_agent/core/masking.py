@@ -13,7 +13,7 @@ _MASK = "***"
 _USERINFO = re.compile(r"(\w://)[^\s/'\"<>]*@")
 _QUERY = re.compile(r"(https?://[^\s?'\"<>]*)\?[^\s'\"<>]+")
 # user:password@proxy:3128, a word of its own or a value.
-_BARE = re.compile(r"(?<![^\s'\"<>=,(])[^\s/@:'\"<>=,(]+:[^\s/@'\"<>]*@(?=[\w\[])")
+_BARE = re.compile(r"(?<![^\s'\"<>=,(])[^\s/@:'\"<>=,(]+:[^\s/@'\"<>]+@(?=[\w\[])")
 # AWS_SECRET_ACCESS_KEY=…, aws_session_token: …, as in a line of a file that an error quotes; and
 # what signs a request whose query is told without the rest of its URL. Not AWS's "ExpiredToken: …".
 _WORDS = "SECRET|PASSWORD|TOKEN"

@@ -39,10 +39,16 @@ def identity(path: Path) -> tuple[int, ...]:
     return status.st_dev, status.st_ino, status.st_ctime_ns
 
 
-def head(path: str, most: int) -> str:
-    """The first bytes of a regular file, as :func:`files.read` has them as text; for a child that
-    can be left behind, since the path is anybody's. Never waits for who writes to a FIFO. Raises
-    OSError."""
+def head(path: Path, most: int) -> bytes:
+    """The first bytes of a file; raises OSError."""
+    with path.open("rb") as file:
+        return file.read(most)
+
+
+def head_of_any(path: str, most: int) -> str:
+    """The first bytes of a regular file that anybody may have named, as :func:`files.read` makes
+    them a text: for a child that can be left behind. Waits for nobody who is to write to a FIFO.
+    Raises OSError."""
     flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
     with os.fdopen(os.open(path, flags), "rb") as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
