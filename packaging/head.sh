@@ -13,7 +13,8 @@ fail() {
     exit 1
 }
 
-size=$(wc -c <"$0")
+# The system's wc, whatever PATH says.
+size=$(PATH=/usr/bin:/bin && wc -c <"$0")
 if [ "$size" -ne @SIZE@ ]; then
     fail bootstrap-damaged "$0 has $size bytes instead of @SIZE@" \
         'upload dist/s3mount-bootstrap again, in binary mode'

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from fast.small_fuse import MAY_MOUNT, SmallFuse
 from s3mount_agent.core.errors import Problem
 from s3mount_agent.mountpoint import messages, program
 from s3mount_agent.mountpoint.program import Installed
@@ -257,3 +258,36 @@ def test_another_program_in_its_place_is_asked_anew_whatever_its_date(
         found = program.find()
         assert found is not None
         assert found.version == version
+
+
+@pytest.fixture
+def local(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A mount-s3 in the place of /usr/local/bin, and none elsewhere."""
+    here = script(tmp_path / "local/mount-s3", "echo mount-s3 1.24.0")
+    monkeypatch.setattr(program, "_PLACES", str(tmp_path / "none"))
+    monkeypatch.setattr(program, "_LOCAL", str(here))
+    monkeypatch.setattr(program, "_local", None)
+    return here
+
+
+def test_one_that_an_image_brings_is_taken_where_only_root_can_change_it(local: Path) -> None:
+    assert program.find() == Installed(str(local), (1, 24, 0))
+    script(local, "echo mount-s3 1.24.1")
+    assert program.find() == Installed(str(local), (1, 24, 1))
+    local.chmod(0o777)
+    assert program.find() is None
+
+
+@pytest.mark.skipif(not MAY_MOUNT, reason="mounts, which takes root and /dev/fuse")
+def test_one_on_a_file_system_that_hangs_is_what_it_was(
+    local: Path, fuse: SmallFuse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody who asks for it hangs, neither in looking nor in running it."""
+    monkeypatch.setattr(program, "_LOCAL_SECONDS", 0.5)
+    known = program.find()
+    assert known is not None
+    fuse.hang()
+    monkeypatch.setattr(program, "_LOCAL", f"{fuse.directory}/mount-s3")
+    assert program.find() == known
+    monkeypatch.setattr(program, "_local", None)
+    assert program.find() is None

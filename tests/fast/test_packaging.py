@@ -364,6 +364,17 @@ def test_the_systems_own_python_comes_before_that_of_path(bootstrap: Path, path_
     assert executed[-1] == str(system)
 
 
+def test_no_program_in_front_of_the_systems_is_run(bootstrap: Path, tmp_path: Path) -> None:
+    path = tmp_path / "bin"
+    path.mkdir()
+    for name in ("wc", "python3"):
+        (path / name).write_text(f'#!/bin/sh\ntouch {tmp_path}/pwned\nexec /usr/bin/{name} "$@"\n')
+        (path / name).chmod(0o755)
+    ran = run(bootstrap, "--version", PATH=f"{path}:/usr/bin:/bin")
+    assert (ran.returncode, ran.stdout) == (0, f"s3mount-agent {__version__}\n")
+    assert not (tmp_path / "pwned").exists()
+
+
 def test_no_site_directory_is_read(bootstrap: Path, tmp_path: Path) -> None:
     installed(bootstrap, tmp_path)
     link = tmp_path / "usr/bin/s3mount-agent"

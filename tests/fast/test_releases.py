@@ -21,7 +21,8 @@ import pytest
 from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.core.versions import Install
 from s3mount_agent.decide.retry_policy import is_lasting
-from s3mount_agent.mountpoint import releases
+from s3mount_agent.mountpoint import install, program, releases
+from s3mount_agent.mountpoint.program import Installed
 from s3mount_agent.mountpoint.releases import (
     DEFAULT_FINGERPRINTS,
     DEFAULT_URL,
@@ -330,3 +331,49 @@ def test_the_configuration_may_name_a_mirror_as_a_whole_or_in_part(
     assert Release.chosen(Install(version="latest")) == Release(
         DEFAULT_URL, "latest", DEFAULT_FINGERPRINTS
     )
+
+
+@pytest.mark.skipif(shutil.which("dpkg-deb") is None, reason="makes a Debian package")
+@pytest.mark.parametrize(
+    ("wanted", "offered", "here", "good"),
+    [
+        ("latest", "1.24.0", None, True),
+        ("latest", "1.25.3-1", None, True),
+        ("latest", "1.23.0", None, False),
+        ("latest", "1.24.9", (1, 25, 0), False),
+        ("latest", "1.25.0", (1, 25, 0), True),
+        ("latest", "1.24", None, False),
+        ("1.23.0", "1.23.0", None, True),
+        ("1.23.0", "1.22.0", None, False),
+        ("1.23.0", "1.23.0.1", None, False),
+    ],
+)
+def test_no_older_release_is_taken_however_well_it_is_signed(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    wanted: str,
+    offered: str,
+    here: tuple[int, ...] | None,
+    good: bool,
+) -> None:
+    control = tmp_path / "tree/DEBIAN/control"
+    control.parent.mkdir(parents=True)
+    control.write_text(
+        f"Package: mount-s3\nVersion: {offered}\nArchitecture: all\n"
+        "Maintainer: x <x@example.org>\nDescription: x\n"
+    )
+    package = tmp_path / "mount-s3.deb"
+    subprocess.run(
+        ["dpkg-deb", "--build", str(tmp_path / "tree"), str(package)],
+        check=True,
+        capture_output=True,
+    )
+    found = here and Installed("/usr/bin/mount-s3", here)
+    monkeypatch.setattr(program, "find", lambda: found)
+    if good:
+        install._require_version(package, Release(version=wanted))
+        return
+    with pytest.raises(AgentError, match="instead of mount-s3 1") as caught:
+        install._require_version(package, Release(version=wanted))
+    assert caught.value.problem is Problem.PACKAGE_OTHER
+    assert not package.exists()

@@ -257,6 +257,39 @@ def test_where_programs_are_searched_nothing_is_mounted(
     assert refused(Path(directory)).problem is Problem.DIRECTORY_RESERVED
 
 
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("sudoers", 'Defaults  secure_path="/usr/bin:/apps/bin"'),
+        ("sudoers", "Defaults:ubuntu env_reset, secure_path = /usr/bin:/apps/bin"),
+        ("sudoers.d/site", "Defaults secure_path=/apps/bin"),
+        ("crontab", "PATH=/usr/local/sbin:/apps/bin"),
+        ("cron.d/site", "SHELL=/bin/sh\nPATH = '/apps/bin'\n* * * * * root true"),
+        ("login.defs", "ENV_SUPATH\tPATH=/sbin:/apps/bin"),
+        ("environment", 'export PATH="/apps/bin:/usr/bin"'),
+    ],
+)
+def test_where_a_root_path_leads_nothing_is_mounted(
+    home: Path, monkeypatch: pytest.MonkeyPatch, name: str, line: str
+) -> None:
+    """sudo's, cron's, login's."""
+    safe_path.require("/apps/bin")
+    files_, folders = safe_path._PATH_FILES, safe_path._PATH_FOLDERS
+    monkeypatch.setattr(
+        safe_path, "_PATH_FILES", [each.replace("/etc", str(home)) for each in files_]
+    )
+    monkeypatch.setattr(
+        safe_path, "_PATH_FOLDERS", [each.replace("/etc", str(home)) for each in folders]
+    )
+    (home / name).parent.mkdir(exist_ok=True)
+    (home / name).write_text(f"{line}\n")
+    for directory in ("/apps", "/apps/bin", "/apps/bin/x"):
+        error = refused(Path(directory))
+        assert error.problem is Problem.DIRECTORY_RESERVED
+        assert "search /apps/bin" in error.message
+    safe_path.require("/apps/data")
+
+
 @pytest.fixture
 def precious(home: Path) -> Path:
     path = home / "precious"

@@ -12,8 +12,9 @@ import contextlib
 import errno
 import os
 import posixpath
+import re
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable
@@ -128,14 +129,32 @@ def parent_of(path: str, *, make: bool = True) -> Iterator[tuple[int, str]]:
         yield place.descriptor, name
 
 
+# Where a node says which directories root's programs are searched in: login, sudo, cron.
+_PATH_FILES = tuple(
+    f"/etc/{name}" for name in "environment login.defs sudoers crontab anacrontab".split()
+)
+_PATH_FOLDERS = ("/etc/cron.d", "/etc/sudoers.d")
+_PATH_LINE = re.compile(
+    r"\s*(?:(?:export\s+)?PATH\s*=|ENV_(?:SU)?PATH\s+(?:PATH=)?|Defaults\S*\s.*\bsecure_path\s*=)(.*)"
+)
+
+
 def _search_path() -> list[str]:
     """Where this node's programs and libraries are searched, beyond what is the same everywhere."""
-    files_ = [Path("/etc/ld.so.conf"), *Path("/etc/ld.so.conf.d").glob("*.conf")]
-    lines = [line for path in files_ for line in (files.read(path) or "").splitlines()]
-    settings = (files.read(Path("/etc/environment")) or "").splitlines()
-    paths = [line.partition("=")[2] for line in settings if line.strip().startswith("PATH=")]
-    words = ":".join([*paths, os.environ.get("PATH", "")]).replace('"', "").split(":")
-    return [each.strip() for each in [*lines, *words] if each.strip().startswith("/")]
+    libraries = [Path("/etc/ld.so.conf"), *Path("/etc/ld.so.conf.d").glob("*.conf")]
+    places = [line.strip() for line in _lines(libraries)]
+    told = [Path(each) for each in _PATH_FILES]
+    told += [each for folder in _PATH_FOLDERS for each in Path(folder).glob("*")]
+    values = [os.environ.get("PATH", "")]
+    values += [match[1] for line in _lines(told) if (match := _PATH_LINE.match(line))]
+    words = re.split(r"[\s:\"',]+", " ".join(values))
+    return [each for each in [*places, *words] if each.startswith("/")]
+
+
+def _lines(paths: Iterable[Path]) -> Iterator[str]:
+    for path in paths:
+        with contextlib.suppress(AgentError):  # not everybody may read sudoers
+            yield from (files.read(path) or "").splitlines()
 
 
 def asked(function: Callable[..., Any], path: str, *arguments: object) -> Any:

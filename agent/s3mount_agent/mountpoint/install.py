@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from s3mount_agent.core.errors import AgentError, Problem
-from s3mount_agent.core.versions import Install, Version, version_of
+from s3mount_agent.core.versions import PINNED, Install, Version, told, version_of
 from s3mount_agent.filesystem import disk, files, fuse, paths
 from s3mount_agent.mountpoint import program, releases
 from s3mount_agent.mountpoint.program import Installed
@@ -120,15 +120,23 @@ class _Attempt:
 
 
 def _require_version(package: Path, release: Release) -> None:
-    """Refuses another package than its name says: one that is as validly signed, but older."""
+    """Refuses another package than its name says: one that is as validly signed, but older.
+
+    Which one is the latest only the mirror says: it must not be older than what this agent installs
+    by itself, nor than what is here.
+    """
     name, version = apt.version_of(package)
     found = re.match(r"\d+\.\d+\.\d+(?![\d.])", version)
-    good = release.version == "latest" or (found is not None and found[0] == release.version)
+    wanted, good = f"mount-s3 {release.version}", found and found[0] == release.version
+    if release.version == "latest":
+        here = program.find()
+        oldest = max(version_of(PINNED), here.version if here else ())
+        wanted = f"mount-s3 {told(oldest)} or later"
+        good = found and version_of(found[0]) >= oldest
     if name != "mount-s3" or not good:
         files.remove(package)
         raise AgentError(
-            Problem.PACKAGE_OTHER,
-            f"{package.name} is {name} {version} instead of mount-s3 {release.version}",
+            Problem.PACKAGE_OTHER, f"{package.name} is {name} {version} instead of {wanted}"
         )
 
 

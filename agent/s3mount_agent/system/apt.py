@@ -49,7 +49,7 @@ _STEP = re.compile(r"^(?P<what>Inst|Remv|Purg) (?P<name>\S+)(?P<installed> \[)?"
 
 def require_apt() -> None:
     """Raises ``node-unsupported`` where there is no apt."""
-    if shutil.which("apt-get") is None:
+    if not process.has("apt-get"):
         raise AgentError(
             Problem.NODE_UNSUPPORTED, "mount-s3 is missing, and this node has no apt-get"
         )

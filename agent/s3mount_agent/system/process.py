@@ -57,6 +57,11 @@ def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     return merged
 
 
+def has(name: str) -> bool:
+    """Whether the system has a program of this name."""
+    return any(os.access(f"{place}/{name}", os.X_OK) for place in _PLACES)
+
+
 def program(name: str) -> str:
     """The path of one of the system's programs; raises ``program-failed``."""
     for place in _PLACES:
