@@ -15,6 +15,7 @@ from s3mount_agent.daemon.loop import Daemon
 from s3mount_agent.decide.events import Event
 from s3mount_agent.decide.hang import Condition
 from s3mount_agent.decide.status import MountStatus
+from s3mount_agent.mountpoint.program import Installed
 from s3mount_agent.state import status_file
 
 
@@ -182,3 +183,17 @@ def test_a_mount_that_comes_up_during_a_cycle_is_looked_after_at_once() -> None:
     world.active, world.starting = False, True
     assert world.run(Daemon(world), 60) == 2  # and not one every half second from then on
     assert world.watch.pids == {7}
+
+
+def test_mount_s3_that_somebody_has_installed_is_seen_soon(world: World) -> None:
+    world.up, world.wanted, world.program = None, [OLD], None
+    daemon = Daemon(world)
+    daemon.cycle()
+    assert world.failures[OLD.mount.id].problem is Problem.PACKAGES_FAILED
+    assert daemon.pause() <= 2
+    assert not daemon.is_due(table_changed=False)
+    world.program = Installed("/usr/bin/mount-s3", (1, 24, 0))
+    assert daemon.is_due(table_changed=False)
+    daemon.cycle()
+    assert world.supervisor.log == ["write s3", "start s3"]
+    assert not daemon.is_due(table_changed=False)

@@ -56,6 +56,25 @@ def test_what_was_told_before_a_restart_is_not_told_again(world: World) -> None:
     assert world.told == [Event.HEALED]
 
 
+def test_what_apply_has_just_seen_fail_is_known_at_once_and_not_told_again(world: World) -> None:
+    """It wakes the service afterwards: status says the same before and after that."""
+    world.up, world.wanted = None, []
+    daemon = Daemon(world)
+    daemon.cycle()
+    world.wanted = [OLD]  # apply has put it in force, and tried it
+    denied = Failure("access-denied", "S3 denies access", "attach a policy", permanent=False)
+    world.known = (status_file.fresh(OLD.mount)._replace(failure=denied),)
+    daemon.reload()
+    daemon.cycle()
+    assert world.failures[OLD.mount.id].message == denied.reason
+    assert world.supervisor.log == ["write s3", "start s3"]  # tried at once
+    world.up, world.active = OLD, False
+    again = AgentError(Problem.ACCESS_DENIED, denied.reason)
+    world.supervisor.failure = lambda placed: again  # type: ignore[method-assign]
+    daemon.cycle()
+    assert world.told == []
+
+
 def test_that_the_agent_ended_a_hung_mount_is_no_failed_start(world: World) -> None:
     world.wanted = [OLD]
     daemon = Daemon(world)

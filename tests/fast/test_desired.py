@@ -17,12 +17,12 @@ from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.core.roles import Mode, OnFailure, Role
 from s3mount_agent.decide.events import Event
 from s3mount_agent.filesystem import files, lock, paths
-from s3mount_agent.reconcile import refresh
+from s3mount_agent.reconcile import refresh, session
 from s3mount_agent.state import identity, in_force, secrets
 from s3mount_agent.state import origin as origins
 from s3mount_agent.state.identity import Identity
 from s3mount_agent.state.origin import Origin
-from s3mount_agent.system import journal
+from s3mount_agent.system import journal, node
 
 URL = "s3://configurations/s3mount.yaml"
 ONE = "mounts:\n- {bucket: bucket-one, directory: /mnt/s3}\n"
@@ -135,6 +135,53 @@ def test_nothing_is_written_before_it_is_saved(place: Place) -> None:
     assert place.origin_now() == Origin(URL, '"1"', '"1"')
     assert place.origin_now().shown == "1"
     assert not desired.from_source(URL, {}).save()
+
+
+def test_an_answer_is_outdated_once_something_else_is_in_force(place: Place) -> None:
+    """A bootstrap asks without the lock: what its holder puts in force meanwhile may be newer."""
+    place.begin()
+    asking = desired.Following(URL, {"role": "head"})
+    place.source.now = Fetched(TWO, '"2"')
+    place.begin()
+    assert asking.read() is None
+    asking.ask()
+    wanted = asking.read()
+    assert wanted is not None
+    assert (wanted.text, wanted.configuration.role) == (TWO, Role.HEAD)
+    assert wanted.origin == Origin(URL, '"2"', '"2"', None, {"role": "head"})
+
+
+def test_a_session_asks_anew_without_the_lock_until_its_answer_is_not_outdated(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held: list[bool] = []
+
+    @contextlib.contextmanager
+    def hold(purpose: str, **given: object) -> Iterator[None]:
+        held.append(True)
+        yield
+        held.append(False)
+
+    monkeypatch.setattr(lock, "hold", hold)
+    monkeypatch.setattr(session, "read_node", lambda wanted: wanted)
+    monkeypatch.setattr(node, "require_root", lambda: None)
+    answers = iter([None, None, desired.from_source(URL, {})])
+    asked: list[list[bool]] = []
+    with session.node_session(
+        "bootstrap", lambda: next(answers), again=lambda: asked.append(list(held))
+    ) as found:
+        assert found is not None
+        assert held == [True, False, True, False, True]
+    assert asked == [[True, False], [True, False, True, False]]
+
+
+def test_a_session_does_not_ask_for_ever(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lock, "hold", lambda purpose, **given: contextlib.nullcontext())
+    monkeypatch.setattr(node, "require_root", lambda: None)
+    outdated = session.node_session("bootstrap", lambda: None, again=lambda: None)
+    with pytest.raises(AgentError) as caught, outdated:
+        pytest.fail("there is nothing to go on with")
+    assert caught.value.problem is Problem.LOCKED
 
 
 def test_the_bootstraps_options_win_and_last(place: Place) -> None:

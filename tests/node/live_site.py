@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 PATIENCE = 90.0
 SEEN = "seen.txt"
 CONFIG = "/etc/s3mount-agent/config.yaml"
+LOCK = "/run/s3mount-agent/lock"
 _NUMBERS = itertools.count(1)
 # Opens a file, says so, and reads it when it is told to.
 _HOLDER = 'exec 3<"$0" && echo open && read -r line && cat <&3'
@@ -54,6 +55,21 @@ def unit_of(bucket: str, directory: str) -> str:
     """The name of a mount's unit."""
     (mount,) = parse_arguments((bucket, directory, ""))
     return mount.unit
+
+
+@contextlib.contextmanager
+def locked(node: Node) -> Iterator[None]:
+    """Another program that changes the node's mounts, for as long as this lasts."""
+    import subprocess
+
+    holder = ["sh", "-c", f"exec 9>>{LOCK} && flock 9 && echo held && cat"]
+    with node.popen(holder, stdin=subprocess.PIPE) as command:
+        try:
+            assert command.stdout is not None
+            assert command.stdout.readline() == "held\n"
+            yield
+        finally:
+            command.kill()
 
 
 class Source:

@@ -10,12 +10,11 @@ import pytest
 from cluster.cluster import Cluster
 from node.article import mounted
 from node.conftest import NewNode
-from node.live_site import SEEN, Site, document, until
+from node.live_site import LOCK, SEEN, Site, document, locked, until
 
 pytestmark = pytest.mark.node
 
 KEPT, FIRST, SECOND, THIRD = "/mnt/kept", "/mnt/first", "/mnt/second", "/mnt/third"
-LOCK = "/run/s3mount-agent/lock"
 # As an agent that does not want to wait for minutes.
 IMPATIENT = """
 import sys
@@ -132,3 +131,30 @@ def test_apply_waits_for_a_mount_that_the_daemon_has_begun_to_start(
     pids = site.pids()
     site.await_mounts(KEPT, THIRD)
     assert site.pids() == pids
+
+
+def test_an_older_answer_never_replaces_a_newer_configuration(site: Site) -> None:
+    """A bootstrap has asked the source, and waits for the lock; it goes on after somebody else."""
+    site.set(document(site.row(KEPT)))
+    site.await_mounts(KEPT)
+    unit = "asking.service"
+
+    def asking(what: str) -> str:
+        shown = site.node.run(["systemctl", "show", f"--property={what}", "--value", unit])
+        return shown.stdout.strip()
+
+    def told() -> str:
+        return site.node.run(["journalctl", "--no-pager", "-o", "cat", "-u", unit]).stdout
+
+    with locked(site.node):
+        command = ["s3mount-agent", "bootstrap", "--config", site.source.url]
+        site.node.run(["systemd-run", f"--unit={unit}", "--remain-after-exit", *command])
+        until(lambda: "[ wait ] lock: " in told(), told)
+        site.node.run(["systemctl", "kill", "--signal=STOP", unit])
+    version = site.set(document(site.row(KEPT), site.row(FIRST)))
+    site.node.run(["systemctl", "kill", "--signal=CONT", unit])
+    until(lambda: asking("SubState") != "running", told)
+    assert (asking("Result"), site.config()["version"]) == ("success", version), told()
+    assert f"{FIRST} <- s3://{site.bucket}  mounted rw" in told()
+    assert FIRST in mounted(site.node)
+    site.node.run(["systemctl", "stop", unit])

@@ -24,6 +24,7 @@ from node.article import (
     status,
 )
 from node.conftest import NewNode
+from node.live_site import CONFIG
 
 if TYPE_CHECKING:
     from cluster.node import Node
@@ -242,9 +243,17 @@ def test_a_head_continues_without_mount_s3_and_gets_it_later(
     told = status(node)
     assert {mount["state"] for mount in told["mounts"]} <= {"failed", "retrying"}
     assert all("downloaded" in mount["reason"] for mount in told["mounts"])
+    # An administrator holds one of them down, and edits the configuration, which is his to apply.
+    node.run(["s3mount-agent", "unmount", READONLY])
+    node.write(CONFIG, node.read(CONFIG) + "# edited by hand\n")
     set_environment(node, S3MOUNT_RELEASE_URL=good)
+    node.run(["s3mount-agent", "install-mount-s3"])  # as the daemon does, now and then
+    assert eventually(lambda: states(node)[WRITABLE] == "ok", 45)
+    assert states(node)[READONLY] == "missing"
+    assert "was edited" in status(node)["config"]["pending"]
     node.run(["s3mount-agent", "apply"])
     assert states(node, wait=45) == {READONLY: "ok", WRITABLE: "ok"}
+    assert "config" not in status(node)
 
 
 def test_a_bootstrap_waits_for_apts_lock(cluster: Cluster, new_node: NewNode) -> None:

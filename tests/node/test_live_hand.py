@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import subprocess
 import time
 from typing import TYPE_CHECKING
 
@@ -14,23 +13,15 @@ import pytest
 from cluster.cluster import Cluster
 from node.article import main_pid, mounted, show, status
 from node.conftest import NewNode
-from node.live_site import CONFIG, Site, document, until
+from node.live_site import CONFIG, Site, document, locked, until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    pass
 
 pytestmark = pytest.mark.node
 
 ONE, TWO, NEW = "/mnt/one", "/mnt/two", "/mnt/new"
 STATE, RUN = "/var/lib/s3mount-agent", "/run/s3mount-agent"
-HOLD = """
-import sys
-sys.path.insert(0, "/opt/s3mount-agent/current/lib")
-from s3mount_agent.filesystem import lock
-with lock.hold("a test", timeout=60):
-    print("held", flush=True)
-    sys.stdin.readline()
-"""
 
 
 @pytest.fixture(scope="module")
@@ -52,16 +43,6 @@ def three(site: Site) -> str:
 def begin(site: Site) -> None:
     site.set(two(site))
     site.await_mounts(ONE, TWO)
-
-
-@contextlib.contextmanager
-def locked(site: Site) -> Iterator[None]:
-    """Another program changes the mounts for as long as this lasts."""
-    with site.node.popen(["python3", "-I", "-c", HOLD], stdin=subprocess.PIPE) as holder:
-        assert holder.stdout is not None
-        assert holder.stdout.readline() == "held\n"
-        yield
-        holder.communicate("\n", timeout=60)
 
 
 def pending(site: Site) -> str:
@@ -176,7 +157,7 @@ def test_damaged_state_ends_no_command_and_not_the_following_of_the_source(site:
 def test_what_is_put_in_force_while_apply_waits_is_what_it_carries_out(site: Site) -> None:
     begin(site)
     with contextlib.ExitStack() as stack:
-        with locked(site):
+        with locked(site.node):
             waiting = stack.enter_context(site.node.popen(["s3mount-agent", "apply"]))
             assert waiting.stdout is not None
             assert waiting.stdout.readline().startswith("[ wait ] lock")

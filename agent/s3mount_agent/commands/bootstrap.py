@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -62,17 +61,20 @@ def _run(given: Given) -> int:
     from s3mount_agent.config import desired
     from s3mount_agent.reconcile import bootstrap
 
-    read: Callable[[], desired.Desired]
-    if url is not None:
-        # Asked before the lock is taken: a source may be slow.
-        read = partial(desired.from_answer, url, desired.ask(url), _overrides(given))
-    else:
-        read = partial(desired.from_arguments, given.words, _overrides(given))
     if only_checks:
-        context = bootstrap.check(read().configuration)
+        wanted = (
+            desired.from_source(url, _overrides(given))
+            if url is not None
+            else desired.from_arguments(given.words, _overrides(given))
+        )
+        context = bootstrap.check(wanted.configuration)
         if given.has("--check"):
             check.on_node(given, context)
         return Exit.OK
+    if url is not None:
+        source = desired.Following(url, _overrides(given))
+        return outcome(*bootstrap.bootstrap(source.read, again=source.ask))
+    read = partial(desired.from_arguments, given.words, _overrides(given))
     return outcome(*bootstrap.bootstrap(read))
 
 

@@ -81,6 +81,28 @@ def from_source(
     return from_answer(url, ask(url, say), overrides)
 
 
+class Following:
+    """What a source says, for a node that is to follow it: asked without the node's lock, since it
+    may be slow, and read under it."""
+
+    def __init__(self, url: str, overrides: Overrides) -> None:
+        self._url = url
+        self._overrides = overrides
+        self.ask()
+
+    def ask(self) -> None:
+        """Asks it, as :func:`ask` does."""
+        self._before = record.load(), origins.load()
+        self._answer = ask(self._url)
+
+    def read(self) -> Desired | None:
+        """What its answer amounts to; None where something else has been put in force since it was
+        asked, which may be newer. Raises what :func:`from_source` raises."""
+        if (record.load(), origins.load()) != self._before:
+            return None
+        return from_answer(self._url, self._answer, self._overrides)
+
+
 def ask(url: str, say: Callable[[str], None] = journal.say) -> Answer:
     """Asks a source, for a minute; changes nothing and needs no lock. Raises ``usage``.
 

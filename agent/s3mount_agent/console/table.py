@@ -258,6 +258,14 @@ COMMANDS = (
         hidden=True,
     ),
     Command(
+        "install-mount-s3",
+        "install mount-s3 where it is missing",
+        "Installs mount-s3 if it is missing, and changes nothing else; run by the daemon of a node "
+        "whose bootstrap had to go on without it. People use `s3mount-agent apply`.",
+        hidden=True,
+        interrupted=_AGAIN,
+    ),
+    Command(
         "refresh",
         "ask the configuration's source for news",
         "Asks the configuration's source for a new version and puts it in force if it is good; run "

@@ -7,7 +7,7 @@ something changes or the time has come, so that one mount never waits for anothe
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 
 from s3mount_agent.config.configuration import Configuration
 from s3mount_agent.core.errors import AgentError, Exit, Problem
@@ -45,6 +45,8 @@ _BLIND_SECONDS = 2.0
 # What no event tells is found by a look now and then.
 _CYCLE_SECONDS = 300.0
 _INSTALL_SECONDS = 120.0
+# How often it is looked whether somebody has installed mount-s3, which costs next to nothing.
+_MISSING_SECONDS = 2.0
 _ROUND_SECONDS = 60.0
 _NOTHING_TO_DO = (Problem.NOT_CONFIGURED, Problem.FOREIGN_MACHINE)
 _SETTLED = {State.OK, State.FAILED, State.FOREIGN, State.DEGRADED}
@@ -98,6 +100,7 @@ class Daemon:
         self._mounts: tuple[MountStatus, ...] = ()
         self._recorder = Recorder(around)
         self._unmade = False
+        self._missing = False
         self._table: Mapping[str, object] = {}
         self._written: tuple[int, int] | None = None
         # At its start, and when it is reloaded, config.yaml is put in force.
@@ -117,6 +120,8 @@ class Daemon:
         found. Other people's mounts, of which there may be many, are no reason."""
         if self.health.work(self.configuration) or self._around.now() >= self._due:
             return True
+        if self._missing and self._around.installed() is not None:
+            return True
         if not table_changed:
             return False
         table = self._around.table()
@@ -125,8 +130,7 @@ class Daemon:
     def reload(self) -> None:
         """Puts config.yaml in force with the next cycle, and tries at once what has failed."""
         self._begins = True
-        # Who asks may have seen something.
-        self._recall_s3(self._around.recall())
+        self._recall(first=False)
         self._step_all(Wake.ASKED)
 
     def is_outdated(self) -> bool:
@@ -136,7 +140,9 @@ class Daemon:
     def pause(self) -> float:
         """How many seconds may pass until then."""
         metrics = self._recorder.pause(self.configuration.metrics)
-        return max(0.0, min(self._due - self._around.now(), self.health.pause(), metrics))
+        due = self._due - self._around.now()
+        missing = _MISSING_SECONDS if self._missing else due
+        return max(0.0, min(due, missing, self.health.pause(), metrics))
 
     def cycle(self) -> None:
         """Starts what is down and may be tried, ends what hangs, and saves what is seen."""
@@ -181,6 +187,7 @@ class Daemon:
         around = self._around
         context = around.gather(self.configuration)
         installed = around.installed()
+        self._missing = installed is None
         observed = around.observe(context)
         self._follow(observed)
         wanted: tuple[Wanted, ...] = ()
@@ -356,7 +363,7 @@ class Daemon:
         again = begins and not first and new == self.configuration
         self.configuration = new
         if first:
-            self._recall()
+            self._recall(first=True)
         elif not again:
             self._step_all(Wake.CONFIGURATION)
 
@@ -369,16 +376,15 @@ class Daemon:
             if told:
                 self._tell(Event.EDITED, told, None)
 
-    def _recall(self) -> None:
-        """What was known before the service was started need not be found out, or told, again."""
+    def _recall(self, *, first: bool) -> None:
+        """What a service before this one has told (``first``) need not be told again, nor need what
+        made a mount fail before the eyes of who asks."""
         known = self._around.recall()
-        self._recall_s3(known)
+        self.health.recall({each.asked: each.s3 for each in known if each.asked and each.s3})
         for each in known:
             error = status_file.error_of(each.failure) if each.failure else None
-            self._step(each.id, Recalled(error, each.state), each.path, each.bucket)
-
-    def _recall_s3(self, known: Iterable[MountStatus]) -> None:
-        self.health.recall({each.asked: each.s3 for each in known if each.asked and each.s3})
+            seen = Recalled(error, each.state if first else State.FAILED)
+            self._step(each.id, seen, each.path, each.bucket)
 
 
 def _sentence(mounts: tuple[MountStatus, ...]) -> str:

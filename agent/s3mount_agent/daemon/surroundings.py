@@ -161,7 +161,7 @@ class Surroundings:
 
     def install_later(self) -> None:
         """Has another attempt made to install mount-s3."""
-        service.apply_later()
+        service.install_later()
 
     def follows_a_source(self) -> bool:
         """Whether there is one to be asked for news."""

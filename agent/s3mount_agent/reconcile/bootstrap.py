@@ -52,16 +52,21 @@ def _require_possible(context: Context, observed: Observed) -> None:
         require_known_to(version, mount.options)
 
 
-def bootstrap(read: Callable[[], Desired], by: str = "bootstrap") -> tuple[Failures, Context]:
+def bootstrap(
+    read: Callable[[], Desired | None],
+    by: str = "bootstrap",
+    *,
+    again: Callable[[], None] | None = None,
+) -> tuple[Failures, Context]:
     """Brings the node to what is desired and returns what is wrong with its mounts, by id.
 
-    Raises an AgentError where nothing could be done at all. Run again, it changes nothing. ``read``
-    and ``by`` are those of :func:`node_session`.
+    Raises an AgentError where nothing could be done at all. Run again, it changes nothing.
+    ``read``, ``by`` and ``again`` are those of :func:`node_session`.
     """
     timeline = Timeline()
     try:
         slurm = capacity.ask_slurm()  # outside of the lock: it may be silent
-        with node_session(by, read) as session:
+        with node_session(by, read, again=again) as session:
             context = session.context
             with timeline.step("facts") as step:
                 _require_possible(context, session.observed)
@@ -142,6 +147,15 @@ def _install(context: Context, timeline: Timeline) -> tuple[Installed | None, Ag
         return None, error
     _allow_other(context, timeline)
     return installed, None
+
+
+def install_only() -> None:
+    """Installs mount-s3 if it is missing, and changes nothing else: what an administrator holds
+    down stays down, and his edit of config.yaml waits. Raises why it could not be had."""
+    with node_session("install-mount-s3") as session:
+        _, missing = _install(session.context, Timeline())
+    if missing is not None:
+        raise missing
 
 
 def _tell_packages_lock(holder: str, seconds: float) -> None:

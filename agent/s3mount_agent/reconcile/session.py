@@ -13,6 +13,7 @@ from functools import partial
 
 from s3mount_agent.config import desired
 from s3mount_agent.config.desired import Desired
+from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.decide.plan import Observed
 from s3mount_agent.filesystem import lock
 from s3mount_agent.reconcile.context import Context, gather
@@ -21,6 +22,8 @@ from s3mount_agent.state.timeline import clock_after
 from s3mount_agent.system import journal, node
 
 _PATIENCE_SECONDS = 300.0
+# Another program that asks a source at the same time may be the first to put its answer in force.
+_ATTEMPTS = 3
 
 
 @dataclass(frozen=True)
@@ -35,19 +38,30 @@ class Session:
 @contextlib.contextmanager
 def node_session(
     by: str,
-    read: Callable[[], Desired] | None = None,
+    read: Callable[[], Desired | None] | None = None,
     *,
     timeout: float = _PATIENCE_SECONDS,
+    again: Callable[[], None] | None = None,
 ) -> Iterator[Session]:
     """Holds the node's lock; ``by`` is who holds it, as those are told who must wait.
 
-    ``read`` says, once the lock is held, what the node shall be (default: what is in force).
-    Raises ``not-root``, ``locked`` after ``timeout`` seconds, what ``read`` raises, and what is
-    wrong with the node's facts.
+    ``read`` says, once the lock is held, what the node shall be (default: what is in force). Where
+    it returns None, because what it knows is outdated by now, ``again`` has it find out anew,
+    without the lock. Raises ``not-root``, ``locked`` after ``timeout`` seconds, what ``read`` and
+    ``again`` raise, and what is wrong with the node's facts.
     """
     node.require_root()
-    with lock.hold(by, timeout=timeout, on_wait=partial(_tell_wait, timeout)):
-        yield read_node((read or desired.in_force)())
+    for _ in range(_ATTEMPTS):
+        with lock.hold(by, timeout=timeout, on_wait=partial(_tell_wait, timeout)):
+            wanted = (read or desired.in_force)()
+            if wanted is not None:
+                yield read_node(wanted)
+                return
+        if again is not None:
+            again()
+    raise AgentError(
+        Problem.LOCKED, "other programs put one configuration after the other in force"
+    )
 
 
 def read_node(wanted: Desired) -> Session:

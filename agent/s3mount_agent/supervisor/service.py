@@ -68,22 +68,21 @@ def _is_of_another_build() -> bool:
     return lock.holder(LOCK) is not None and text.startswith("daemon ") and name() not in text
 
 
-def apply_later() -> None:
-    """Has `s3mount-agent apply` run outside of the daemon's sandbox, which installs nothing."""
-    command = [paths.COMMAND, "apply"]
-    if systemd.runs():
-        systemd.outside_later("s3mount-agent-apply.service", command)
-    else:
-        process.start(command)
+def install_later() -> None:
+    """Has mount-s3 installed outside of the daemon's sandbox, which installs nothing."""
+    _outside_later("install-mount-s3")
 
 
 def keep_crawlers_out_later() -> None:
     """Has updatedb be told of the mounts, outside of the daemon's sandbox, which has no /etc."""
-    command = [paths.COMMAND, "keep-crawlers-out"]
+    _outside_later("keep-crawlers-out")
+
+
+def _outside_later(command: str) -> None:
     if systemd.runs():
-        systemd.outside_later("s3mount-agent-crawlers.service", command)
+        systemd.outside_later(f"s3mount-agent-{command}.service", [paths.COMMAND, command])
     else:
-        process.start(command)
+        process.start([paths.COMMAND, command])
 
 
 def wake() -> None:
