@@ -13,9 +13,9 @@ import pytest
 from s3mount_agent.system.threads import together
 
 INTERRUPTED = """
-import threading
+import sys, threading
 from s3mount_agent.system.threads import together
-def hang(): print("hanging", flush=True); threading.Event().wait()
+def hang(): sys.stdout.write("hanging\\n"); sys.stdout.flush(); threading.Event().wait()
 try:
     together([hang, hang], at_once=2)
 except KeyboardInterrupt:
