@@ -57,8 +57,13 @@ class Health:
     def recall(self, known: Mapping[int, Failure]) -> None:
         self.recalled = dict(known)
 
-    def follow(self, up: Iterable[Placed], configuration: Configuration) -> None:
-        up = list(up)
+    def follow(
+        self,
+        up: Iterable[Placed],
+        configuration: Configuration,
+        detached: Iterable[Placed] = (),
+    ) -> None:
+        up = [*up, *detached]
         self.followed = [placed.id for placed in up]
         self.pids = {placed.pid for placed in up}
 
@@ -99,6 +104,7 @@ class World(Surroundings):
         self.pid = 7
         self.ending = ""
         self.covered = False
+        self.absent = False
         self.wanted = [NEW]
         self.unmakable: Failures = {}
         self.tries = 0
@@ -117,9 +123,9 @@ class World(Surroundings):
         self._luck = random.Random(1)  # noqa: S311
         stop = self.supervisor.stop
 
-        def counted(placed: Placed, *, force: bool = False) -> None:
+        def counted(placed: Placed, *, force: bool = False, patient: bool = True) -> None:
             self.tries += 1
-            stop(placed, force=force)
+            stop(placed, force=force, patient=patient)
             self.up = None
 
         self.supervisor.stop = counted  # type: ignore[method-assign]
@@ -193,7 +199,7 @@ class World(Surroundings):
     ) -> Failures:
         start, hands = self.supervisor.start_later, Untouched(self)
         return execute.carry_out(
-            todo, wanted, observed, around, start=start, told=told, hands=hands
+            todo, wanted, observed, around, start=start, told=told, hands=hands, patient=False
         )
 
     def tidy(self, wanted: Iterable[str]) -> None:
@@ -231,6 +237,7 @@ class World(Surroundings):
         )
         presence = Presence.OURS if self.active else Presence.ABSENT
         presence = Presence.FOREIGN if self.covered else presence
+        presence = Presence.ABSENT if self.absent else presence
         return Observed({placed.id: placed}, {DIRECTORY: presence})
 
     def tell_neighbours(self, around: Context, sights: tuple[MountStatus, ...]) -> None:

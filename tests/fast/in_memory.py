@@ -68,7 +68,7 @@ class Supervisor:
     def failure(self, placed: Placed) -> AgentError | None:
         return None
 
-    def stop(self, placed: Placed, *, force: bool = False) -> None:
+    def stop(self, placed: Placed, *, force: bool = False, patient: bool = True) -> None:
         if placed.definition.directory in self.refusing and not force:
             raise AgentError(Problem.MOUNT_BUSY, f"{placed.definition.directory} is in use")
         how = "tear away" if force else "stop"

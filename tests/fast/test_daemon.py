@@ -14,6 +14,7 @@ from s3mount_agent.core.states import State
 from s3mount_agent.daemon.loop import Daemon
 from s3mount_agent.decide.events import Event
 from s3mount_agent.decide.hang import Condition
+from s3mount_agent.decide.plan import Placed
 from s3mount_agent.decide.status import MountStatus
 from s3mount_agent.mountpoint.program import Installed
 from s3mount_agent.state import status_file
@@ -44,6 +45,39 @@ def test_after_the_deadline_it_is_left_alone(world: World) -> None:
     assert world.tries == tries
     assert world.up is OLD
     assert world.told == [Event.STOP_FAILED]
+
+
+def test_an_end_that_takes_its_time_is_looked_for_and_is_no_failure(world: World) -> None:
+    def stop(placed: Placed, *, force: bool = False, patient: bool = True) -> None:
+        assert not patient
+        world.tries += 1
+        if world.tries < 5:
+            raise AgentError(Problem.MOUNT_ENDING, "it is about to end")
+        world.up = None
+
+    world.supervisor.stop = stop  # type: ignore[method-assign]
+    daemon = Daemon(world)
+    world.run(daemon, 3)
+    assert 1 < world.tries < 5
+    assert world.told == []
+    world.run(daemon, 20)
+    assert world.tries == 5
+    assert world.told == [Event.STOPPED, Event.STARTED]
+    assert world.supervisor.log == ["remove s3", "write s3", "start s3"]
+
+
+def test_who_uses_a_mount_that_was_unmounted_is_waited_for_and_ended_only_if_it_hangs(
+    world: World,
+) -> None:
+    world.wanted, world.absent = [OLD], True
+    daemon = Daemon(world)
+    world.run(daemon, 10 * DEADLINE)
+    assert world.supervisor.log == []
+    assert world.told == [Event.STOP_FAILED]
+    world.watch.condition = Condition(silences=2)
+    daemon.cycle()
+    assert world.supervisor.log == ["end s3"]
+    assert world.told == [Event.STOP_FAILED, Event.HUNG]
 
 
 def test_once_it_is_free_it_is_changed(world: World) -> None:

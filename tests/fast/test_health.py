@@ -88,6 +88,29 @@ def test_a_child_that_hangs_in_somebody_elses_mount_says_nothing_of_ours(
 
 
 @may_mount
+@pytest.mark.parametrize("awaited", [False, True])
+def test_one_that_was_unmounted_hangs_if_somebody_certainly_waits_for_it_for_long(
+    ward: Ward, fuse: SmallFuse, *, awaited: bool
+) -> None:
+    """Nobody can look at it any more; and it may be S3 for which it is waited."""
+    ward.senses.awaited = awaited
+    ward.follow(it=(fuse.directory, fuse.pid))
+    fuse.hang()
+    ward.work(LOOK)
+    ward.detach(it=(fuse.directory, fuse.pid))
+    for _ in range(4):
+        ward.work(HUNG_AFTER / 2)
+        ward.detach(it=(fuse.directory, fuse.pid))
+    assert not ward.condition("it").lost
+    for _ in range(6):
+        ward.work(HUNG_AFTER / 2)
+    assert ward.condition("it").lost is awaited
+    assert ward.health.pause() > 0.1
+    ward.follow(it=(fuse.directory, fuse.pid))
+    assert not ward.condition("it").lost
+
+
+@may_mount
 def test_who_answers_after_all_does_not_hang(ward: Ward, fuse: SmallFuse) -> None:
     ward.follow(it=(fuse.directory, fuse.pid))
     fuse.hang()

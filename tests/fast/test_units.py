@@ -8,10 +8,11 @@ import pytest
 
 from fast.in_memory import parse_mount
 from s3mount_agent.core.definition import Definition
+from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.core.roles import Mode
 from s3mount_agent.decide.plan import Placed
 from s3mount_agent.supervisor import connections, units
-from s3mount_agent.supervisor.units import Units, _ending
+from s3mount_agent.supervisor.units import Units, _await_end, _ending
 from s3mount_agent.system import process, systemd
 
 UNIT = "mountpoint-s3-585e79a6.service"
@@ -98,3 +99,23 @@ def test_a_unit_that_somebody_has_put_in_the_place_of_ours_stays(
     assert supervisor.remove([Placed(mount.id, definition, text)]) == {}
     assert unit.exists() is replaced
     assert disabled == ([] if replaced else [mount.unit])
+
+
+@pytest.mark.parametrize(
+    ("patient", "problem"), [(True, Problem.MOUNT_BUSY), (False, Problem.MOUNT_ENDING)]
+)
+def test_who_has_other_mounts_to_look_after_waits_a_moment_for_an_end(
+    monkeypatch: pytest.MonkeyPatch, patient: bool, problem: Problem
+) -> None:
+    waited: list[float] = []
+
+    def run(command: list[str], *, timeout: float, check: bool) -> process.Completed:
+        assert command[:2] == ["systemctl", "stop"]
+        waited.append(timeout)
+        raise AgentError(Problem.PROGRAM_TIMEOUT, "it takes its time")
+
+    monkeypatch.setattr(process, "run", run)
+    with pytest.raises(AgentError) as caught:
+        _await_end("/mnt/s3", UNIT, killed=False, patient=patient)
+    assert caught.value.problem is problem
+    assert (sum(waited) <= 1) is not patient

@@ -31,6 +31,7 @@ class Told(Senses):
         self.complaints: list[tuple[int, str]] = []
         self.asked: list[tuple[object, ...]] = []
         self.idle: bool | None = None
+        self.awaited = False
 
     def now(self) -> float:
         return self.time
@@ -44,6 +45,9 @@ class Told(Senses):
 
     def is_idle(self, directory: str) -> bool:
         return super().is_idle(directory) if self.idle is None else self.idle
+
+    def is_awaited(self, directory: str) -> bool:
+        return self.awaited
 
     def last_words(self, identifier: str, pid: int) -> str:
         self.asked.append((identifier, pid))
@@ -76,6 +80,11 @@ class Ward:
     def follow(self, **up: tuple[Any, ...]) -> None:
         """These are up: a directory, a process and options each, by id."""
         self.health.follow([placed(name, *each) for name, each in up.items()], self.configuration)
+
+    def detach(self, **gone: tuple[str, int]) -> None:
+        """These serve on, though somebody has unmounted them."""
+        gone_ones = [placed(name, *each) for name, each in gone.items()]
+        self.health.follow([], self.configuration, gone_ones)
 
     def work(self, seconds: float = 0) -> bool:
         """Some time passes, then everything is looked at once."""

@@ -15,7 +15,7 @@ import pytest
 from cluster.cluster import Cluster
 from node.conftest import NewNode
 from node.live_site import PATIENCE, SEEN, Site, until
-from node.scene import OTHER, VICTIM, Scene
+from node.scene import ON_THE_WAY, OTHER, VICTIM, Scene
 from node.witness import outcomes, require_tidy, undisturbed
 
 pytestmark = pytest.mark.node
@@ -158,12 +158,27 @@ def test_a_mount_that_somebody_unmounts_comes_back(scene: Scene, how: list[str])
     scene.require_on_the_way(told)
 
 
-def test_a_mount_that_somebody_unmounts_lazily_while_it_is_used_comes_back(scene: Scene) -> None:
-    with scene.site.in_use(VICTIM) as reader:
+def test_a_mount_that_somebody_unmounts_lazily_under_a_writer_waits_for_him(scene: Scene) -> None:
+    command = ["python3", "-c", WRITER, f"{VICTIM}/result.txt"]
+    with scene.node.popen(command, user="ubuntu", stdin=subprocess.PIPE) as writer:
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == "written\n"
         with scene.comes_back() as told:
+            serves = scene.pid()
             scene.node.run(["umount", "-l", VICTIM])
-        scene.require_on_the_way(told)
-        reader.communicate("\n", timeout=PATIENCE)
+            until(
+                lambda: "python3 (pid " in scene.site.mount(VICTIM).get("pending", ""),
+                lambda: scene.site.mount(VICTIM),
+            )
+            assert scene.site.mount(VICTIM)["state"] == "missing"
+            scene.site.ask()
+            answer = scene.site.agent("apply", code=4)
+            assert "error [mount-busy]" in answer.stderr
+            assert scene.site.pids()[VICTIM] == serves  # nor is there another, which it would end
+            assert writer.communicate("\n", timeout=PATIENCE) == ("", "")
+    assert set(told[VICTIM]) <= {"ok", *ON_THE_WAY}
+    assert scene.s3.get(scene.bucket, "result.txt") == b"first\nsecond\n"
+    scene.node.run(["rm", f"{VICTIM}/result.txt"], user="ubuntu")
 
 
 @contextlib.contextmanager

@@ -286,6 +286,11 @@ class Problem(Enum):
         "it is mounted but does not answer: `journalctl _UID=0 -t mount-s3` may say why",
     )
     MOUNT_BUSY = ("mount-busy", Exit.FAILED, "end the programs that use it, then run again")
+    MOUNT_ENDING = (
+        "mount-ending",
+        Exit.FAILED,
+        "nothing: mount-s3 may be emptying its cache, and the mount is made anew when it has ended",
+    )
     PROGRAM_FAILED = ("program-failed", Exit.FAILED, "the program's own words are the cause")
     PROGRAM_TIMEOUT = ("program-timeout", Exit.FAILED, "the node may be overloaded: try again")
     FILE_FAILED = ("file-failed", Exit.FAILED, "check the path's permissions and its file system")

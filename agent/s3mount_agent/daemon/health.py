@@ -25,6 +25,9 @@ _QUIET_SECONDS = 1.0
 # What S3 may take: mount-s3 tries ten times, and gives up after about a minute.
 _S3_SECONDS = 150.0
 _DEEP_AT_ONCE = 4
+# How much longer than others one may be silent of which it is not known what it is asked: S3 may be
+# slow.
+_DETACHED = 4
 # By how much of its time a look may be early.
 _JITTER = 0.2
 
@@ -37,6 +40,8 @@ class _Mount:
     condition: Condition = field(default_factory=Condition)
     silence: Silence | None = None
     deep_due: float = 0.0
+    detached: bool = False
+    """No path leads there any more, and only the kernel knows whether somebody waits for it."""
 
 
 @dataclass(frozen=True)
@@ -85,10 +90,16 @@ class Health:
         self._start_due(configuration)
         return before != {key: _verdict(mount.condition) for key, mount in self._mounts.items()}
 
-    def follow(self, up: Iterable[Placed], configuration: Configuration) -> None:
-        """Looks after these mounts from now on; a new process is a new mount."""
+    def follow(
+        self,
+        up: Iterable[Placed],
+        configuration: Configuration,
+        detached: Iterable[Placed] = (),
+    ) -> None:
+        """Looks after these mounts from now on; a new process is a new mount. ``detached`` are
+        those that were unmounted while somebody used them."""
         now = self._senses.now()
-        here = {placed.id: placed for placed in up}
+        here = {placed.id: placed for placed in (*up, *detached)}
         for mount_id in list(self._mounts):
             placed = here.get(mount_id)
             if placed is None or placed.pid != self._mounts[mount_id].placed.pid:
@@ -101,6 +112,11 @@ class Health:
                 self._mounts[mount_id] = _Mount(
                     placed, Condition(s3=s3), deep_due=now if s3 else due
                 )
+        gone = {placed.id for placed in detached}
+        for mount_id, mount in self._mounts.items():
+            if mount.detached != (mount_id in gone):
+                mount.detached, mount.silence = mount_id in gone, None
+                mount.condition = replace(mount.condition, silences=0)
         self._look_due = self._look_due or now + self._jittered(configuration.look_every)
 
     def conditions(self) -> Mapping[str, Condition]:
@@ -122,7 +138,8 @@ class Health:
         now = self._senses.now()
         if self._looks:
             return 1.0
-        due = [self._look_due, *(mount.deep_due for mount in self._mounts.values())]
+        deep = (mount.deep_due for mount in self._mounts.values() if not mount.detached)
+        due = [self._look_due, *deep]
         return max(0.1, min(due) - now) if self._mounts else 3600.0
 
     def _start_due(self, configuration: Configuration) -> None:
@@ -149,8 +166,11 @@ class Health:
         """The mounts at which nobody is looking in this way."""
         probes = [look.probe for look in self._looks if look.probe.deep is deep]
         busy = {directory for probe in probes for directory in probe.directories}
-        mounts = self._mounts.values()
-        return [mount for mount in mounts if mount.placed.definition.directory not in busy]
+        return [
+            mount
+            for mount in self._mounts.values()
+            if not mount.detached and mount.placed.definition.directory not in busy
+        ]
 
     def _look(self, mounts: list[_Mount], refusing: Mapping[int, Failure] | None = None) -> None:
         """Begins a look; a deep one where it is known who has refused to write."""
@@ -165,7 +185,7 @@ class Health:
         meant = {
             mount.placed.definition.directory: mount
             for mount in self._mounts.values()
-            if look.means(mount)
+            if look.means(mount) and not mount.detached
         }
         for directory in probe.directories:
             mount = meant.get(directory)
@@ -197,13 +217,16 @@ class Health:
             if mount.condition.s3 is None:
                 mount.condition = self._condition(mount, silence, configuration, look)
 
-    def _confirm_silences(self, after: float) -> None:
+    def _confirm_silences(self, seconds: float) -> None:
         now = self._senses.now()
         for mount in self._mounts.values():
-            silence = mount.silence
+            if mount.detached and mount.silence is None:
+                spent = self._senses.processor_seconds(mount.placed.pid or 0)
+                mount.silence = Silence(now, now, spent)
+            silence, after = mount.silence, seconds * _DETACHED if mount.detached else seconds
             if silence is None or not silence.is_due(now, after):
                 continue
-            if self._senses.is_idle(mount.placed.definition.directory):
+            if self._is_idle(mount):
                 self._disbelieve(mount)
                 continue
             spent = self._senses.processor_seconds(mount.placed.pid or 0)
@@ -248,6 +271,14 @@ class Health:
         every = configuration.check_s3_every if s3 is None else configuration.check_s3_every / 4
         mount.deep_due = self._senses.now() + self._jittered(max(5.0, every))
         return Condition(s3=s3, seconds=mount.condition.seconds)
+
+    def _is_idle(self, mount: _Mount) -> bool:
+        """Whether nobody waits for its answer, which is certain; of a detached one, whether that is
+        so or not known."""
+        directory = mount.placed.definition.directory
+        if mount.detached:
+            return not self._senses.is_awaited(directory)
+        return self._senses.is_idle(directory)
 
     def _find_refusing(self, mounts: Iterable[_Mount], seconds: float) -> Mapping[int, Failure]:
         """Those that have lately refused to open a file for writing, by their processes: no look

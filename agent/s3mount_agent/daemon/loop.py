@@ -221,9 +221,10 @@ class Daemon:
         )
 
     def _follow(self, observed: Observed) -> None:
-        """Has the health of what is up watched."""
+        """Has the health of what is up watched, and of what serves on without its mount."""
         up = [each for each in observed.placed.values() if observed.is_useful(each)]
-        self.health.follow(up, self.configuration)
+        detached = [each for each in observed.placed.values() if observed.is_detached(each)]
+        self.health.follow(up, self.configuration, detached)
 
     def _reconcile(
         self,

@@ -34,6 +34,10 @@ class Senses:
         """Whether it is certain that nobody waits for an answer of our mount there."""
         return connections.is_idle(directory)
 
+    def is_awaited(self, directory: str) -> bool:
+        """Whether it is certain that somebody waits for an answer of our mount that was there."""
+        return connections.is_awaited(directory)
+
     def processor_seconds(self, pid: int) -> float:
         """The processor time that a process has used, 0 if it has ended."""
         return procfs.processor_seconds(pid)

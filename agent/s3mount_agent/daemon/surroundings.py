@@ -123,9 +123,11 @@ class Surroundings:
         around: Context,
         told: Failures,
     ) -> Failures:
-        """Does what the plan says, and waits for no start."""
+        """Does what the plan says, and waits for no start and no end."""
         start = around.supervisor.start_later
-        return execute.carry_out(todo, wanted, observed, around, start=start, told=told)
+        return execute.carry_out(
+            todo, wanted, observed, around, start=start, told=told, patient=False
+        )
 
     def tidy(self, wanted: Iterable[str]) -> None:
         """Removes directories that the agent made and nobody wants any more."""

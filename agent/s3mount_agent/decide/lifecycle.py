@@ -20,6 +20,8 @@ from s3mount_agent.decide.retry_policy import Wake, is_lasting, pace_of
 # While an attempt is under way, its end is looked for.
 _TRYING_SECONDS = 0.5
 _SOON_SECONDS = 0.1
+# A change waits: somebody uses the mount, or its process takes its time to end.
+_BUSY = (Problem.MOUNT_BUSY, Problem.MOUNT_ENDING)
 
 
 @dataclass(frozen=True)
@@ -35,8 +37,8 @@ class Trouble:
 
     @property
     def is_busy(self) -> bool:
-        """Whether the mount is up, but in use and so in the way of a change."""
-        return self.error.problem is Problem.MOUNT_BUSY
+        """Whether the process of the mount serves on, and so is in the way of a change."""
+        return self.error.problem in _BUSY
 
 
 @dataclass(frozen=True)
@@ -197,7 +199,7 @@ def _look(record: Record, seen: Looked, now: float, chance: Chance) -> Step:
     if record.trouble is not None and record.trouble.is_busy:
         if placed.serves:
             # The mount is up, or somebody keeps it up: it is the change to it that failed.
-            hangs = seen.condition.lost and seen.presence is Presence.OURS
+            hangs = seen.condition.lost and not seen.presence.is_in_the_way
             return _hang(record, placed, now, ()) if hangs else (replace(record, up=placed), ())
         record = record.free()
     record, told = _ended(record, placed, now, chance)
@@ -253,6 +255,8 @@ def _tried(record: Record, seen: Tried, now: float, chance: Chance) -> Step:
     if error is not None:
         event = Event.STOP_FAILED if seen.kind is Kind.STOP else Event.START_FAILED
         record = _note(record, error, now, chance)
+        if error.problem is Problem.MOUNT_ENDING:
+            return record, ()  # it goes as it should, and takes its time
         return replace(record, said=record.said.known(event, error.problem, now)), ()
     if seen.kind is Kind.STOP:
         past = (record.trouble, now) if record.trouble else record.past

@@ -89,6 +89,11 @@ class Observed:
         """Whether a mount's process is up, and its mount where it belongs."""
         return placed.active and self.is_ours(placed.definition.directory)
 
+    def is_detached(self, placed: Placed) -> bool:
+        """Whether a mount's process serves on though its mount is gone: somebody has unmounted it
+        under who uses it."""
+        return placed.serves and self.on(placed.definition.directory) is Presence.ABSENT
+
     def is_up(self, want: Wanted) -> bool:
         """Whether a mount can be used where it is wanted."""
         return self.is_ours(want.mount.directory)
@@ -209,7 +214,7 @@ def _set_aside(
     for placed in observed.placed.values():
         known = records.get(placed.id, unknown)
         directory = placed.definition.directory
-        ours = observed.is_useful(placed)
+        ours = observed.is_useful(placed) or observed.is_detached(placed)
         if known.hung and ours:
             found[placed.id] = _of(Kind.KILL, placed, "it does not answer")
         elif known.waits and (known.busy or placed.id in ids):

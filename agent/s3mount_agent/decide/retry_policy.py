@@ -91,6 +91,8 @@ PACES: Mapping[Problem, Pace] = {
     # The same arguments are refused each time.
     Problem.MOUNT_REFUSED: _REFUSED,
     Problem.OPTION_UNKNOWN: _REFUSED,
+    # It ends by itself, and that is an event.
+    Problem.MOUNT_ENDING: Pace(quick_for=math.inf, longest=5),
     # The mount is up; its policy says for how long a change to it waits.
     Problem.MOUNT_BUSY: _REFUSED,
 }

@@ -148,6 +148,12 @@ def judge(mount: MountStatus) -> MountStatus:
         return mount.judged(state, mount.failure.reason, mount.failure.hint)
     if mount.starting:
         return mount.judged(State.STARTING, "mount-s3 is starting")
+    if mount.alive and mount.pending:
+        return mount.judged(
+            State.MISSING,
+            "mount-s3 runs, but its mount is gone: it was unmounted under who uses it",
+            "it comes back when they are done, and nothing that they write is lost",
+        )
     reason = "mount-s3 runs, but its mount is gone" if mount.alive else "it is not mounted"
     return mount.judged(
         State.MISSING,

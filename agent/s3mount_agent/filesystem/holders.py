@@ -47,8 +47,9 @@ def _asked(function: Callable[..., Any], *arguments: object, unknown: Any) -> An
 
 def of(entry: Entry) -> str:
     """The programs that have a file, a mapping or their working directory in the file system of a
-    mount, and the copies of it that an unmount would leave, as one line."""
-    return str(_asked(_of, entry, unknown=""))
+    mount, and the copies of it that an unmount would leave, as one line; empty where that is
+    certain to be nobody."""
+    return str(_asked(_of, entry, unknown=_UNKNOWN))
 
 
 def _of(entry: Entry) -> str:

@@ -190,11 +190,13 @@ def carry_out(
     start: Callable[[Wanted], None],
     told: Failures | None = None,
     hands: Hands | None = None,
+    patient: bool = True,
 ) -> Failures:
     """Does what the plan says, in waves; within a wave all mounts go at the same time.
 
-    ``start`` starts one mount. A mount that fails fails alone; what is in ``told`` is not told
-    again. That one which hangs was ended is told by who found that it hangs.
+    ``start`` starts one mount; ``patient``: a stop is waited for, however long it takes. A mount
+    that fails fails alone; what is in ``told`` is not told again. That one which hangs was ended is
+    told by who found that it hangs.
     """
     supervisor = context.supervisor
     by_id = {each.mount.id: each for each in wanted}
@@ -203,7 +205,7 @@ def carry_out(
 
     unkilled = _each(todo.of(Kind.KILL), lambda each: supervisor.end(observed.placed[each.id]))
     stops = todo.of(Kind.STOP)
-    failures = _each(stops, lambda action: _stop(observed.placed[action.id], context), reporter)
+    failures = _each(stops, partial(_stop, observed, context, patient=patient), reporter)
     reporter.done(stops, failures)
     stopped = [action for action in stops if action.id not in failures]
     unremoved = _remove(stopped, by_id, observed, supervisor, reporter)
@@ -280,11 +282,12 @@ def await_started(
     return _each(begun, lambda action: start(by_id[action.id]), _Reporter(Hands(), {}))
 
 
-def _stop(placed: Placed, context: Context) -> None:
+def _stop(observed: Observed, context: Context, action: Action, *, patient: bool) -> None:
     """Takes one mount down, by the policy for those in use."""
+    placed = observed.placed[action.id]
     policy = context.busy_policy(placed.definition.directory)
     try:
-        context.supervisor.stop(placed, force=policy is WhenBusy.LAZY)
+        context.supervisor.stop(placed, force=policy is WhenBusy.LAZY, patient=patient)
     except AgentError as error:
         if error.problem is Problem.MOUNT_BUSY and policy is WhenBusy.WAIT:
             raise error.retried_for(context.configuration.busy_deadline) from None
@@ -331,6 +334,8 @@ class _Reporter:
     def failed(self, action: Action, event: Event, error: AgentError) -> None:
         """An action failed."""
         known = self.told.get(action.id)
+        if error.problem is Problem.MOUNT_ENDING:
+            return  # it goes as it should
         if known is None or known.problem is not error.problem:
             self.hands.tell(
                 event,

@@ -29,6 +29,9 @@ if TYPE_CHECKING:  # they would bring much to `status`, which needs nothing of i
     from s3mount_agent.reconcile.execute import Failures
 
 
+_WAITS = (Problem.MOUNT_BUSY, Problem.MOUNT_ENDING)
+
+
 def observe(supervisor: Supervisor, *, also: Collection[str] = ()) -> Observed:
     """The node as it is; ``also`` are directories of which it is to be told, too, what others have
     mounted there."""
@@ -171,8 +174,10 @@ def remember(
         row = known or status_file.fresh(mount)
         error = failures.get(mount.id)
         # A mount that is in use is up: it is the change to it that failed.
-        busy = error if error and error.problem is Problem.MOUNT_BUSY else None
-        pending, since = _pending(context, known, busy, observed.waiting.get(mount.directory))
+        busy = error if error and error.problem in _WAITS else None
+        gone = observed.on(mount.directory) is Presence.ABSENT
+        waiting = observed.waiting.get(mount.directory)
+        pending, since = _pending(context, known, busy, waiting, gone=gone)
         if conditions is not None:
             row = _with_condition(row, conditions, observed)
         rows.append(
@@ -203,7 +208,12 @@ def _with_condition(
 
 
 def _pending(
-    context: Context, known: MountStatus | None, busy: AgentError | None, waiting: str | None
+    context: Context,
+    known: MountStatus | None,
+    busy: AgentError | None,
+    waiting: str | None,
+    *,
+    gone: bool,
 ) -> tuple[str | None, str | None]:
     """What waits until a mount is free, with for whom and until when, and since when it does."""
     if busy is None and not waiting:
@@ -212,7 +222,7 @@ def _pending(
     if busy is None:
         return f"its unit is being stopped, which waits for {waiting}", since
     until = status_file.later(since, context.configuration.busy_deadline)
-    return status_file.pending_of(busy, until), since
+    return status_file.pending_of(busy, until, gone=gone), since
 
 
 def _leaving(placed: Placed, before: NodeStatus | None, error: AgentError | None) -> MountStatus:

@@ -60,12 +60,14 @@ def leaving(placed: Placed, busy: AgentError | None = None) -> MountStatus:
     )
 
 
-def pending_of(busy: AgentError, until: str = "") -> str:
+def pending_of(busy: AgentError, until: str = "", *, gone: bool = False) -> str:
     """What status says of a change that waits for its mount to be free (at the longest ``until``,
-    UTC), or has waited enough."""
-
+    UTC), or has waited enough; ``gone``: it is unmounted already, and waits to come back, however
+    long that takes."""
     from s3mount_agent.decide.retry_policy import is_lasting  # who only looks needs nothing of it
 
+    if gone:
+        return f"{busy.message}: {busy.cause}" if busy.cause else busy.message
     told = f"{busy.message}{_by(busy)}"
     if not is_lasting(busy):
         return f"its new options wait: {told}" + (f", until {until} at the longest" * bool(until))

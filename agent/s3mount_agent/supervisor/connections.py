@@ -156,15 +156,36 @@ def is_idle(directory: str) -> bool:
     return fuse.waiting(int(known.device.partition(":")[2] or 0)) == 0
 
 
-def require_nowhere_else(directory: str) -> None:
-    """Makes sure that our mount, which is gone here, is nowhere else either; raises ``mount-busy``
-    with who has it."""
+def is_awaited(directory: str) -> bool:
+    """Whether it is certain that somebody waits for an answer of our connection."""
+    known = load(directory)
+    if known is None or not known.device:
+        return False
+    return bool(fuse.waiting(int(known.device.partition(":")[2] or 0)))
+
+
+def was_mounted(directory: str) -> bool:
+    """Whether our process is known to have mounted, whatever has become of that."""
+    known = load(directory)
+    return known is not None and bool(known.device)
+
+
+def users(directory: str) -> str:
+    """Who still has our mount though it is gone from its directory: with it files open that were
+    opened before, or a copy of it elsewhere. Empty for nobody, as far as it is known which mount
+    that was."""
     from s3mount_agent.filesystem import holders
 
-    connection = load(directory)
-    elsewhere = holders.left_by_unmount(gone(connection)) if connection else ()
-    if elsewhere:
-        raise still_served(directory, ", ".join(elsewhere))
+    known = load(directory)
+    return holders.of(gone(known)) if known is not None and known.device else ""
+
+
+def require_unused(directory: str) -> None:
+    """Makes sure that nobody has our mount, which is gone from its directory; raises
+    ``mount-busy`` with who has."""
+    who = users(directory)
+    if who:
+        raise still_served(directory, who)
 
 
 def still_served(directory: str, who: str) -> AgentError:
@@ -174,6 +195,11 @@ def still_served(directory: str, who: str) -> AgentError:
         f"{directory} is unmounted, but its mount-s3 has not ended yet",
         cause=who or "it may be emptying its cache",
     )
+
+
+def ending(directory: str) -> AgentError:
+    """What there is to say of a mount-s3 that nobody has any more, and that was not waited for."""
+    return AgentError(Problem.MOUNT_ENDING, f"the mount-s3 of {directory} is about to end")
 
 
 def adopt(directory: str, pid: int) -> None:

@@ -30,6 +30,9 @@ _LOOK_SECONDS = 2.0
 # By how much the unit's TimeoutStopSec= is put off each time, and how much a shutdown is given.
 _EXTENSION_SECONDS = 60.0
 _SHUTDOWN_SECONDS = 20.0
+# How long mount-s3 may do nothing at all when nobody has its mount any more.
+_STUCK_SECONDS = 80.0
+_NOBODY = "mount-s3 itself, which has not ended yet"
 _MOST_LAYERS = 16
 # What mount-s3 writes to, with the modes it gives them itself.
 STORES = {"cache": 0o700, "log-directory": 0o750}
@@ -157,7 +160,7 @@ def stop(directory: str, pid: int) -> bool:
     The wait matters: on its way out mount-s3 unmounts the directory once more, whatever lies on it
     by then. At a shutdown there is not much time.
     """
-    wait = _Wait(directory)
+    wait = _Wait(directory, pid)
     while procfs.started(pid) is not None:
         try:
             unmount(directory, pid)
@@ -179,9 +182,11 @@ def tear(directory: str, pid: int) -> bool:
 class _Wait:
     """The patience of a stop: it says that it goes on, and for whom."""
 
-    def __init__(self, directory: str) -> None:
+    def __init__(self, directory: str, pid: int) -> None:
         self._directory = directory
-        self._began = time.monotonic()
+        self._pid = pid
+        self._began = self._worked = time.monotonic()
+        self._spent = 0.0
         self._looked = -math.inf
 
     def goes_on(self, held: str) -> bool:
@@ -194,15 +199,20 @@ class _Wait:
         systemd.notify(f"EXTEND_TIMEOUT_USEC={_EXTENSION_SECONDS * 1e6:.0f}")
         connection = connections.load(self._directory)
         if connection is not None:
-            held = held or _late(connection)
+            held = held or connections.users(self._directory) or _NOBODY
             if connection.waiting != held:
                 _remember(connection._replace(waiting=held))
+            if self._is_stuck(alone=bool(connection.device) and held == _NOBODY):
+                return False
         return waited < _SHUTDOWN_SECONDS or not systemd.is_stopping()
 
-
-def _late(connection: Connection) -> str:
-    """Who keeps a mount-s3 alive whose mount has been taken away here."""
-    return holders.of(connections.gone(connection)) or "mount-s3 itself, which has not ended yet"
+    def _is_stuck(self, *, alone: bool) -> bool:
+        """Whether nothing can come of waiting: nobody has the mount, and its process does not
+        work. One that empties its cache does."""
+        spent = procfs.processor_seconds(self._pid)
+        if not alone or spent != self._spent:
+            self._worked, self._spent = self._looked, spent
+        return self._looked - self._worked > _STUCK_SECONDS
 
 
 def unmount(directory: str, pid: int) -> bool:

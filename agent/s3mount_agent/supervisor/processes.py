@@ -22,6 +22,7 @@ from s3mount_agent.system import process
 
 _HOME = paths.RUN / "mounts"
 _GONE_SECONDS = 80.0
+_SOON_SECONDS = 1.0
 _KILL_SECONDS = 10.0
 _MOUNTED = (Presence.OURS, Presence.COVERED)
 
@@ -99,19 +100,21 @@ class Processes:
         _end(placed.id, at_once=True)
         hooks.clean(placed.definition.directory, 0)
 
-    def stop(self, placed: Placed, *, force: bool = False) -> None:
+    def stop(self, placed: Placed, *, force: bool = False, patient: bool = True) -> None:
         """Unmounts and waits for the process to end; while the mount is used neither happens."""
         directory = placed.definition.directory
         alive = placed.pid is not None
         presence = connections.presence(directory, running=alive)
-        if alive and not force and presence is Presence.ABSENT:
-            connections.require_nowhere_else(directory)
-            force = True  # without its mount it is of use to nobody
         if alive and force:
             hooks.detach(directory, 0)
         elif alive and presence is Presence.OURS:
             hooks.unmount(directory, 0)
-            _await_end(directory, placed.pid or 0)
+            _await_end(directory, placed.pid or 0, patient=patient)
+        elif alive and presence is Presence.ABSENT:
+            connections.require_unused(directory)
+            if connections.was_mounted(directory):
+                _await_end(directory, placed.pid or 0, patient=patient)
+            force = True  # it never was, and is of use to nobody
         _end(placed.id, at_once=force)
         hooks.clean(directory, 0)
 
@@ -128,13 +131,16 @@ class Processes:
         return failures
 
 
-def _await_end(directory: str, pid: int) -> None:
+def _await_end(directory: str, pid: int, *, patient: bool) -> None:
     """Waits for a process whose mount has been taken away: never killed, for somebody may have it
-    elsewhere."""
-    deadline = time.monotonic() + _GONE_SECONDS
+    elsewhere, or it may be uploading still."""
+    deadline = time.monotonic() + (_GONE_SECONDS if patient else _SOON_SECONDS)
     while procfs.started(pid) is not None:
         if time.monotonic() > deadline:
-            raise connections.still_served(directory, "")
+            connections.require_unused(directory)
+            if patient:
+                raise connections.still_served(directory, "")
+            raise connections.ending(directory)
         time.sleep(0.05)
 
 

@@ -37,10 +37,11 @@ class Supervisor(Protocol):
     def failure(self, placed: Placed) -> AgentError | None:
         """Why a mount that is down failed, or None if it did not."""
 
-    def stop(self, placed: Placed, *, force: bool = False) -> None:
+    def stop(self, placed: Placed, *, force: bool = False, patient: bool = True) -> None:
         """Takes a mount down and waits until its process is gone.
 
-        A mount in use raises ``mount-busy``, unless it is torn away by ``force``.
+        A mount in use raises ``mount-busy``, unless it is torn away by ``force``. Who is not
+        ``patient`` waits for a moment only: ``mount-ending`` says that it goes on by itself.
         """
 
     def end(self, placed: Placed) -> None:

@@ -20,7 +20,7 @@ from s3mount_agent.core.roles import Mode
 from s3mount_agent.core.states import Presence
 from s3mount_agent.decide import retry_policy
 from s3mount_agent.decide.plan import Placed, Wanted
-from s3mount_agent.filesystem import disk, files, holders, paths
+from s3mount_agent.filesystem import disk, files, paths
 from s3mount_agent.supervisor import connections
 from s3mount_agent.supervisor.unit_text import read_definition, render
 from s3mount_agent.system import journal, process, systemd
@@ -29,6 +29,7 @@ from s3mount_agent.system import journal, process, systemd
 _START_SECONDS = 170.0
 _HOOK_SECONDS = 30.0
 # How long a process may take to end before it is no longer waited for here: what keeps it may last.
+_SOON_SECONDS = 1.0
 _GONE_SECONDS = 5.0
 _SLOW_SECONDS = 15.0
 _KILLED_SECONDS = 120.0
@@ -143,7 +144,7 @@ class Units:
             return None
         return self._explain(unit, placed.definition)
 
-    def stop(self, placed: Placed, *, force: bool = False) -> None:
+    def stop(self, placed: Placed, *, force: bool = False, patient: bool = True) -> None:
         """Unmounts before it stops the unit: while the mount is used neither happens.
 
         By force the process is killed: it would live on for who uses it, and unmount whatever is on
@@ -159,12 +160,13 @@ class Units:
             systemd.kill(unit)
         elif presence is Presence.OURS:
             _outside("unmount", directory)
-        elif presence is Presence.ABSENT and (placed.active or placed.starting):
-            # Somebody has unmounted it here: it is waited for who has it elsewhere, and for nobody
-            # who was given up with it.
-            connections.require_nowhere_else(directory)
+        elif presence is Presence.ABSENT and placed.active:
+            # Somebody has unmounted it here, perhaps lazily. Who has it open still, or elsewhere,
+            # is waited for: mount-s3 ends with the last of them, having uploaded what they wrote.
+            connections.require_unused(directory)
+        elif presence is Presence.ABSENT and placed.starting:
             systemd.kill(unit)
-        _await_end(placed, unit, killed=force)
+        _await_end(directory, unit, killed=force, patient=patient)
 
     def end(self, placed: Placed) -> None:
         """Kills a process that hangs; its unit cleans up behind it."""
@@ -273,9 +275,11 @@ def _recorded() -> Iterator[tuple[str, Definition]]:
             yield _unit(path.stem), Definition.from_json(files.read(path) or "")
 
 
-def _await_end(placed: Placed, unit: str, *, killed: bool) -> None:
-    """Has a unit stopped; what takes longer goes on without us, and is ``mount-busy``."""
-    for seconds in (_KILLED_SECONDS,) if killed else (_GONE_SECONDS, _SLOW_SECONDS):
+def _await_end(directory: str, unit: str, *, killed: bool, patient: bool) -> None:
+    """Has a unit stopped; what takes longer goes on without us, and is ``mount-busy``, or
+    ``mount-ending`` for who has no patience."""
+    patience = (_KILLED_SECONDS,) if killed else (_GONE_SECONDS, _SLOW_SECONDS)
+    for seconds in patience if patient else (_SOON_SECONDS,):
         try:
             systemd.stop(unit, timeout=seconds)
         except AgentError as error:
@@ -283,11 +287,10 @@ def _await_end(placed: Placed, unit: str, *, killed: bool) -> None:
                 raise
         else:
             return
-        connection = connections.load(placed.definition.directory)
-        who = holders.of(connections.gone(connection)) if connection else ""
+        who = "" if killed else connections.users(directory)
         if who:
-            break
-    raise connections.still_served(placed.definition.directory, who)
+            raise connections.still_served(directory, who)
+    raise connections.still_served(directory, "") if patient else connections.ending(directory)
 
 
 def _outside(hook: str, directory: str) -> None:
