@@ -242,8 +242,8 @@ def test_whoever_asks_at_the_same_time_is_waited_for(
 
 WAIT = """
 import sys, time
-from s3mount_agent.system.wakeups import Events
-events = Events()
+from s3mount_agent.system.wakeups import Wakeups
+events = Wakeups()
 events.wait(0)  # takes what happened before we looked
 print("ready", flush=True)
 began = time.monotonic()
@@ -271,8 +271,8 @@ def test_a_signal_wakes_the_daemon(number: signal.Signals, stopping: bool) -> No
 
 MOUNT = """
 import subprocess, sys, threading, time
-from s3mount_agent.system.wakeups import Events
-events = Events()
+from s3mount_agent.system.wakeups import Wakeups
+events = Wakeups()
 for words in (["mount", "-t", "tmpfs", "tmpfs", sys.argv[1]], ["umount", sys.argv[1]]):
     events.wait(0)
     began = time.monotonic()
@@ -298,8 +298,8 @@ def test_a_change_of_the_mount_table_wakes_the_daemon(tmp_path: Path) -> None:
 # A user mounts as fast as he can; who waits does so again and again, as the daemon does.
 STORM = """
 import ctypes, sys, threading, time
-from s3mount_agent.system.wakeups import Events
-events = Events()
+from s3mount_agent.system.wakeups import Wakeups
+events = Wakeups()
 libc, target = ctypes.CDLL(None, use_errno=True), sys.argv[1].encode()
 changes = 0
 def storm():
@@ -340,8 +340,8 @@ def test_a_storm_of_mounts_wakes_the_daemon_a_few_times_a_second(tmp_path: Path)
 
 PIPE = """
 import os, threading, time
-from s3mount_agent.system.wakeups import Events
-events = Events()
+from s3mount_agent.system.wakeups import Wakeups
+events = Wakeups()
 events.wait(0)
 reader, writer = os.pipe()
 os.write(writer, b"said before the end")

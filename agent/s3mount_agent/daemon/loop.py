@@ -35,7 +35,7 @@ from s3mount_agent.reconcile.context import Context
 from s3mount_agent.reconcile.execute import Failures
 from s3mount_agent.state import status_file
 from s3mount_agent.supervisor import service
-from s3mount_agent.system.wakeups import Events
+from s3mount_agent.system.wakeups import Wakeups
 
 _ALONE_SECONDS = 10.0
 # Jobs wait for READY=1 after a reboot (Before=slurmd.service), but not for ever.
@@ -55,22 +55,22 @@ _MOVING = {State.STARTING, State.STALE, State.HUNG}
 
 def run() -> None:
     """Works until SIGTERM; the mounts stay."""
-    events = Events()  # who finds the lock taken may send a signal
+    wakeups = Wakeups()  # who finds the lock taken may send a signal
     with lock.hold(service.name(), timeout=_ALONE_SECONDS, path=service.LOCK):
         leftovers.sweep_files()
-        _work(events, Surroundings())
+        _work(wakeups, Surroundings())
 
 
-def _work(events: Events, around: Surroundings) -> None:
+def _work(wakeups: Wakeups, around: Surroundings) -> None:
     daemon, refresher = Daemon(around), Refresher(around)
     began = around.now()
     ready = False
     happened = True
-    while not events.stopping:
-        reloaded = events.take_reload()
+    while not wakeups.stopping:
+        reloaded = wakeups.take_reload()
         if reloaded:
             daemon.reload()
-        if happened or daemon.is_due(table_changed=events.take_table_change()):
+        if happened or daemon.is_due(table_changed=wakeups.take_table_change()):
             daemon.cycle()
         if not ready and (daemon.settled or around.now() - began > _READY_SECONDS):
             ready = True
@@ -83,7 +83,7 @@ def _work(events: Events, around: Surroundings) -> None:
         daemon.publish()
         pause = min(daemon.pause(), refresher.pause(), _ROUND_SECONDS, around.watchdog() / 3)
         quiet = [*daemon.health.descriptors, *refresher.descriptors]
-        happened = events.wait(0 if news else pause, daemon.pids, quiet) or news
+        happened = wakeups.wait(0 if news else pause, daemon.pids, quiet) or news
     around.notify("STOPPING=1")
 
 

@@ -18,7 +18,7 @@ _GONE_SECONDS = 0.5
 _TABLE_SECONDS = 0.25
 
 
-class Events:
+class Wakeups:
     """Wakes its owner when something is mounted or unmounted, a process ends, or a signal comes.
 
     SIGTERM and SIGINT set ``stopping``; SIGHUP asks for a reload.
