@@ -11,7 +11,8 @@ from pathlib import Path
 from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.core.versions import PINNED, Install, Version, told, version_of
 from s3mount_agent.filesystem import disk, files, fuse, paths
-from s3mount_agent.mountpoint import program, releases
+from s3mount_agent.mountpoint import distributions, program, releases
+from s3mount_agent.mountpoint.distributions import DEBIAN, Family
 from s3mount_agent.mountpoint.program import Installed
 from s3mount_agent.mountpoint.releases import Release
 from s3mount_agent.state import inventory
@@ -21,10 +22,6 @@ from s3mount_agent.system.threads import together
 
 _DOWNLOADS = paths.STATE / "downloads"
 _PLACES = "/usr/bin:/bin"
-# What fuse 2's library is called: on Ubuntu 24.04 and Debian 13 and later, and before.
-_LIBRARIES = ("libfuse2t64", "libfuse2")
-# What is named when something is installed; all else comes with it, by apt's own choice.
-_NAMED = ("mount-s3", "fuse3")
 
 
 def ensure_mount_s3(
@@ -43,13 +40,13 @@ def ensure_mount_s3(
     found = program.find()
     if found and not interrupted:
         return found, False
-    apt.require_apt()
+    family = distributions.of_this_node()
     apt.require_space()
     disk.empty_directory(_DOWNLOADS)
     holder = apt.lock_holder()
     if holder is not None:
         on_lock(holder, apt.LOCK_SECONDS)
-    attempt = _Attempt(Release.chosen(source), again=interrupted)
+    attempt = _Attempt(family, Release.chosen(source), again=interrupted)
     try:
         patiently(attempt, budget=budget, on_retry=on_retry)
     finally:
@@ -73,7 +70,8 @@ def version_to_be(source: Install) -> Version:
 class _Attempt:
     """Installs mount-s3 and what it needs when called; called again, it trusts less."""
 
-    def __init__(self, release: Release, *, again: bool) -> None:
+    def __init__(self, family: Family, release: Release, *, again: bool) -> None:
+        self._family = family
         self._release = release
         self._again = again
         self._first = True
@@ -86,7 +84,7 @@ class _Attempt:
         self._first = False
         names = [str(package)]
         if not any(disk.program(name, _PLACES) for name in ("fusermount3", "fusermount")):
-            names.insert(0, "fuse3")  # provides "fuse", which mount-s3 depends on
+            names.insert(0, self._family.fuse)
         try:
             self._install(names)
         except AgentError as error:
@@ -98,7 +96,9 @@ class _Attempt:
 
     def _refresh(self) -> AgentError | None:
         """Has apt know what is needed; returns what went wrong with that."""
-        return None if self._first and any(map(apt.can_have, _LIBRARIES)) else apt.refresh()
+        if self._first and any(map(apt.can_have, self._family.libraries)):
+            return None
+        return apt.refresh()
 
     def _install(self, names: list[str]) -> None:
         """One transaction, of which it is written down before what it will bring."""
@@ -114,7 +114,8 @@ class _Attempt:
         _unbook(frozenset(), over=True)
 
     def _fetch(self) -> Path:
-        package = releases.fetch(self._release, node.architecture(), "deb", _DOWNLOADS)
+        kind = self._family.package
+        package = releases.fetch(self._release, node.architecture(), kind, _DOWNLOADS)
         _require_version(package, self._release)
         return package
 
@@ -193,7 +194,7 @@ def packages_to_take_back() -> tuple[list[str], dict[str, str]]:
     """The packages that were installed for the agent and may go, and why others of them stay."""
     booked = apt.present(inventory.load().packages)
     stay = dict.fromkeys(
-        apt.chosen_by_hand(sorted(booked.difference(_NAMED))),
+        apt.chosen_by_hand(sorted(booked.difference(DEBIAN.named))),
         "somebody has asked for it by name since",
     )
     going = sorted(booked.difference(stay))

@@ -1,7 +1,6 @@
 """The distribution's packages: apt, on Debian and Ubuntu.
 
-Another distribution needs a module like this one, and its names of packages in
-mountpoint/install.py.
+What packages are called on which distribution is in mountpoint/distributions.py.
 """
 
 from __future__ import annotations
@@ -45,14 +44,6 @@ _SPACE_BYTES = 200 * 2**20
 _GONE = ("not-installed", "config-files", "")
 # What apt-get says that it would do, a line each: Inst NAME [INSTALLED] (NEW ...), Remv, Purg.
 _STEP = re.compile(r"^(?P<what>Inst|Remv|Purg) (?P<name>\S+)(?P<installed> \[)?", re.MULTILINE)
-
-
-def require_apt() -> None:
-    """Raises ``node-unsupported`` where there is no apt."""
-    if not process.has("apt-get"):
-        raise AgentError(
-            Problem.NODE_UNSUPPORTED, "mount-s3 is missing, and this node has no apt-get"
-        )
 
 
 def lock_holder() -> str | None:
