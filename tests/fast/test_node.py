@@ -8,6 +8,7 @@ import os
 import pwd
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -154,7 +155,7 @@ def test_a_line_of_passwd_that_is_none_is_nobody(tmp_path: Path, line: str) -> N
 def test_the_processor_is_named_as_aws_names_it(
     monkeypatch: pytest.MonkeyPatch, machine: str, name: str
 ) -> None:
-    monkeypatch.setattr("platform.machine", lambda: machine)
+    monkeypatch.setattr("os.uname", lambda: SimpleNamespace(machine=machine))
     assert node.architecture() == name
 
 

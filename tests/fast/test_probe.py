@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -152,6 +153,36 @@ def test_a_child_in_which_a_look_takes_long_is_not_waited_for(
     assert found.at is None
     assert probe.look(slow, timeout=0.2) == Finding(Answer.SILENT, None, 0.2)
     assert time.monotonic() - began < 20
+
+
+def test_one_child_lists_all_directories_at_the_same_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    names = [str(tmp_path / name) for name in ("silent", "", "file", "none")]
+    errno_of, children = probe._errno_of, []
+
+    def slow(directory: str, *, deep: bool) -> int:
+        assert deep
+        if directory == names[0]:
+            time.sleep(60)
+        return errno_of(directory, deep=deep)
+
+    def fork(fork: Callable[[], int] = os.fork) -> int:
+        children.append(fork())
+        return children[-1]
+
+    monkeypatch.setattr(probe, "_errno_of", slow)
+    monkeypatch.setattr(os, "fork", fork)
+    found = probe.look_at_all(names, timeout=2.0)
+    assert [(each.answer, each.error) for each in map(found.__getitem__, names)] == [
+        (Answer.SILENT, None),
+        (Answer.ANSWERS, None),
+        (Answer.ERROR, "ENOTDIR"),
+        (Answer.ERROR, "ENOENT"),
+    ]
+    assert len(children) == 1
+    assert probe.look_at_all([], timeout=2.0) == {}
 
 
 def test_a_child_that_has_said_all_does_not_look_any_more(

@@ -85,6 +85,11 @@ def test_a_second_run_changes_nothing(cluster: Cluster, new_node: NewNode, role:
     assert cluster.mirror.requests[asked:] == []
     for words in ("already there", "unchanged", "nothing to change", "already running"):
         assert words in again.stdout
+    # Each program takes as long as half of the agent's own work, and the daemon is not woken.
+    told = node.run(["s3mount-agent", "--debug", "apply"]).stderr
+    programs = [line.split()[1:3] for line in told.splitlines() if line.startswith("+ ")]
+    show = ["systemctl", "show"]
+    assert programs == [show, ["/usr/bin/mount-s3", "--version"], show]
 
 
 def test_a_run_without_network_leaves_the_mounts_alone(

@@ -1,6 +1,6 @@
 """Where a configuration comes from: a path, https://, s3:// or ssm:/parameter.
 
-boto3 takes the node's own role; asked again with the version that is known, S3 and web servers
+botocore takes the node's own role; asked again with the version that is known, S3 and web servers
 answer without sending the file.
 """
 
@@ -16,7 +16,7 @@ from typing import Any
 from s3mount_agent.config.yaml_text import LARGEST_BYTES, decode
 from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.filesystem import disk
-from s3mount_agent.system import probe, web
+from s3mount_agent.system import probe
 
 _TIMEOUT_SECONDS = 20.0
 _WHOLE_SECONDS = 60.0
@@ -98,6 +98,8 @@ def _from_ssm(name: str, known: str) -> Fetched | None:
 
 
 def _from_web(url: str, known: str) -> Fetched | None:
+    from s3mount_agent.system import web  # slow, as botocore is
+
     data = bytearray()
     condition = {"If-None-Match": known} if known else {}
     try:
@@ -149,7 +151,6 @@ def _digest(data: bytes | bytearray) -> str:
 
 
 def _client(service: str) -> Any:
-    from boto3.session import Session
     from botocore.config import Config
     from botocore.session import get_session
     from botocore.utils import IMDSRegionProvider
@@ -159,12 +160,12 @@ def _client(service: str) -> Any:
         read_timeout=_TIMEOUT_SECONDS,
         retries={"max_attempts": 3, "mode": "standard"},
     )
-    session = Session()
-    region = session.region_name or os.environ.get("AWS_REGION")
+    session = get_session()
+    region = session.get_config_variable("region") or os.environ.get("AWS_REGION")
     if region is None and service != "s3":  # S3 tells by itself where a bucket is
-        region = IMDSRegionProvider(get_session()).provide()
+        region = IMDSRegionProvider(session).provide()
     # The typed stubs want a literal name.
-    create: Callable[..., Any] = session.client
+    create: Callable[..., Any] = session.create_client
     return create(service, region_name=region, config=config)
 
 

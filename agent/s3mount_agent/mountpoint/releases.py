@@ -18,7 +18,7 @@ from pathlib import Path
 from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.core.versions import PINNED, Install
 from s3mount_agent.filesystem import disk, files
-from s3mount_agent.system import process, web
+from s3mount_agent.system import process
 from s3mount_agent.system.threads import together
 
 DEFAULT_URL = "https://s3.amazonaws.com/mountpoint-s3-release"
@@ -147,6 +147,8 @@ def _dearmor(text: str) -> bytes:
 
 
 def _download(url: str, target: Path, limit: int) -> None:
+    from s3mount_agent.system import web  # slow, and rarely needed
+
     if not url.startswith(("https://", "http://")):
         raise AgentError(Problem.DOWNLOAD_FAILED, f"{url} is not an http(s) URL")
     file = disk.create(target)

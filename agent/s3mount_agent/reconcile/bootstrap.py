@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 from s3mount_agent.config import config_file
 from s3mount_agent.config.configuration import Configuration
 from s3mount_agent.config.desired import Desired
 from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.core.roles import OnFailure
-from s3mount_agent.core.states import Failure
+from s3mount_agent.core.states import Failure, State
 from s3mount_agent.core.versions import FuseConf
 from s3mount_agent.decide.plan import Observed, plan
+from s3mount_agent.decide.status import MountStatus
 from s3mount_agent.filesystem import fuse, leftovers
+from s3mount_agent.filesystem.mountinfo import Table
 from s3mount_agent.mountpoint import install
 from s3mount_agent.mountpoint.flag_check import require_known_to
 from s3mount_agent.mountpoint.program import Installed
 from s3mount_agent.reconcile import directories, execute, reasons
 from s3mount_agent.reconcile.context import Context, gather
 from s3mount_agent.reconcile.execute import Failures
-from s3mount_agent.reconcile.observe import observe, remember
+from s3mount_agent.reconcile.observe import judge_table, look_at, observe, remember
 from s3mount_agent.reconcile.session import Session, node_session
 from s3mount_agent.state import held, status_file
 from s3mount_agent.state.timeline import LEAVES, Step, Timeline, Waiting, clock_after
@@ -35,6 +37,23 @@ _PROBE_SECONDS = 30.0
 # within ParallelCluster's own limit of half an hour.
 _INSTALL_SECONDS = {OnFailure.CONTINUE: 180.0, OnFailure.FAIL: 600.0}
 _BUDGET_SECONDS = {OnFailure.CONTINUE: 60.0, OnFailure.FAIL: 300.0}
+
+
+@dataclass(frozen=True)
+class _Done:
+    """What was done under the lock: the node's mount-s3 (None: it has none yet), why mounts failed,
+    whether the service's unit is new, and how the node and its mounts were found then."""
+
+    installed: Installed | None
+    failures: Failures
+    new_service: bool
+    observed: Observed
+    mounts: tuple[MountStatus, ...]
+
+    @property
+    def is_all_well(self) -> bool:
+        """Whether there is nothing that could be tried."""
+        return all(mount.state is State.OK for mount in self.mounts)
 
 
 def check(configuration: Configuration) -> Context:
@@ -72,19 +91,20 @@ def bootstrap(
                 _require_possible(context, session.observed)
                 step.result = "; ".join(filter(None, [_facts(context), slurm]))
             try:
-                installed, failures, new = _converge(session, timeline)
+                done = _converge(session, timeline)
             except KeyboardInterrupt:
                 _leave_to_agent(session)
                 raise
         with timeline.step("daemon") as step:
-            started = service.ensure_running(new=new)
-            if not started:
-                service.wake()  # it has not seen the new configuration yet
+            started = service.ensure_running(new=done.new_service)
+            if not started and (timeline.changed or not done.is_all_well):
+                service.wake()  # there is something that it has not seen, or could try
             step.result = "started" if started else "already running"
             timeline.changed |= started
-        failures.update(_verify(context, failures, timeline))
+        failures = done.failures
+        failures.update(_verify(context, done, timeline))
         leftovers.sweep_builds()
-        _summarise(context, failures, installed)
+        _summarise(context, failures, done.installed)
     finally:
         timeline.save()
     return failures, context
@@ -105,9 +125,9 @@ def _facts(context: Context) -> str:
     return ", ".join(told)
 
 
-def _converge(session: Session, timeline: Timeline) -> tuple[Installed | None, Failures, bool]:
-    """All that is done under the lock; returns also whether the service's unit is new."""
-    context = session.context
+def _converge(session: Session, timeline: Timeline) -> _Done:
+    """All that is done under the lock."""
+    context, observed = session.context, session.observed
     leftovers.sweep_files()
     installed, missing = _install(context, timeline)
     with timeline.step("config") as step:
@@ -118,13 +138,13 @@ def _converge(session: Session, timeline: Timeline) -> tuple[Installed | None, F
         step.result = f"{config_file.PATH} " + ("is now in force" if changed else "unchanged")
         timeline.changed |= changed
     if installed is not None:
-        failures = _mount(session, installed, timeline)
+        failures, observed = _mount(session, installed, timeline)
     else:
         with timeline.step("mounts") as step:
             step.fail("none: there is no mount-s3 yet")
         failures = {mount.id: missing for mount in context.mounts if missing}
-    remember(context, installed, failures)
-    return installed, failures, new
+    mounts = remember(context, installed, failures, observed=observed)
+    return _Done(installed, failures, new, observed, mounts)
 
 
 def _install(context: Context, timeline: Timeline) -> tuple[Installed | None, AgentError | None]:
@@ -179,7 +199,8 @@ def _allow_other(context: Context, timeline: Timeline) -> None:
         timeline.changed |= new
 
 
-def _mount(session: Session, installed: Installed, timeline: Timeline) -> Failures:
+def _mount(session: Session, installed: Installed, timeline: Timeline) -> tuple[Failures, Observed]:
+    """Makes the mounts; returns why some failed, and the node as it is then."""
     context, observed = session.context, session.observed
     with timeline.step("mounts") as step:
         wanted, failures = execute.want(context, installed, observed)
@@ -200,7 +221,9 @@ def _mount(session: Session, installed: Installed, timeline: Timeline) -> Failur
         timeline.changed |= bool(todo)
     for sentence in execute.warnings(wanted):
         journal.say(f"         warning: {sentence}")
-    return failures
+    if todo or any(each.starting for each in observed.placed.values()):
+        observed = look_at(context)
+    return failures, observed
 
 
 def _tell_neighbours(context: Context, timeline: Timeline) -> None:
@@ -231,20 +254,19 @@ def _tell_what_failed(step: Step, context: Context, failures: Failures) -> None:
         step.fail("; ".join([f"failed: {', '.join(fails)}", *also]))
 
 
-def _verify(context: Context, failures: Failures, timeline: Timeline) -> Failures:
+def _verify(context: Context, done: _Done, timeline: Timeline) -> Failures:
     """Lists each directory once: that takes the mount, the credentials and S3."""
-    up = [mount for mount in context.mounts if mount.id not in failures]
+    up = [mount for mount in context.mounts if mount.id not in done.failures]
     with timeline.step("verify") as step:
-        probes = [probe.Probe([mount.directory], deep=True) for mount in up]
-        deadline = time.monotonic() + _PROBE_SECONDS
-        for each in probes:
-            each.wait(deadline - time.monotonic())
-            each.abandon()
-        silence = Finding(Answer.SILENT)
-        findings = [each.findings.get(each.directories[0], silence) for each in probes]
-        # Last: a directory without a mount answers, too.
-        observed = observe(context.supervisor)
-        found = dict(zip((mount.id for mount in up), findings))
+        directories = [mount.directory for mount in up]
+        findings = probe.look_at_all(directories, timeout=_PROBE_SECONDS)
+        found = {mount.id: findings[mount.directory] for mount in up}
+        # Last: a directory without a mount answers, too. Whether it is ours, the table alone says;
+        # of what does not answer, systemd is asked which process that is by now.
+        if all(each.answer is Answer.ANSWERS for each in found.values()):
+            observed = judge_table(done.observed.placed, Table.read(), also=directories)
+        else:
+            observed = look_at(context)
         silent, refused = _unanswered(context, observed, found)
         for mount in up:
             if not observed.is_ours(mount.directory):

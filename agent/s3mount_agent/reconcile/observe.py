@@ -40,6 +40,11 @@ def observe(supervisor: Supervisor, *, also: Collection[str] = ()) -> Observed:
     return judge_table(placed, Table.read(), also=also)
 
 
+def look_at(context: Context) -> Observed:
+    """The node as it is, with what others have mounted where it wants mounts."""
+    return observe(context.supervisor, also=[mount.directory for mount in context.mounts])
+
+
 def judge_table(
     placed: Mapping[str, Placed], table: Table, *, also: Collection[str] = ()
 ) -> Observed:
@@ -156,15 +161,18 @@ def remember(
     conditions: Mapping[str, Condition] | None = None,
     *,
     tried: Collection[str] | None = None,
+    observed: Observed | None = None,
 ) -> tuple[MountStatus, ...]:
     """Looks at the mounts and saves what is seen; a state that lasts keeps its beginning.
 
     ``conditions`` are what the daemon's probes say; others do not know better than it. ``tried``
     are the ids of which ``failures`` tell (None: of all); what is known of others stays.
+    ``observed`` is the node for who has seen it already, and changed nothing since.
     """
     before = status_file.load()
     down = held.load()
-    observed = observe(context.supervisor, also=[mount.directory for mount in context.mounts])
+    if observed is None:
+        observed = look_at(context)
     rows: list[MountStatus] = []
     for mount in context.mounts:
         known = before.mount(mount.id) if before else None

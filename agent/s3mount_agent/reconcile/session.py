@@ -17,7 +17,7 @@ from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.decide.plan import Observed
 from s3mount_agent.filesystem import lock
 from s3mount_agent.reconcile.context import Context, gather
-from s3mount_agent.reconcile.observe import observe
+from s3mount_agent.reconcile.observe import look_at
 from s3mount_agent.state.timeline import clock_after
 from s3mount_agent.system import journal, node
 
@@ -67,8 +67,7 @@ def node_session(
 def read_node(wanted: Desired) -> Session:
     """The node as it is; for who holds its lock. Raises what its facts and its mounts raise."""
     context = gather(wanted.configuration)
-    also = [mount.directory for mount in context.mounts]
-    return Session(wanted, context, observe(context.supervisor, also=also))
+    return Session(wanted, context, look_at(context))
 
 
 def _tell_wait(seconds: float, holder: str) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import platform
 import pwd
 import time
 from dataclasses import dataclass, field
@@ -119,7 +118,7 @@ def _in_passwd(user: str, path: Path = _PASSWD) -> Owner | None:
 
 def architecture() -> str:
     """The processor as AWS names it in its releases: x86_64 or arm64."""
-    machine = platform.machine()
+    machine = os.uname().machine
     return {"aarch64": "arm64", "amd64": "x86_64"}.get(machine, machine)
 
 

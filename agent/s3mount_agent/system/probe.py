@@ -3,7 +3,7 @@ that a user or a configuration chose, a directory service.
 
 A program that touches a hung file system cannot be killed before the file system answers, so
 whoever looks must not be anybody we need. ask() is for one question, Probe for many that are
-followed.
+followed, look_at_all() for many that are waited for.
 """
 
 from __future__ import annotations
@@ -20,11 +20,13 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.filesystem import mountinfo
+from s3mount_agent.system.threads import together
 
 
 class Answer(enum.Enum):
@@ -169,8 +171,8 @@ def ask(
         if pid == 0:
             _answer(function, arguments, writer, turn)
         os.close(writer)
-        said = _hear(reader, pid, deadline)
-    if said is None:
+        said, ended = _hear(reader, pid, deadline)
+    if not ended:
         raise SilenceError(errno.ETIMEDOUT, f"no answer within {timeout:.0f} seconds")
     if not said:
         raise SilenceError(errno.ETIMEDOUT, "whoever asked was killed")
@@ -187,6 +189,28 @@ def look(directory: str, *, timeout: float, deep: bool = False) -> Finding:
     except SilenceError:
         return Finding(Answer.SILENT, seconds=timeout)
     return _finding(code, time.monotonic() - began)
+
+
+def look_at_all(directories: Sequence[str], *, timeout: float) -> dict[str, Finding]:
+    """Lists directories, all at the same time, which takes S3 and the permission to list: what was
+    found within ``timeout`` seconds."""
+    if not directories:
+        return {}
+    reader, writer = os.pipe2(os.O_CLOEXEC)
+    # With a thread for each directory: a child for each would take as long as most looks do.
+    pid = os.fork()
+    if pid == 0:
+        _look_at_all(directories, writer)
+    os.close(writer)
+    said, _ = _hear(reader, pid, time.monotonic() + timeout)
+    # Killed while it speaks, it may not have come to the end of a line.
+    words = [line.split() for line in said.splitlines(keepends=True) if line.endswith(b"\n")]
+    found = {
+        directories[int(number)]: _finding(int(code), float(seconds))
+        for number, code, seconds in words
+    }
+    silence = Finding(Answer.SILENT, seconds=timeout)
+    return {directory: found.get(directory, silence) for directory in directories}
 
 
 @contextlib.contextmanager
@@ -232,17 +256,17 @@ def _take(turn: int, timeout: float) -> None:
             return
 
 
-def _hear(reader: int, pid: int, deadline: float) -> bytes | None:
-    """All that a child says before it ends; None if that takes too long."""
+def _hear(reader: int, pid: int, deadline: float) -> tuple[bytes, bool]:
+    """All that a child says before it ends, and whether it ends in time; if not, it is killed."""
     heard = b""
     try:
         while select.select([reader], [], [], max(0.0, deadline - time.monotonic()))[0]:
             said = os.read(reader, 65536)
             if not said:
-                return heard
+                return heard, True
             heard += said
         os.kill(pid, signal.SIGKILL)
-        return None
+        return heard, False
     finally:
         os.close(reader)
         _reap(pid)
@@ -297,13 +321,27 @@ def _look(directories: Sequence[str], writer: int, enough: mmap.mmap, *, deep: b
     try:
         _let_go(writer)
         for number, directory in enumerate(directories):
-            began = time.monotonic()
-            code = _errno_of(directory, deep=deep)
-            os.write(0, b"%d %d %.6f\n" % (number, code, time.monotonic() - began))
+            _tell(number, directory, deep=deep)
             if enough[0]:
                 break
     finally:
         os._exit(0)
+
+
+def _look_at_all(directories: Sequence[str], writer: int) -> None:
+    """The life of the child of :func:`look_at_all`."""
+    try:
+        _let_go(writer)
+        looks = [partial(_tell, *each, deep=True) for each in enumerate(directories)]
+        together(looks, at_once=len(looks))
+    finally:
+        os._exit(0)
+
+
+def _tell(number: int, directory: str, *, deep: bool) -> None:
+    began = time.monotonic()
+    code = _errno_of(directory, deep=deep)
+    os.write(0, b"%d %d %.6f\n" % (number, code, time.monotonic() - began))
 
 
 def _errno_of(directory: str, *, deep: bool) -> int:
