@@ -169,7 +169,7 @@ def as_nobody(*words: str) -> subprocess.CompletedProcess[str]:
         "import os, sys\n"
         "sys.path.insert(0, sys.argv.pop(1))\n"
         "import s3mount_agent.cli as cli, s3mount_agent.commands.bootstrap, yaml\n"
-        "import s3mount_agent.commands.plan, s3mount_agent.config.desired\n"
+        "import s3mount_agent.commands.plan, s3mount_agent.config.desired, socket\n"
         # What is imported later may lie where only root can read it: all but this is here by now.
         "os.setgid(65534), os.setuid(65534)\n"
         "sys.exit(cli.main())\n"
