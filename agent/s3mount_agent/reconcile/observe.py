@@ -171,8 +171,7 @@ def remember(
     """
     before = status_file.load()
     down = held.load()
-    if observed is None:
-        observed = look_at(context)
+    observed = observed or look_at(context)
     rows: list[MountStatus] = []
     for mount in context.mounts:
         known = before.mount(mount.id) if before else None
