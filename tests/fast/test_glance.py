@@ -159,7 +159,7 @@ SLOW = frozenset(
 OURS = """
 cli commands.status console.parser console.table console.screen core.directory core.errors
 core.masking core.states core.text decide.status filesystem.files filesystem.fuse filesystem.lock
-filesystem.mountinfo filesystem.paths reconcile.glance state.codec state.in_force state.origin
+filesystem.mountinfo filesystem.paths reconcile.glance filesystem.codec state.in_force state.origin
 state.secrets state.status_file supervisor.connections filesystem.procfs
 """
 CHILD = """

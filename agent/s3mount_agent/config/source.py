@@ -74,7 +74,7 @@ def _from_s3(url: str, known: str) -> Fetched | None:
         if status == 304:
             return None
         raise _failed(url, error, final=status in (403, 404)) from None
-    except (BotoCoreError, OSError) as error:
+    except (BotoCoreError, OSError, ValueError) as error:
         raise _failed(url, error) from None
 
 

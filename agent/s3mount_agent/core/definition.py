@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from s3mount_agent.core.directory import normal
 from s3mount_agent.core.options import Options
 from s3mount_agent.core.roles import Mode
+from s3mount_agent.core.text import parse_json
 
 # Options that name a path of this node.
 _PLACES = ("cache", "log-directory", "ca-bundle")
@@ -68,17 +69,27 @@ class Definition:
 
     @staticmethod
     def from_json(text: str) -> Definition:
-        """The inverse of :meth:`to_json`; raises ValueError, KeyError or TypeError."""
-        fields = json.loads(text)
-        return Definition(
-            bucket=str(fields["bucket"]),
-            directory=str(fields["directory"]),
-            command=tuple(map(str, fields["command"])),
+        """The inverse of :meth:`to_json`; raises ValueError, KeyError, TypeError, AttributeError or
+        RecursionError for what is none."""
+        fields = parse_json(text)
+        known = Definition(
+            bucket=fields["bucket"],
+            directory=fields["directory"],
+            command=tuple(fields["command"]),
             mode=Mode(fields["mode"]),
             read_only=bool(fields["read_only"]),
-            share=tuple(map(str, fields.get("share", ()))),
+            share=tuple(fields.get("share", ())),
             memory_max=fields.get("memory_max"),
-            environment=tuple((str(k), str(v)) for k, v in fields.get("environment", ())),
-            secrets=tuple((str(k), str(v)) for k, v in fields.get("secrets", ())),
+            environment=tuple((k, v) for k, v in fields.get("environment", ())),
+            secrets=tuple((k, v) for k, v in fields.get("secrets", ())),
             lazy=bool(fields.get("lazy")),
         )
+        pairs = [word for pair in (*known.environment, *known.secrets) for word in pair]
+        words = (known.bucket, known.directory, *known.command, *known.share, *pairs)
+        if not all(isinstance(word, str) for word in words):
+            raise TypeError("a word is no text")
+        if not known.command or not known.directory.startswith("/"):
+            raise ValueError("it has no command, or no directory")
+        if known.memory_max is not None and type(known.memory_max) is not int:
+            raise TypeError("memory_max is no number")
+        return known

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+from typing import Any
 
 from s3mount_agent.core.errors import AgentError, Problem
 
@@ -25,6 +27,45 @@ def require_plain(what: str, text: str) -> None:
             Problem.ARGUMENT_NOT_TEXT,
             f"the {what} {text!a} holds a line break or another character that cannot be shown",
         )
+
+
+def parse_json(text: str) -> Any:
+    """A JSON document that may have been written by anybody: without what json takes beyond the
+    standard (NaN), numbers that overflow elsewhere, and texts that no file can be called by.
+
+    Raises ValueError, or RecursionError where it is too deep.
+    """
+    document = json.loads(text, parse_int=_whole, parse_float=_number, parse_constant=_number)
+    if "\\u" in text:  # the only way in for a NUL or half a character
+        _require_text(document)
+    return document
+
+
+def _whole(digits: str) -> int:
+    # 64 bits hold it; and int() takes its time for many digits.
+    if len(digits) > 18:
+        raise ValueError("it has a number that can be none")
+    return int(digits)
+
+
+def _number(digits: str) -> float:
+    number = float(digits)
+    if not abs(number) < 1e18:  # nor is it not a number
+        raise ValueError("it has a number that can be none")
+    return number
+
+
+def _require_text(value: object) -> None:
+    if isinstance(value, str):
+        # Of undecodable bytes there may be traces (PEP 383): paths can have them.
+        value.encode(errors="surrogateescape")
+        if "\0" in value:
+            raise ValueError("it has a NUL in a text")
+    elif isinstance(value, (list, dict)):
+        for each in value:
+            _require_text(each)
+        for each in value.values() if isinstance(value, dict) else ():
+            _require_text(each)
 
 
 def last_lines(text: str, *, lines: int = 10, characters: int = 1500) -> str:

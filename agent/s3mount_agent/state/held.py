@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from s3mount_agent.filesystem import files, paths
-from s3mount_agent.state import codec
+from s3mount_agent.filesystem import codec, files, paths
 
 # In /run, which a reboot empties.
 PATH = paths.RUN / "held.json"

@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from s3mount_agent.core.errors import AgentError, Problem
-from s3mount_agent.filesystem import files, paths
-from s3mount_agent.state import codec
+from s3mount_agent.filesystem import codec, files, paths
 
 PATH = paths.STATE / "machine.json"
 # Images are often made without emptying it (machine-id(5)), so that it alone is not enough.

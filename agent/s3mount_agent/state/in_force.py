@@ -11,11 +11,16 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from s3mount_agent.core.masking import masked
-from s3mount_agent.filesystem import files, paths
-from s3mount_agent.state import codec
+from s3mount_agent.filesystem import codec, files, paths
 
 PATH = paths.STATE / "in-force.json"
 _SCHEMA = 1
+# core/roles.py has them, which who only looks need not load.
+_OVERRIDES = {
+    "role": ("head", "compute", "login", "standalone"),
+    "mode": ("systemd", "direct"),
+    "on_failure": ("fail", "continue"),
+}
 
 
 class InForce(NamedTuple):
@@ -55,5 +60,14 @@ def _build(fields: Any) -> InForce | None:
     return InForce(
         codec.field(fields, "text", str),
         codec.optional(fields, "url", str),
-        codec.named_texts(fields["overrides"]),
+        overrides_of(fields["overrides"]),
     )
+
+
+def overrides_of(value: object) -> dict[str, str]:
+    """The bootstrap's own options as they are written down; raises ValueError or TypeError."""
+    overrides = codec.named_texts(value)
+    for name, word in overrides.items():
+        if word not in _OVERRIDES.get(name, ()):
+            raise ValueError(f"{name} cannot be {word!r}")
+    return overrides

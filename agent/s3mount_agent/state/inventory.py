@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from s3mount_agent.filesystem import files, paths
-from s3mount_agent.state import codec
+from s3mount_agent.filesystem import codec, files, paths
 
 PATH = paths.STATE / "made.json"
 

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 
 from s3mount_agent.core.errors import AgentError
 from s3mount_agent.core.masking import masked
-from s3mount_agent.filesystem import files, paths
-from s3mount_agent.state import codec, in_force, secrets
+from s3mount_agent.filesystem import codec, files, paths
+from s3mount_agent.state import in_force, secrets
 
 PATH = paths.STATE / "origin.json"
 
@@ -72,5 +72,5 @@ def _build(fields: Any) -> Origin:
         codec.field(fields, "version", str, ""),
         codec.field(fields, "seen", str, ""),
         codec.optional(fields, "problem", str),
-        codec.named_texts(fields.get("overrides", {})),
+        in_force.overrides_of(fields.get("overrides", {})),
     )

@@ -6,8 +6,7 @@ import os
 
 from s3mount_agent.core.errors import AgentError
 from s3mount_agent.core.masking import is_secret, masked
-from s3mount_agent.filesystem import files, paths
-from s3mount_agent.state import codec
+from s3mount_agent.filesystem import codec, files, paths
 
 PATH = paths.STATE / "secrets.json"
 _SOURCE, _KEY = "source", "key"
@@ -51,4 +50,4 @@ def fingerprint(value: str) -> str:
     import hashlib  # which loads all of OpenSSL
     import hmac
 
-    return hmac.new(key.encode(), value.encode(), hashlib.sha256).hexdigest()[:8]
+    return hmac.new(os.fsencode(key), os.fsencode(value), hashlib.sha256).hexdigest()[:8]

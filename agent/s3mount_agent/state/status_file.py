@@ -12,8 +12,7 @@ from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.core.states import Failure, State
 from s3mount_agent.core.text import epoch
 from s3mount_agent.decide.status import REMEMBERED, MountStatus, NodeStatus
-from s3mount_agent.filesystem import files, paths
-from s3mount_agent.state import codec
+from s3mount_agent.filesystem import codec, files, paths
 
 if TYPE_CHECKING:
     from s3mount_agent.core.mounts import Mount
@@ -21,6 +20,8 @@ if TYPE_CHECKING:
 
 PATH = paths.RUN / "status.json"
 _SCHEMA = 1
+# core/roles.py has them, which who only looks need not load.
+_MODES = ("systemd", "direct")
 _TIME = "%Y-%m-%dT%H:%M:%SZ"
 
 
@@ -129,23 +130,30 @@ def _remembered(mount: MountStatus) -> dict[str, object]:
 def _build(fields: Any) -> NodeStatus | None:
     if fields["schema"] != _SCHEMA:
         return None
-    at = codec.field(fields, "at", str)
-    epoch(at)
+    node = codec.named_texts(fields["node"])
+    if node.get("mode", _MODES[0]) not in _MODES:
+        raise ValueError(f"there is no mode {node['mode']!r}")
     mounts = tuple(map(_mount, codec.field(fields, "mounts", list)))
-    return NodeStatus(codec.named_texts(fields["node"]), mounts, at)
+    return NodeStatus(node, mounts, _moment(codec.field(fields, "at", str)))
+
+
+def _moment(at: str) -> str:
+    epoch(at)
+    return at
 
 
 def _mount(fields: Any) -> MountStatus:
+    pending = codec.optional(fields, "pending_since", str)
     return MountStatus(
         id=codec.field(fields, "id", str),
         path=codec.field(fields, "path", str),
         bucket=codec.field(fields, "bucket", str),
         read_only=codec.field(fields, "read_only", bool),
         state=State(fields["state"]),
-        since=codec.field(fields, "since", str),
+        since=_moment(codec.field(fields, "since", str)),
         held=codec.field(fields, "held", bool, default=False),
         pending=codec.optional(fields, "pending", str),
-        pending_since=codec.optional(fields, "pending_since", str),
+        pending_since=_moment(pending) if pending is not None else None,
         failure=_failure(fields.get("failure")),
         hung=codec.field(fields, "hung", bool, default=False),
         s3=_failure(fields.get("s3")),

@@ -14,18 +14,19 @@ and writes its number down.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
+import re
 import zlib
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.core.states import Presence
-from s3mount_agent.filesystem import files, fuse, paths, procfs
+from s3mount_agent.filesystem import codec, files, fuse, paths, procfs
 from s3mount_agent.filesystem.mountinfo import Entry, Table
 
 _HOME = paths.RUN / "connections"
+_DEVICE = re.compile(r"[0-9]{1,9}:[0-9]{1,9}")
 
 
 class Connection(NamedTuple):
@@ -65,26 +66,30 @@ class Connection(NamedTuple):
 def load(directory: str) -> Connection | None:
     """What is known, or None: nothing was started there since the boot by an agent that remembers.
     Something else than what we wrote is nothing."""
-    try:
-        fields = json.loads(files.read(_path(directory)) or "null")
-        known = Connection(
-            directory=str(fields["directory"]),
-            device=str(fields["device"]),
-            mount=int(fields["mount"]),
-            pid=int(fields["pid"]),
-            start=int(fields["start"]),
-            before=tuple(map(str, fields["before"])),
-            binds=tuple((str(d), str(p), str(r)) for d, p, r in fields["binds"]),
-            waiting=str(fields["waiting"]),
-        )
-    except (ValueError, KeyError, TypeError):
-        return None
-    return known if known.directory == directory else None
+    known = codec.read(_path(directory), _build)
+    return known if known is not None and known.directory == directory else None
+
+
+def _build(fields: Any) -> Connection:
+    device = codec.field(fields, "device", str)
+    if device and not _DEVICE.fullmatch(device):
+        raise ValueError(f"{device!r} is no device")
+    binds = (codec.texts(each) for each in codec.field(fields, "binds", list))
+    return Connection(
+        directory=codec.field(fields, "directory", str),
+        device=device,
+        mount=codec.field(fields, "mount", int),
+        pid=codec.field(fields, "pid", int),
+        start=codec.field(fields, "start", int),
+        before=codec.texts(fields["before"]),
+        binds=tuple((device, directory, root) for device, directory, root in binds),
+        waiting=codec.field(fields, "waiting", str),
+    )
 
 
 def save(connection: Connection) -> None:
     """Writes it down for everybody to read; raises ``no-space`` or ``file-failed``."""
-    files.write(_path(connection.directory), json.dumps(connection._asdict()) + "\n")
+    codec.write(_path(connection.directory), connection._asdict())
 
 
 def forget(directory: str) -> None:

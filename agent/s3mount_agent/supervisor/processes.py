@@ -5,7 +5,6 @@ For containers and images where something else is PID 1.
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ from s3mount_agent.core.definition import Definition
 from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.core.states import Presence
 from s3mount_agent.decide.plan import Placed, Wanted
-from s3mount_agent.filesystem import disk, files, paths, procfs
+from s3mount_agent.filesystem import codec, disk, files, paths, procfs
 from s3mount_agent.mountpoint import messages
 from s3mount_agent.supervisor import connections, hooks
 from s3mount_agent.system import process
@@ -39,9 +38,9 @@ class Processes:
         """Reads the definitions, and whether their processes live and are mounted."""
         found = {}
         for path in disk.matching(_HOME, "*.json"):
-            text = files.read(path) or ""
-            with contextlib.suppress(ValueError, KeyError, TypeError):
-                definition = Definition.from_json(text)
+            known = codec.read(path, lambda text: (Definition.from_json(text), text), parse=str)
+            if known is not None:
+                definition, text = known
                 pid = _living(path.stem)
                 directory = definition.directory
                 mounted = connections.presence(directory, running=pid is not None) in _MOUNTED
@@ -155,8 +154,15 @@ def _explain(mount_id: str, definition: Definition) -> AgentError:
 
 def _living(mount_id: str) -> int | None:
     """The pid of a mount's process, or None if it has ended."""
-    pid, _, start = (files.read(_HOME / f"{mount_id}.pid") or "").strip().partition(" ")
-    return int(pid) if pid and str(procfs.started(int(pid))) == start else None
+    known = codec.read(_HOME / f"{mount_id}.pid", _process, parse=str.split)
+    return known[0] if known and procfs.started(known[0]) == known[1] else None
+
+
+def _process(words: list[str]) -> tuple[int, int]:
+    pid, start = words
+    if not all(word.isdecimal() and len(word) < 20 for word in words):
+        raise ValueError("it is not a process and when that started")
+    return int(pid), int(start)
 
 
 def _end(mount_id: str, *, at_once: bool = False) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from s3mount_agent.core.definition import Definition
 from s3mount_agent.core.roles import Mode
+from s3mount_agent.filesystem import codec
 
 _PLACEHOLDER = re.compile(r"@([A-Z_]+)@")
 # systemd ignores sections that begin with "X-" (systemd.unit(5)): ours says what the unit is for,
@@ -68,5 +69,5 @@ def read_definition(unit_text: str) -> Definition | None:
         return None
     try:
         return Definition.from_json(match["json"])
-    except (ValueError, KeyError, TypeError):
+    except codec.WRONG:
         return None

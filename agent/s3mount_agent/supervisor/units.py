@@ -20,7 +20,7 @@ from s3mount_agent.core.roles import Mode
 from s3mount_agent.core.states import Presence
 from s3mount_agent.decide import retry_policy
 from s3mount_agent.decide.plan import Placed, Wanted
-from s3mount_agent.filesystem import disk, files, paths
+from s3mount_agent.filesystem import codec, disk, files, paths
 from s3mount_agent.supervisor import connections
 from s3mount_agent.supervisor.unit_text import read_definition, render
 from s3mount_agent.system import journal, process, systemd
@@ -271,8 +271,9 @@ def _unit_files() -> Iterator[tuple[Path, str]]:
 
 def _recorded() -> Iterator[tuple[str, Definition]]:
     for path in (each for home in _RECORDS.values() for each in disk.matching(home, "*.json")):
-        with contextlib.suppress(ValueError, KeyError, TypeError):
-            yield _unit(path.stem), Definition.from_json(files.read(path) or "")
+        known = codec.read(path, Definition.from_json, parse=str)
+        if known is not None:
+            yield _unit(path.stem), known
 
 
 def _await_end(directory: str, unit: str, *, killed: bool, patient: bool) -> None:

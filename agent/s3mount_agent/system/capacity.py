@@ -7,13 +7,13 @@ bootstrap and by `apply` only, and remembered.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 from s3mount_agent.core.resources import Machine
-from s3mount_agent.filesystem import files, paths
+from s3mount_agent.filesystem import codec, paths
 from s3mount_agent.system import probe
 
 _NODE_NAME = Path("/etc/parallelcluster/slurm_plugin/slurm_nodename")
@@ -31,13 +31,19 @@ def read() -> Machine:
 
 def remembered(name_file: Path = _NODE_NAME, path: Path = _REMEMBERED) -> int | None:
     """RealMemory of this node in MiB; an image's or another node's is not ours."""
+    known = codec.read(path, _build)
     try:
-        fields = json.loads(files.read(path) or "{}")
-        memory = fields.get("real_memory")
-        same = fields.get("node") == name_file.read_text().strip()
-    except (OSError, ValueError, AttributeError):
+        same = known is not None and known[0] == name_file.read_text().strip()
+    except (OSError, ValueError):
         return None
-    return memory if same and type(memory) is int and memory > 0 else None
+    return known[1] if known is not None and same else None
+
+
+def _build(fields: Any) -> tuple[str, int]:
+    memory = codec.field(fields, "real_memory", int)
+    if memory <= 0:
+        raise ValueError(f"{memory} MiB is no memory")
+    return codec.field(fields, "node", str), memory
 
 
 def ask_slurm(
@@ -56,8 +62,7 @@ def ask_slurm(
     except probe.SilenceError as error:
         return f"{slurm} does not answer: {error.strerror}"
     if found is not None:
-        fields = {"node": name, "real_memory": found}
-        files.write(path, json.dumps(fields) + "\n")
+        codec.write(path, {"node": name, "real_memory": found})
     return None
 
 

@@ -245,7 +245,9 @@ def _take(turn: int, timeout: float) -> None:
             fcntl.flock(turn, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             now = time.monotonic()
-            since = float(os.pread(turn, 20, 0) or now)
+            since = now
+            with contextlib.suppress(ValueError):
+                since = float(os.pread(turn, 20, 0))
             # Seen twice: who has just taken the turn may not have written yet since when.
             if now >= deadline or (now >= since + timeout and since == before):
                 told = f"whoever asked {now - since:.0f} seconds ago still waits"

@@ -1,4 +1,4 @@
-"""The agent's own JSON files, read as if anybody might have written them.
+"""The agent's own files, most of them JSON, read as if anybody might have written them.
 
 A file that cannot be what the agent wrote is told, set aside as ``NAME.bad``, and made anew by who
 writes it next: none of them holds what a node cannot do without.
@@ -11,26 +11,29 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+from s3mount_agent.core.text import parse_json
 from s3mount_agent.filesystem import files
 
 _Built = TypeVar("_Built")
 _Kind = TypeVar("_Kind")
-# What a file of the wrong shape raises in who takes it apart.
-_WRONG = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
+WRONG = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
+"""What a document of the wrong shape raises in who takes it apart."""
 
 
-def read(path: Path, build: Callable[[Any], _Built]) -> _Built | None:
+def read(
+    path: Path, build: Callable[[Any], _Built], *, parse: Callable[[str], Any] = parse_json
+) -> _Built | None:
     """What ``build`` makes of a file's document; None where there is no file, or a damaged one.
 
-    ``build`` raises ValueError, KeyError, TypeError or AttributeError for what is not its own.
+    ``parse`` makes the document of the text. Both raise one of ``WRONG`` for what is not theirs.
     Raises ``file-failed`` where the file cannot be read at all.
     """
     text = files.read(path)
     if text is None:
         return None
     try:
-        return build(json.loads(text))
-    except _WRONG as error:
+        return build(parse(text))
+    except WRONG as error:
         _set_aside(path, f"{type(error).__name__}: {error}"[:300])
         return None
 
@@ -45,7 +48,8 @@ def field(
 ) -> _Kind:
     """A value of its kind; raises KeyError where there is none and no default, and TypeError."""
     value = fields[name] if default is None else fields.get(name, default)
-    if not isinstance(value, kind):
+    # To Python true is a number.
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         raise TypeError(f"{name} is a {type(value).__name__}, not a {kind.__name__}")
     return value
 
