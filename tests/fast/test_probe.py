@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import select
 import signal
@@ -11,6 +12,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -389,3 +391,23 @@ def test_the_end_of_a_look_wakes_the_daemon_and_is_no_event() -> None:
         [sys.executable, "-c", PIPE], capture_output=True, text=True, timeout=60, check=False
     )
     assert answer.stdout.split() == ["False", "True", "False", "True"], answer.stderr
+
+
+def test_garbage_of_the_parents_closes_nothing_in_the_child(tmp_path: Path) -> None:
+    """Its files have numbers that are others' in the child."""
+
+    def work() -> int:
+        descriptors = [os.open(tmp_path, os.O_RDONLY) for _ in range(30)]
+        gc.collect()
+        return sum(os.fstat(each).st_mode != 0 for each in descriptors)
+
+    gc.disable()
+    try:
+        garbage: list[Any] = [[tmp_path.joinpath(str(n)).open("w")] for n in range(10)]
+        for each in garbage:
+            each.append(each)
+        del garbage, each
+        assert probe.ask(work, timeout=20) == 30
+    finally:
+        gc.enable()
+        gc.collect()

@@ -12,6 +12,7 @@ import contextlib
 import enum
 import errno
 import fcntl
+import gc
 import json
 import mmap
 import os
@@ -307,6 +308,9 @@ def _result(said: dict[str, Any]) -> Any:
 def _let_go(writer: int, turn: int | None = None) -> None:
     """Keeps nothing of the parent's but who is told (0) and the right to ask (1): a lock that is
     open here would be held for as long as this child hangs."""
+    # Closed below, and not to be closed again by who collects the parent's garbage in here: what
+    # this child opens has the same numbers.
+    gc.freeze()
     signal.set_wakeup_fd(-1)
     for each in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(each, signal.SIG_DFL)
