@@ -253,7 +253,7 @@ COMMANDS: tuple[Callable[[], object], ...] = (
     lambda: directories.tidy(()),
     lambda: connections.forget(HOME),
     lambda: connections.is_idle(HOME),
-    lambda: connections.require_nowhere_else(HOME),
+    lambda: connections.gone(connections.load(HOME) or connections.Connection(HOME)),
     lambda: [Processes().failure(each) for each in Processes().placed().values()],
 )
 
