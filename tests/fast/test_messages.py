@@ -11,6 +11,7 @@ from fast.small_fuse import MAY_MOUNT, SmallFuse
 from s3mount_agent.core.errors import Problem
 from s3mount_agent.mountpoint import messages, program
 from s3mount_agent.mountpoint.program import Installed
+from s3mount_agent.system import process
 
 BUCKET, DIRECTORY = "my-bucket", "/mnt/s3"
 CHAIN = """\
@@ -276,6 +277,12 @@ def test_one_that_an_image_brings_is_taken_where_only_root_can_change_it(local: 
     assert program.find() == Installed(str(local), (1, 24, 1))
     local.chmod(0o777)
     assert program.find() is None
+
+
+def test_with_debug_too(local: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The child that asks has no stderr to tell of the programs that it runs."""
+    monkeypatch.setattr(process, "_traced", True)
+    assert program.find() == Installed(str(local), (1, 24, 0))
 
 
 @pytest.mark.skipif(not MAY_MOUNT, reason="mounts, which takes root and /dev/fuse")
