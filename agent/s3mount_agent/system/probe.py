@@ -312,7 +312,7 @@ def _let_go(writer: int, turn: int | None = None) -> None:
     # Closed below, and not to be closed again by who collects the parent's garbage in here: what
     # this child opens has the same numbers.
     gc.freeze()
-    sys.stdout = sys.stderr = None  # type: ignore[assignment]  # as where they were closed before
+    sys.stdout = sys.stderr = None  # as where they were closed before
     signal.set_wakeup_fd(-1)
     for each in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(each, signal.SIG_DFL)
