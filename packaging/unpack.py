@@ -28,9 +28,22 @@ ROOT = Path("/opt/s3mount-agent")
 LINK = Path("/usr/local/bin/s3mount-agent")
 _OWN = "s3mount_agent"
 _COMMAND = "bin/s3mount-agent"
+# For sh and for Python: it is run by the Python that it was made for, as long as that is there. Who
+# removes that, by a clean-up or an upgrade, must not leave mounts that cannot come back.
 # Nothing is read from site directories (-S), where others than this payload put their code.
 _LAUNCHER = """\
-#!{python} -ISXutf8
+#!/bin/sh
+''':'
+[ -x '{python}' ] && exec '{python}' -ISXutf8 "$0" "$@"
+for python in /usr/bin/python3 /usr/bin/python3.1[0-9] /usr/bin/python3.9 \
+    /usr/libexec/platform-python; do
+    "$python" -ISc 'import sys; sys.exit(sys.version_info < (3, 9))' 2>/dev/null &&
+        exec "$python" -ISXutf8 "$0" "$@"
+done
+echo 's3mount-agent: error [python-missing]: {python} is gone, and there is no other Python 3.9' >&2
+echo '  hint: install one, then run s3mount-bootstrap again' >&2
+exit 1
+'''
 import sys
 root = {root!r}
 sys.path += [root + "/lib", root + "/lib-{machine}"]
@@ -270,7 +283,7 @@ def _is_launched_well(target: Path) -> bool:
         text = (target / _COMMAND).read_text()
     except (OSError, ValueError):
         return False
-    python = text.partition("\n")[0][2:].rpartition(" ")[0]
+    python = text.partition("[ -x '")[2].partition("'")[0]
     return text == _launcher(target, python) and (python == _interpreter() or _works(python))
 
 

@@ -324,13 +324,19 @@ def test_all_that_befalls_a_mount_is_in_the_table() -> None:
 
 def test_a_dead_bind_mount_is_told_once_with_its_mend_and_again_when_there_is_another() -> None:
     mend = "umount /data && mount --bind /mnt/s3 /data"
-    dead = Judged(State.OK, "/mnt/s3", mends=mend)
+    dead = Judged(State.OK, "/mnt/s3", mends=(mend,))
     record, told = lifecycle.step(lifecycle.Record(), dead, 0)
     assert [each.event for each in told] == [Event.BIND_DEAD]
     assert mend in told[0].message
     record, told = lifecycle.step(record, dead, 10)
     assert told == ()
-    record, told = lifecycle.step(record, Judged(State.OK, "/mnt/s3"), 20)
-    assert told == ()
+    other = "umount /home/data && mount --bind /mnt/s3 /home/data"
+    both = Judged(State.OK, "/mnt/s3", mends=(mend, other))
+    record, told = lifecycle.step(record, both, 12)
+    assert [each.event for each in told] == [Event.BIND_DEAD]
+    assert told[0].message.endswith(f": {other}")
+    for seen in (both, dead, Judged(State.OK, "/mnt/s3")):
+        record, told = lifecycle.step(record, seen, 20)
+        assert told == ()
     record, told = lifecycle.step(record, dead, 30)
     assert [each.event for each in told] == [Event.BIND_DEAD]

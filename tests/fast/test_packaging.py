@@ -260,7 +260,7 @@ def damages() -> Iterator[tuple[str, str]]:
     yield "the command is gone", f"rm {version}/bin/s3mount-agent"
     yield (
         "the command's Python is gone",
-        f"sed -i '1s,#![^ ]*,#!/gone,' {version}/bin/s3mount-agent",
+        f"sed -i \"s,'/[^']*',/gone,g\" {version}/bin/s3mount-agent",
     )
     yield "the link is gone", "rm opt/agent/current usr/bin/s3mount-agent"
     yield "the link leads elsewhere", "ln -sfn 0.0.9 opt/agent/current"
@@ -281,6 +281,23 @@ def test_an_interrupted_installation_is_made_whole(
     if "current.new" not in damage:
         assert tree(tmp_path).keys() == whole
     assert run(tmp_path / "usr/bin/s3mount-agent", "--version").returncode == 0
+
+
+@pytest.mark.skipif(not Path("/usr/bin/python3").exists(), reason="there is no other Python")
+def test_the_command_is_run_by_another_python_when_its_own_is_gone(
+    bootstrap: Path, tmp_path: Path
+) -> None:
+    installed(bootstrap, tmp_path)
+    command = tmp_path / "usr/bin/s3mount-agent"
+    text = command.read_text()
+    own = text.partition("[ -x '")[2].partition("'")[0]
+    command.write_text(text.replace(own, "/gone/python3"))
+    answer = run(command, "--version")
+    assert (answer.returncode, answer.stdout) == (0, f"s3mount-agent {__version__}\n")
+    command.write_text(text.replace(own, "/gone/python3").replace("/usr/", "/gone/"))
+    answer = run(command, "--version")
+    assert answer.returncode == 1
+    assert "error [python-missing]: /gone/python3 is gone" in answer.stderr
 
 
 @pytest.mark.parametrize("damage", ["rm {}/lib/s3mount_agent/cli.py", ": >{}/LICENSE"])

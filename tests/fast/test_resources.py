@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import subprocess
+import sys
 
 import pytest
 from hypothesis import given
@@ -342,3 +344,21 @@ def test_a_process_that_runs_on_gets_no_limit_that_it_does_not_know_of(
     # One that can no longer be told its target loses its limit at once.
     free = dataclasses.replace(new, command=("mount-s3",), share=(), memory_max=None)
     assert execute._not_lowered(free, placed).memory_max is None
+
+
+@pytest.mark.parametrize(("target", "limit"), [(512, 1024), (600, None), (None, None)])
+def test_a_process_that_came_back_with_its_target_gets_its_limit(
+    target: int | None, limit: int | None
+) -> None:
+    """After an upgrade of mount-s3, which the process of before did not notice."""
+    share = ("--memory-target=512",)
+    here = dataclasses.replace(FREE, command=("mount-s3", *share), share=share)
+    new = dataclasses.replace(here, memory_max=1024)
+    words = [] if target is None else [f"--memory-target={target}"]
+    wait = [sys.executable, "-c", "import sys; print(flush=True); sys.stdin.read()", *words]
+    with subprocess.Popen(wait, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as running:
+        assert running.stdout is not None
+        running.stdout.readline()
+        placed = Placed("a", here, "", active=True, pid=running.pid)
+        assert execute._not_lowered(new, placed).memory_max == limit
+        running.kill()

@@ -57,9 +57,9 @@ def test_without_systemd_no_daemon_is_no_daemon(
 @pytest.mark.parametrize(
     ("text", "broken"),
     [
-        (f"#!{sys.executable} -ISXutf8\npass\n", None),
-        ("#!/gone/python3 -ISXutf8\npass\n", "is run by /gone/python3, which is not there"),
-        ("", "which is not there"),
+        (f"#!/bin/sh\n[ -x '{sys.executable}' ]\n", None),
+        ("#!/bin/sh\n[ -x '/gone/python3' ]\n", "run by /gone/python3, which is not there"),
+        ("", "not there"),
         (None, "cannot be read"),
     ],
 )

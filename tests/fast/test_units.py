@@ -119,3 +119,25 @@ def test_who_has_other_mounts_to_look_after_waits_a_moment_for_an_end(
         _await_end("/mnt/s3", UNIT, killed=False, patient=patient)
     assert caught.value.problem is problem
     assert (sum(waited) <= 1) is not patient
+
+
+@pytest.mark.parametrize(
+    ("fields", "ending", "forgotten"),
+    [
+        ({"Result": "signal", "ExecMainCode": "2", "ExecMainStatus": "9"}, "killed by KILL", True),
+        ({"Result": "start-limit-hit"}, "", True),
+        ({"Result": "exit-code", "ExecMainCode": "1", "ExecMainStatus": "1"}, "", False),
+    ],
+)
+def test_what_ended_too_often_for_systemd_can_be_started_by_hand(
+    monkeypatch: pytest.MonkeyPatch, fields: dict[str, str], ending: str, *, forgotten: bool
+) -> None:
+    shown = facts(monkeypatch, **fields)
+    reset: list[str] = []
+    monkeypatch.setattr(systemd, "show", lambda names: dict.fromkeys(names, shown))
+    monkeypatch.setattr(systemd, "reset_failed", reset.append)
+    monkeypatch.setattr(Units, "_explain", lambda *_: AgentError(Problem.MOUNT_FAILED, "it failed"))
+    definition = Definition("my-bucket", "/mnt/s3", ("mount-s3",), Mode.SYSTEMD, read_only=False)
+    placed = Placed("585e79a6", definition, "", ending=ending)
+    assert Units(Mode.SYSTEMD).failure(placed) is not None
+    assert reset == ([UNIT] if forgotten else [])

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cluster.cluster import Cluster
-from node.article import COMPUTE, ONE, WRITABLE, set_environment, states
+from node.article import COMPUTE, ONE, WRITABLE, pids, set_environment, states
 from node.conftest import BOOTSTRAP, NewNode
+from node.live_site import until
 
 if TYPE_CHECKING:
     import subprocess
@@ -106,15 +107,20 @@ def test_bootstrapped_in_a_virtual_environment_it_outlives_it(ready: Node) -> No
     assert "nothing to change" in again.stdout
 
 
-def test_an_agent_that_cannot_start_is_told_by_status(ready: Node) -> None:
+def test_an_agent_whose_python_is_gone_is_told_by_status_and_brings_mounts_back(
+    ready: Node,
+) -> None:
     ready.run([SCRIPT, *ONE])
     launcher = "/opt/s3mount-agent/current/bin/s3mount-agent"
     text = ready.read(launcher)
-    # What somebody does who cleans up: hooks and daemon are run by a Python that is gone.
-    ready.write(launcher, text.replace("#!/usr/bin/python3", "#!/usr/bin/gone3"), mode=0o755)
-    answer: subprocess.CompletedProcess[str] = ready.run(
-        ["/usr/bin/python3", "-IS", launcher, "status"], check=False
-    )
+    own = text.partition("exec '")[2].partition("'")[0]
+    # What somebody does who cleans up: hooks, daemon and commands are run by a Python that is gone.
+    ready.write(launcher, text.replace(own, "/usr/bin/gone3"), mode=0o755)
+    lost = pids(ready)[WRITABLE]
+    ready.run(["systemctl", "restart", "s3mount-agent"])
+    ready.run(["kill", "-KILL", str(lost)])
+    until(lambda: pids(ready)[WRITABLE] not in (None, lost))
+    answer: subprocess.CompletedProcess[str] = ready.run(["s3mount-agent", "status"], check=False)
     assert answer.returncode != 0
     assert "/usr/bin/gone3" in answer.stdout
     assert "s3mount-bootstrap" in answer.stdout

@@ -178,6 +178,12 @@ def test_an_environment_file_as_people_write_it_reaches_every_mount(
     pid = main_pid(node, UNIT[WRITABLE])
     assert "AWS_MAX_ATTEMPTS=2" in node.run(["cat", f"/proc/{pid}/environ"]).stdout.split("\0")
     assert listed(node, WRITABLE)
+    # An edit is found by a restart of the unit alone, which systemd carries out.
+    text = node.read(ENVIRONMENT).replace("AWS_MAX_ATTEMPTS = '2'", "AWS_MAX_ATTEMPTS = '3'")
+    node.write(ENVIRONMENT, text, mode=0o600)
+    node.run(["systemctl", "restart", UNIT[WRITABLE]])
+    pid = main_pid(node, UNIT[WRITABLE])
+    assert "AWS_MAX_ATTEMPTS=3" in node.run(["cat", f"/proc/{pid}/environ"]).stdout.split("\0")
     # What says nothing is told with its line, at once, and changes nothing.
     node.write(ENVIRONMENT, before + f"AWS_SECRET_ACCESS_KEY: {SECRET}\n", mode=0o600)
     line = len(before.splitlines()) + 1

@@ -161,15 +161,22 @@ def keep_given() -> None:
         secrets.keep(**given)
 
 
-def settle(of_mounts: Mapping[str, str]) -> None:
-    """Writes for the units what they cannot read by themselves; ``of_mounts`` is what the
-    configuration says."""
+def settle_node() -> dict[str, str]:
+    """Writes for the units what systemd does not read in the administrator's file, which may be
+    newer than the configuration, and returns what that file says. Raises ``file-failed``."""
     text = _readable()
     by_systemd = {each.name for each in read(text) if each.value is not None}
     own = parse(text)
     proxies = _proxies(own, {}, _of_parallelcluster(), secrets.load())
     wanted = {**{n: v for n, v in own.items() if n not in by_systemd}, **proxies}
     _write(NODE, {n: v for n, v in wanted.items() if n not in by_systemd})
+    return own
+
+
+def settle(of_mounts: Mapping[str, str]) -> None:
+    """Writes for the units what they cannot read by themselves; ``of_mounts`` is what the
+    configuration says."""
+    own = settle_node()
     configured = dict(of_mounts)
     for kind in _KINDS:  # in both spellings, or else programs would differ in whom they believe
         value = None if _of(kind, own) is not None else _of(kind, configured)

@@ -254,7 +254,8 @@ COMMANDS = (
     Command(
         "keep-crawlers-out",
         "keep updatedb out of the mounts",
-        "Has updatedb keep out of this node's mounts, where it is installed; run by the daemon.",
+        "Has updatedb and needrestart keep out of this node's mounts, where they are there; run by "
+        "the daemon.",
         hidden=True,
     ),
     Command(

@@ -293,8 +293,8 @@ class Daemon:
     def _judge(self, mount: MountStatus) -> None:
         failure = mount.s3 if mount.state is State.DEGRADED else None
         problem = status_file.error_of(failure).problem if failure else None
-        reason, mends = mount.reason or "", " ".join(mount.mends)
-        seen = Judged(mount.state, mount.path, reason, problem, mount.pid, mount.held, mends)
+        reason = mount.reason or ""
+        seen = Judged(mount.state, mount.path, reason, problem, mount.pid, mount.held, mount.mends)
         self._step(mount.id, seen, mount.path, mount.bucket)
 
     def _step(self, mount_id: str, seen: Happening, directory: str, bucket: str) -> None:

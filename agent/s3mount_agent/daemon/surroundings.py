@@ -35,7 +35,7 @@ class Surroundings:
     """The node on which the service runs."""
 
     def __init__(self) -> None:
-        self._neighbours = Neighbours()
+        self._neighbours = Neighbours(self.now)
 
     def now(self) -> float:
         """Monotonic seconds."""

@@ -58,13 +58,15 @@ class Record:
     """All that is remembered of one mount.
 
     ``up``: how it stood when it was last seen up, if nothing has changed it since; ``trouble``: of
-    its last attempt, if that failed; ``past``: the last trouble that is over, and since when.
+    its last attempt, if that failed; ``past``: the last trouble that is over, and since when;
+    ``mends``: the commands for its dead bind mounts, which were told.
     """
 
     up: Placed | None = None
     trouble: Trouble | None = None
     past: tuple[Trouble, float] | None = None
     said: Said = field(default_factory=Said)
+    mends: tuple[str, ...] = ()
     story: Story = field(default_factory=Story)
 
     @property
@@ -146,7 +148,7 @@ class Judged:
     problem: Problem | None = None
     pid: int | None = None
     held: bool = False
-    mends: str = ""
+    mends: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -272,11 +274,14 @@ def _tried(record: Record, seen: Tried, now: float, chance: Chance) -> Step:
 
 def _judge(record: Record, seen: Judged, now: float) -> Step:
     told: tuple[Told, ...] = ()
-    if seen.mends:
-        message = f"a bind mount of {seen.directory} is dead, until somebody does: {seen.mends}"
-        record, told = _tell(record, Event.BIND_DEAD, message, now)
-    elif record.said.is_open(Event.BIND_DEAD):
+    another = [mend for mend in seen.mends if mend not in record.mends]
+    if record.said.is_open(Event.BIND_DEAD) and (another or not seen.mends):
         record = replace(record, said=record.said.without(Event.BIND_DEAD))
+    record = replace(record, mends=seen.mends)
+    if seen.mends:
+        mends = " ".join(another or seen.mends)
+        message = f"a bind mount of {seen.directory} is dead, until somebody does: {mends}"
+        record, told = _tell(record, Event.BIND_DEAD, message, now)
     if seen.state is State.OK:
         return _tell(record, Event.HEALED, f"{seen.directory} can be used again", now, told)
     event = {State.DEGRADED: Event.DEGRADED, State.FOREIGN: Event.FOREIGN}.get(seen.state)

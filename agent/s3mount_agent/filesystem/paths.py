@@ -28,17 +28,17 @@ def build() -> str:
 
 
 def broken_command() -> str | None:
-    """Why the command that hooks and services run cannot start, or None if it can: its Python may
-    have been removed since it was installed."""
+    """Why the command that hooks and services run cannot start as it was installed, or None if it
+    can: its Python may have been removed since. Then another runs it, if there is one."""
     command = Path(COMMAND)
     try:
         with command.open(encoding="utf-8", errors="replace") as stream:
-            interpreter = stream.readline(1000)[2:].split()
+            python = stream.read(1000).partition("[ -x '")[2].partition("'")[0]
     except OSError as error:
         return f"{command} cannot be read: {error.strerror}"
-    if interpreter and os.access(interpreter[0], os.X_OK):
+    if python and os.access(python, os.X_OK):
         return None
-    return f"{command} is run by {' '.join(interpreter[:1])}, which is not there any more"
+    return f"{command} is to be run by {python}, which is not there any more"
 
 
 def template(name: str) -> str:

@@ -17,7 +17,7 @@ from s3mount_agent.core.resources import divide
 from s3mount_agent.core.states import few_files
 from s3mount_agent.decide.events import Event
 from s3mount_agent.decide.plan import Action, Kind, Observed, Placed, Plan, Wanted
-from s3mount_agent.filesystem import mountinfo
+from s3mount_agent.filesystem import mountinfo, procfs
 from s3mount_agent.mountpoint import install
 from s3mount_agent.mountpoint.flag_check import require_known_to
 from s3mount_agent.mountpoint.program import Installed
@@ -105,6 +105,9 @@ def _not_lowered(new: Definition, placed: Placed | None) -> Definition:
     old = placed.definition
     if old.essence != new.essence:
         return new  # it is started anew
+    target = next((word for word in new.command if word.startswith("--memory-target=")), "")
+    if old.memory_max is None and target in procfs.arguments(placed.pid or 0):
+        return new  # started by a newer mount-s3, it knows by now what to aim at
     if old.memory_max is None or "memory-target" not in old.options:
         return dataclasses.replace(new, memory_max=None)
     return dataclasses.replace(new, memory_max=max(old.memory_max, new.memory_max))

@@ -6,10 +6,12 @@ agent's daemon does not, and none of them can hang on a mount.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Callable, Collection, Iterable
 
+from s3mount_agent.config import environment
 from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.filesystem import fuse, holders, mountinfo, procfs, safe_path
 from s3mount_agent.filesystem.mountinfo import Entry, Table
@@ -104,6 +106,8 @@ def prepare(directory: str, pid: int, *places: str) -> bool:
     """
     identity.require_own()
     clean(directory, pid)
+    with contextlib.suppress(AgentError):  # then it starts with what was there before
+        environment.settle_node()  # a restart by hand is to find what was just written there
     safe_path.require(directory)
     require_places((kind, path) for kind, _, path in (each.partition("=") for each in places))
     return True

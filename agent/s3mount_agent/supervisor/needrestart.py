@@ -18,6 +18,11 @@ $nrconf{override_rc}{qr(^mountpoint-s3-[0-9a-f]{8}\\.service$)} = 0;
 """
 
 
+def is_told() -> bool:
+    """Whether nothing has to be said: it is not installed, or has our file or somebody's own."""
+    return not disk.exists(CONF.parent) or disk.exists(CONF)
+
+
 def leave_mounts_alone() -> bool:
     """Tells needrestart, where it is installed; returns whether it had to be told.
 

@@ -137,12 +137,19 @@ class Units:
 
     def failure(self, placed: Placed) -> AgentError | None:
         """Reads the journal of a unit that failed, where nothing else says why."""
-        if placed.ending:
-            return placed.ended()
         unit = _unit(placed.id)
-        if systemd.show([unit])[unit].active_state != "failed":
-            return None
-        return self._explain(unit, placed.definition)
+        facts = systemd.show([unit])[unit]
+        error = None
+        if placed.ending:
+            error = placed.ended()
+        elif facts.active_state == "failed":
+            error = self._explain(unit, placed.definition)
+        limited = placed.ending or facts.result == "start-limit-hit"
+        if facts.active_state == "failed" and limited:
+            # It ended too often for systemd, which would now refuse an administrator's own
+            # `systemctl restart`, too. From here on it is the agent that counts.
+            systemd.reset_failed(unit)
+        return error
 
     def stop(self, placed: Placed, *, force: bool = False, patient: bool = True) -> None:
         """Unmounts before it stops the unit: while the mount is used neither happens.
