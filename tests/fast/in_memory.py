@@ -65,6 +65,9 @@ class Supervisor:
     def start_later(self, want: Wanted) -> None:
         self.start(want)
 
+    def await_start(self, want: Wanted) -> None:
+        pass
+
     def failure(self, placed: Placed) -> AgentError | None:
         return None
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -72,3 +74,25 @@ def test_a_command_that_cannot_start_is_noticed(
     monkeypatch.setattr(paths, "COMMAND", str(command))
     found = paths.broken_command()
     assert (found is None) if broken is None else (broken in (found or ""))
+
+
+def test_a_lock_that_was_removed_by_its_holder_is_taken_anew(tmp_path: Path) -> None:
+    """An uninstall removes its own lock: who has waited for it holds the one that others see."""
+    path = tmp_path / "lock"
+    taken = threading.Event()
+
+    def wait() -> None:
+        with lock.hold("waiting", timeout=20, path=path):
+            taken.set()
+            released.wait(20)
+
+    released = threading.Event()
+    waiting = threading.Thread(target=wait, daemon=True)
+    with lock.hold("uninstall", timeout=1, path=path):
+        waiting.start()
+        time.sleep(0.3)  # it has the file open by now
+        path.unlink()
+    assert taken.wait(20)
+    assert lock.holder(path) == os.getpid()
+    released.set()
+    waiting.join(20)

@@ -28,6 +28,14 @@ PATIENCE = 90.0
 SEEN = "seen.txt"
 CONFIG = "/etc/s3mount-agent/config.yaml"
 LOCK = "/run/s3mount-agent/lock"
+_HOLD_LOCK = """
+import sys
+sys.path.insert(0, "/opt/s3mount-agent/current/lib")
+from s3mount_agent.filesystem import lock
+with lock.hold("a test", timeout=60):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
 _NUMBERS = itertools.count(1)
 # Opens a file, says so, and reads it when it is told to.
 _HOLDER = 'exec 3<"$0" && echo open && read -r line && cat <&3'
@@ -62,8 +70,7 @@ def locked(node: Node) -> Iterator[None]:
     """Another program that changes the node's mounts, for as long as this lasts."""
     import subprocess
 
-    holder = ["sh", "-c", f"exec 9>>{LOCK} && flock 9 && echo held && cat"]
-    with node.popen(holder, stdin=subprocess.PIPE) as command:
+    with node.popen(["python3", "-I", "-c", _HOLD_LOCK], stdin=subprocess.PIPE) as command:
         try:
             assert command.stdout is not None
             assert command.stdout.readline() == "held\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 
@@ -62,54 +63,86 @@ def test_applies_at_once_end_as_one(site: Site) -> None:
     assert site.node.read(f"{THIRD}/{SEEN}") == "seen\n"
 
 
-def test_who_has_to_wait_is_told_for_whom(site: Site, cluster: Cluster) -> None:
+def test_who_has_to_wait_is_told_for_whom(site: Site) -> None:
     site.set(document(site.row(KEPT)))
     site.await_mounts(KEPT)
-    pids, slow = site.pids(), "live-slow"
-    cluster.s3.create_bucket(slow)
-    cluster.s3.fault(slow, status=200, delay=4)  # its mount takes a while
-    site.source.put(
-        document(site.row(KEPT), {"bucket": slow, "directory": FIRST, "options": "--allow-other"})
-    )
-    with site.node.popen(["s3mount-agent", "apply", "--now"]) as first:
-        until(lambda: "apply, pid " in site.node.read(LOCK), first.communicate)
-        holder = site.node.read(LOCK).strip()
-        assert re.fullmatch(r"apply, pid \d+, since \d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", holder)
-        gave_up = site.node.run(["python3", "-I", "-c", IMPATIENT], check=False)
-        assert gave_up.returncode == 1
-        assert gave_up.stderr.splitlines() == [
-            f"s3mount-agent: error [locked]: another program changes the mounts: {holder}",
-            f"  cause: {LOCK} is locked",
-            "  hint: wait for it to end, then run again",
-        ]
-        with site.node.popen(["s3mount-agent", "apply"]) as second:
-            assert second.stdout is not None
-            lines = iter(second.stdout.readline, "")
-            told = next((line for line in lines if "[ wait ] lock: " in line), "")
+    pids = site.pids()
+    with contextlib.ExitStack() as stack:
+        with locked(site.node):
+            holder = site.node.read(LOCK).strip()
+            assert re.fullmatch(r"a test, pid \d+, since \d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", holder)
+            gave_up = site.node.run(["python3", "-I", "-c", IMPATIENT], check=False)
+            assert gave_up.returncode == 1
+            assert gave_up.stderr.splitlines() == [
+                f"s3mount-agent: error [locked]: another program changes the mounts: {holder}",
+                f"  cause: {LOCK} is locked",
+                "  hint: wait for it to end, then run again",
+            ]
+            waiting = stack.enter_context(site.node.popen(["s3mount-agent", "apply"]))
+            assert waiting.stdout is not None
+            told = next(iter(waiting.stdout.readline, ""), "")
+            assert "[ wait ] lock: " in told
             assert f"another program changes the mounts: {holder} (until " in told
-            cluster.s3.heal(slow)
-            for each in (first, second):
-                stdout, stderr = each.communicate(timeout=200)
-                assert (each.returncode, stderr) == (0, ""), stdout
-    site.await_mounts(KEPT, FIRST)
-    assert site.pids()[KEPT] == pids[KEPT]
+        stdout, stderr = waiting.communicate(timeout=200)
+        assert (waiting.returncode, stderr) == (0, ""), stdout
+    assert site.pids() == pids
     until(lambda: site.node.read(LOCK) == "", lambda: site.node.read(LOCK))
+
+
+def test_a_dead_mount_is_back_while_apply_waits_for_another_one(
+    site: Site, cluster: Cluster
+) -> None:
+    site.set(document(site.row(KEPT)))
+    site.await_mounts(KEPT)
+    before, away = site.pids()[KEPT], "live-away"
+    cluster.s3.create_bucket(away)
+    cluster.s3.fault(away, status=503)
+    row = {"bucket": away, "directory": FIRST, "options": "--allow-other"}
+    site.source.put(document(site.row(KEPT), row))
+    with site.node.popen(["s3mount-agent", "apply", "--now"]) as apply:
+        assert apply.stdout is not None
+        lines = iter(apply.stdout.readline, "")
+        assert any(f"[ wait ] {FIRST}: " in line for line in lines)
+        site.node.run(["kill", "-KILL", str(before)])
+        until(lambda: (site.mount(KEPT).get("pid") or before) != before)
+        until(lambda: site.mount(KEPT).get("state") == "ok")
+        assert apply.poll() is None  # it still waits
+        assert site.mount(FIRST)["state"] in ("retrying", "starting")
+        cluster.s3.heal(away)
+        stdout, stderr = apply.communicate(timeout=200)
+        assert (apply.returncode, stderr) == (0, ""), stdout
+    assert f"{FIRST} <- s3://{away}  mounted rw" in stdout
+    site.await_mounts(KEPT, FIRST)
+
+
+def test_what_was_taken_down_meanwhile_is_not_started_again(site: Site, cluster: Cluster) -> None:
+    site.set(document(site.row(KEPT)))
+    site.await_mounts(KEPT)
+    away = "live-away-too"
+    cluster.s3.create_bucket(away)
+    cluster.s3.fault(away, status=503)
+    row = {"bucket": away, "directory": SECOND, "options": "--allow-other"}
+    site.source.put(document(site.row(KEPT), row))
+    with site.node.popen(["s3mount-agent", "apply", "--now"]) as apply:
+        assert apply.stdout is not None
+        lines = iter(apply.stdout.readline, "")
+        assert any(f"[ wait ] {SECOND}: " in line for line in lines)
+        site.agent("unmount", SECOND)
+        cluster.s3.heal(away)
+        stderr = apply.communicate(timeout=200)[1]
+        assert apply.returncode == 1
+    assert f"{SECOND} was changed by another program before it was up" in stderr
+    assert site.mount(SECOND)["reason"] == "an administrator unmounted it"
+    assert SECOND not in mounted(site.node)
 
 
 def test_the_lock_of_a_killed_apply_is_free(site: Site, cluster: Cluster) -> None:
     site.set(document(site.row(KEPT)))
     site.await_mounts(KEPT)
-    slow = "live-slower"
-    cluster.s3.create_bucket(slow)
-    cluster.s3.fault(slow, status=200, delay=4)
-    site.source.put(
-        document(site.row(KEPT), {"bucket": slow, "directory": SECOND, "options": "--allow-other"})
-    )
-    with site.node.popen(["s3mount-agent", "apply", "--now"]) as killed:
-        until(lambda: "apply, pid " in site.node.read(LOCK), lambda: site.node.read(LOCK))
+    with site.node.popen(["s3mount-agent", "apply"]) as killed:
+        until(lambda: "apply, pid " in site.node.read(LOCK) or killed.poll() is not None)
         killed.kill()
-    cluster.s3.heal(slow)
-    site.agent("apply")
+    site.set(document(site.row(KEPT), site.row(SECOND)))
     site.await_mounts(KEPT, SECOND)
 
 

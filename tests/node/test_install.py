@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,6 +15,7 @@ from node.live_site import until
 
 if TYPE_CHECKING:
     import subprocess
+    from pathlib import Path
 
     from cluster.node import Node
 
@@ -152,6 +154,28 @@ def test_only_what_the_agent_installed_is_taken_back(cluster: Cluster, new_node:
     assert packages(node) == theirs
 
 
+def test_what_somebody_installs_after_a_transaction_that_failed_is_his(
+    cluster: Cluster, new_node: NewNode, package: Path
+) -> None:
+    node = new_node("compute")
+    broken = "/etc/apt/apt.conf.d/99broken"
+    node.write(broken, 'DPkg::Pre-Invoke {"false";};\n')
+    action = cluster.custom_action(node, ONE)
+    assert action.returncode == 1
+    assert "error [packages-failed]" in action.stderr
+    node.run(["rm", broken])
+    shutil.copyfile(package, node.root / "root/mount-s3.deb")
+    quick = ["apt-get", "-qq", "--yes", "-o", "Dpkg::Options::=--force-unsafe-io"]
+    node.run([*quick, "install", "libfuse2", "/root/mount-s3.deb"])
+    theirs, log = packages(node), node.read("/var/log/dpkg.log")
+    node.run(["s3mount-agent", "apply"])
+    assert states(node) == {WRITABLE: "ok"}
+    assert node.read("/var/log/dpkg.log") == log, "it was there, and is left alone"
+    assert booked(node) == set()
+    node.run(["s3mount-agent", "uninstall"])
+    assert packages(node) == theirs
+
+
 def test_what_another_package_needs_stays(cluster: Cluster, new_node: NewNode) -> None:
     node = new_node("compute")
     assert cluster.custom_action(node, ONE).returncode == 0
@@ -166,7 +190,12 @@ def test_what_another_package_needs_stays(cluster: Cluster, new_node: NewNode) -
     assert "mount-s3" in answer.stdout
     assert "libfuse2 stays: site-tool needs it" in answer.stdout
     assert states(node) == {WRITABLE: "ok"}
-    node.run(["s3mount-agent", "uninstall"])
+    # Nobody else changes the node before all is done.
+    unlocked = "flock --nonblock /run/s3mount-agent/lock touch /root/unlocked || true"
+    node.write("/etc/apt/apt.conf.d/99look", f'DPkg::Pre-Invoke {{"{unlocked}";}};\n')
+    told = node.run(["s3mount-agent", "uninstall"]).stdout
+    assert not node.exists("/root/unlocked")
+    assert "took back the packages mount-s3; the package libfuse2 stays: site-tool needs it" in told
     left = packages(node)
     assert {"libfuse2", "site-tool"} <= left
     assert "mount-s3" not in left

@@ -127,7 +127,9 @@ def test_uninstall_keeps_a_fuse_conf_that_was_changed_since(
     assert cluster.custom_action(node, ONE).returncode == 0
     mine = node.read("/etc/fuse.conf") + "mount_max = 7\n"
     node.write("/etc/fuse.conf", mine)
-    node.run(["s3mount-agent", "uninstall"])
+    told = node.run(["s3mount-agent", "uninstall"]).stdout.splitlines()
+    assert "/etc/fuse.conf stays: somebody else has changed it since" in told
+    assert "took back no package" in told
     assert node.read("/etc/fuse.conf") == mine
 
 

@@ -30,13 +30,14 @@ def hold(
 
     ``on_wait`` is told them once, if there is a holder to wait for.
     """
-    with files.told_plainly(f"open {path}"):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # Whoever may open it may hold it: nobody but root.
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        os.fchmod(descriptor, 0o600)
+    descriptor = _open(path)
     try:
         _acquire(descriptor, path, timeout, on_wait)
+        if not _is_at(descriptor, path):
+            # Who held it has removed it: an uninstall. What others take by now is a new one.
+            removed, descriptor = descriptor, _open(path)
+            os.close(removed)
+            _acquire(descriptor, path, timeout, on_wait)
         started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         # A courtesy to those who wait: where there is no space for it, it is left out.
         with contextlib.suppress(OSError):
@@ -46,6 +47,21 @@ def hold(
         os.ftruncate(descriptor, 0)
     finally:
         os.close(descriptor)  # gives the lock back, as the end of the process would
+
+
+def _open(path: Path) -> int:
+    with files.told_plainly(f"open {path}"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Whoever may open it may hold it: nobody but root.
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        os.fchmod(descriptor, 0o600)
+    return descriptor
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    with contextlib.suppress(FileNotFoundError):
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    return False
 
 
 def _acquire(descriptor: int, path: Path, timeout: float, on_wait: Callable[[str], None]) -> None:

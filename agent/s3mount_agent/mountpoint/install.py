@@ -36,7 +36,7 @@ def ensure_mount_s3(
     ``on_retry`` is told why it is tried again, ``on_lock`` who else installs something, and for how
     many seconds he is waited for.
     """
-    interrupted = inventory.load().installing
+    interrupted = _is_half_done()
     found = program.find()
     if found and not interrupted:
         return found, False
@@ -59,6 +59,21 @@ def ensure_mount_s3(
             hint="run `mount-s3 --version` on the node to see why",
         )
     return found, True
+
+
+def _is_half_done() -> bool:
+    """Whether an installation of ours was ended before its end, and has left something half-done.
+
+    What it had not brought by its end is not ours: whoever brings it from now on, or has brought it
+    since, it was not us. One that goes on without us, after Ctrl-C, is not judged.
+    """
+    made = inventory.load()
+    if not made.installing or apt.lock_holder() is not None:
+        return made.installing
+    family = distributions.of_this_node()
+    half = apt.half_installed({*made.packages, *family.named, *family.libraries})
+    _unbook(frozenset(made.packages) - apt.present(made.packages), over=not half)
+    return bool(half)
 
 
 def version_to_be(source: Install) -> Version:
@@ -178,16 +193,19 @@ def ensure_allow_other() -> bool:
         raise
 
 
-def take_back_allow_other() -> None:
-    """Makes fuse.conf what it was, unless somebody else has changed it since."""
+def take_back_allow_other() -> str:
+    """Makes fuse.conf what it was, unless somebody else has changed it since; says what it did."""
     made = inventory.load()
     before = made.fuse_conf_before
-    if before is None or files.read(fuse.CONF) != fuse.allow_other(before):
-        return
+    if before is None:
+        return f"{fuse.CONF} stays: the agent has not changed it"
+    if files.read(fuse.CONF) != fuse.allow_other(before):
+        return f"{fuse.CONF} stays: somebody else has changed it since"
     if made.fuse_conf_made:
         files.remove(fuse.CONF)
     else:
         files.write(fuse.CONF, before)
+    return f"took back {fuse.CONF}"
 
 
 def packages_to_take_back() -> tuple[list[str], dict[str, str]]:
@@ -210,9 +228,13 @@ def packages_to_take_back() -> tuple[list[str], dict[str, str]]:
     return going, stay
 
 
-def take_back_packages() -> None:
-    """Removes the packages that were installed for the agent, and nothing that others need."""
-    going, _ = packages_to_take_back()
+def take_back_packages() -> str:
+    """Removes the packages that were installed for the agent, and nothing that others need; says
+    what it did."""
+    going, stay = packages_to_take_back()
     if going:
         apt.remove(going)
     inventory.save(dataclasses.replace(inventory.load(), packages=(), installing=False))
+    told = [f"the package {name} stays: {why}" for name, why in stay.items()]
+    gone = f"took back the packages {', '.join(going)}" if going else "took back no package"
+    return "; ".join([gone, *told])

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 
 from s3mount_agent.config import config_file
 from s3mount_agent.config.configuration import Configuration
@@ -13,7 +14,7 @@ from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.core.roles import OnFailure
 from s3mount_agent.core.states import Failure, State
 from s3mount_agent.core.versions import FuseConf
-from s3mount_agent.decide.plan import Observed, plan
+from s3mount_agent.decide.plan import Observed, Plan, Wanted, plan
 from s3mount_agent.decide.status import MountStatus
 from s3mount_agent.filesystem import fuse, leftovers
 from s3mount_agent.filesystem.mountinfo import Table
@@ -24,36 +25,59 @@ from s3mount_agent.reconcile import directories, execute, reasons
 from s3mount_agent.reconcile.context import Context, gather
 from s3mount_agent.reconcile.execute import Failures
 from s3mount_agent.reconcile.observe import judge_table, look_at, observe, remember
-from s3mount_agent.reconcile.session import Session, node_session
+from s3mount_agent.reconcile.session import Patience, Session, node_session, still_in_force
 from s3mount_agent.state import held, status_file
 from s3mount_agent.state.timeline import LEAVES, Step, Timeline, Waiting, clock_after
 from s3mount_agent.supervisor import crawlers, needrestart, service
 from s3mount_agent.system import capacity, journal, node, probe
 from s3mount_agent.system.probe import Answer, Finding
+from s3mount_agent.system.threads import if_it_lasts
 
 _PROBE_SECONDS = 30.0
 # How long mount-s3's installation and the mounts are tried for: a head node must not keep the whole
 # stack waiting, since the daemon goes on trying; a compute node has no better use for its time,
 # within ParallelCluster's own limit of half an hour.
 _INSTALL_SECONDS = {OnFailure.CONTINUE: 180.0, OnFailure.FAIL: 600.0}
+_DOWN = "warning: the agent's service does not run: `journalctl -u s3mount-agent` tells why"
 _BUDGET_SECONDS = {OnFailure.CONTINUE: 60.0, OnFailure.FAIL: 300.0}
 
 
-@dataclass(frozen=True)
-class _Done:
-    """What was done under the lock: the node's mount-s3 (None: it has none yet), why mounts failed,
-    whether the service's unit is new, and how the node and its mounts were found then."""
+@dataclass
+class _Begun:
+    """What is under way when the lock is given back: ``failures`` are known by then, ``starts``
+    are left, the first attempts of all begun but those in ``unbegun``. ``since`` is when the mounts
+    were begun with, ``new_service`` whether the service's unit is, ``called`` whether it was
+    started, ``observed`` and ``mounts`` how all was found in the end."""
 
+    session: Session
     installed: Installed | None
-    failures: Failures
+    since: float
     new_service: bool
+    failures: Failures
     observed: Observed
-    mounts: tuple[MountStatus, ...]
+    todo: Plan = field(default_factory=Plan)
+    wanted: tuple[Wanted, ...] = ()
+    starts: execute.Starts | None = None
+    unbegun: Failures = field(default_factory=dict)
+    called: bool = False
+    mounts: tuple[MountStatus, ...] = ()
 
     @property
-    def is_all_well(self) -> bool:
-        """Whether there is nothing that could be tried."""
-        return all(mount.state is State.OK for mount in self.mounts)
+    def has_to_wait(self) -> bool:
+        """Whether a mount is on its way."""
+        starting = any(each.starting for each in self.session.observed.placed.values())
+        return self.starts is not None and (bool(self.starts.actions) or starting)
+
+    def record(self) -> None:
+        """Writes down how the mounts are; the lock is held."""
+        context = self.session.context
+        self.mounts = remember(context, self.installed, self.failures, observed=self.observed)
+
+    def call_service(self) -> bool:
+        """Has the service run, and returns whether it did not before all this."""
+        self.called |= service.ensure_running(new=self.new_service)
+        self.new_service = False
+        return self.called
 
 
 def check(configuration: Configuration) -> Context:
@@ -91,20 +115,23 @@ def bootstrap(
                 _require_possible(context, session.observed)
                 step.result = "; ".join(filter(None, [_facts(context), slurm]))
             try:
-                done = _converge(session, timeline)
+                begun = _begin(session, timeline)
             except KeyboardInterrupt:
                 _leave_to_agent(session)
                 raise
-        with timeline.step("daemon") as step:
-            started = service.ensure_running(new=done.new_service)
-            if not started and (timeline.changed or not done.is_all_well):
-                service.wake()  # there is something that it has not seen, or could try
-            step.result = "started" if started else "already running"
-            timeline.changed |= started
-        failures = done.failures
-        failures.update(_verify(context, done, timeline))
+        try:
+            _await(begun, by, timeline)
+        except KeyboardInterrupt:
+            with contextlib.suppress(AgentError):
+                begun.call_service()
+            raise
+        _call_service(begun, timeline)
+        failures = begun.failures
+        failures.update(_verify(context, begun, timeline))
+        if not service.comes_up():
+            journal.say(_DOWN)
         leftovers.sweep_builds()
-        _summarise(context, failures, done.installed)
+        _summarise(context, failures, begun.installed)
     finally:
         timeline.save()
     return failures, context
@@ -125,9 +152,9 @@ def _facts(context: Context) -> str:
     return ", ".join(told)
 
 
-def _converge(session: Session, timeline: Timeline) -> _Done:
+def _begin(session: Session, timeline: Timeline) -> _Begun:
     """All that is done under the lock."""
-    context, observed = session.context, session.observed
+    context = session.context
     leftovers.sweep_files()
     installed, missing = _install(context, timeline)
     with timeline.step("config") as step:
@@ -137,14 +164,13 @@ def _converge(session: Session, timeline: Timeline) -> _Done:
         new = service.put_in_place()
         step.result = f"{config_file.PATH} " + ("is now in force" if changed else "unchanged")
         timeline.changed |= changed
+    failures = {mount.id: missing for mount in context.mounts if missing}
+    begun = _Begun(session, installed, timeline.elapsed, new, failures, session.observed)
     if installed is not None:
-        failures, observed = _mount(session, installed, timeline)
-    else:
-        with timeline.step("mounts") as step:
-            step.fail("none: there is no mount-s3 yet")
-        failures = {mount.id: missing for mount in context.mounts if missing}
-    mounts = remember(context, installed, failures, observed=observed)
-    return _Done(installed, failures, new, observed, mounts)
+        _begin_mounts(begun, installed, timeline)
+    if not begun.has_to_wait:
+        begun.record()
+    return begun
 
 
 def _install(context: Context, timeline: Timeline) -> tuple[Installed | None, AgentError | None]:
@@ -199,31 +225,78 @@ def _allow_other(context: Context, timeline: Timeline) -> None:
         timeline.changed |= new
 
 
-def _mount(session: Session, installed: Installed, timeline: Timeline) -> tuple[Failures, Observed]:
-    """Makes the mounts; returns why some failed, and the node as it is then."""
-    context, observed = session.context, session.observed
-    with timeline.step("mounts") as step:
-        wanted, failures = execute.want(context, installed, observed)
-        todo = plan(wanted, observed, keep=failures)
-        budget = _BUDGET_SECONDS[context.conduct.on_failure]
-        start = execute.start_patiently(context.supervisor, budget=budget)
-        failures.update(execute.carry_out(todo, wanted, observed, context, start=start))
-        failures.update(execute.await_started(todo, wanted, observed, start=start))
-        directories.tidy(mount.directory for mount in context.mounts)
-        _tell_neighbours(context, timeline)
+def _begin_mounts(begun: _Begun, installed: Installed, timeline: Timeline) -> None:
+    """Stops, writes and begins to start what the plan says."""
+    context, observed = begun.session.context, begun.session.observed
+    begun.wanted, begun.failures = execute.want(context, installed, observed)
+    begun.todo = plan(begun.wanted, observed, keep=begun.failures)
+    begun.starts = execute.prepare(begun.todo, begun.wanted, observed, context)
+    begun.unbegun = begun.starts.begin(context.supervisor)
+    begun.failures.update(begun.starts.failures)
+    directories.tidy(mount.directory for mount in context.mounts)
+    _tell_neighbours(context, timeline)
+    if begun.todo:
+        begun.observed = look_at(context)
+        timeline.changed = True
+
+
+def _await(begun: _Begun, by: str, timeline: Timeline) -> None:
+    """Waits for the mounts that have been begun, while others may change the node, and writes down
+    what came of them."""
+    context = begun.session.context
+    with timeline.step("mounts", since=begun.since) as step:
+        if begun.has_to_wait:
+            _await_mounts(begun, by)
         done = [
             f"{action.kind.value} {action.directory}"
-            for action in todo.actions
-            if action.id not in failures
+            for action in begun.todo.actions
+            if action.id not in begun.failures
         ]
         step.result = ", ".join(done) or "nothing to change"
-        _tell_what_failed(step, context, failures)
-        timeline.changed |= bool(todo)
-    for sentence in execute.warnings(wanted):
+        _tell_what_failed(step, context, begun.failures)
+        if begun.installed is None:
+            step.fail("none: there is no mount-s3 yet")
+    for sentence in execute.warnings(begun.wanted):
         journal.say(f"         warning: {sentence}")
-    if todo or any(each.starting for each in observed.placed.values()):
-        observed = look_at(context)
-    return failures, observed
+    if begun.has_to_wait:
+        begun.observed = look_at(context)
+        # Where another configuration is in force by now, the service knows better.
+        with contextlib.suppress(AgentError), still_in_force(begun.session.desired, by) as same:
+            if same:
+                begun.record()
+
+
+def _await_mounts(begun: _Begun, by: str) -> None:
+    context, starts = begun.session.context, begun.starts
+    budget = _BUDGET_SECONDS[context.conduct.on_failure]
+    patience = Patience(context, by, budget, begun.unbegun)
+    with if_it_lasts(partial(_leave_rest, begun, patience, clock_after(budget))):
+        if starts is not None:
+            begun.failures.update(starts.carry_out(patience))
+        begun.failures.update(
+            execute.await_started(begun.todo, begun.wanted, begun.session.observed, start=patience)
+        )
+
+
+def _leave_rest(begun: _Begun, patience: Patience, until: str) -> None:
+    """Somebody has to wait: the service is to look after all the other mounts, and he is told."""
+    with contextlib.suppress(AgentError):
+        begun.call_service()
+    if patience.first:
+        directories = ", ".join(sorted(patience.first))
+        journal.say(
+            f"[ wait ] {directories}: mount-s3 is starting (attempt 1, until {until}; {LEAVES})"
+        )
+
+
+def _call_service(begun: _Begun, timeline: Timeline) -> None:
+    with timeline.step("daemon") as step:
+        started = begun.call_service()
+        well = all(mount.state is State.OK for mount in begun.mounts)
+        if not started and (timeline.changed or not well):
+            service.wake()  # there is something that it has not seen, or could try
+        step.result = "is starting" if started else "already running"
+        timeline.changed |= started
 
 
 def _tell_neighbours(context: Context, timeline: Timeline) -> None:
@@ -254,9 +327,9 @@ def _tell_what_failed(step: Step, context: Context, failures: Failures) -> None:
         step.fail("; ".join([f"failed: {', '.join(fails)}", *also]))
 
 
-def _verify(context: Context, done: _Done, timeline: Timeline) -> Failures:
+def _verify(context: Context, begun: _Begun, timeline: Timeline) -> Failures:
     """Lists each directory once: that takes the mount, the credentials and S3."""
-    up = [mount for mount in context.mounts if mount.id not in done.failures]
+    up = [mount for mount in context.mounts if mount.id not in begun.failures]
     with timeline.step("verify") as step:
         directories = [mount.directory for mount in up]
         findings = probe.look_at_all(directories, timeout=_PROBE_SECONDS)
@@ -264,13 +337,13 @@ def _verify(context: Context, done: _Done, timeline: Timeline) -> Failures:
         # Last: a directory without a mount answers, too. Whether it is ours, the table alone says;
         # of what does not answer, systemd is asked which process that is by now.
         if all(each.answer is Answer.ANSWERS for each in found.values()):
-            observed = judge_table(done.observed.placed, Table.read(), also=directories)
+            observed = judge_table(begun.observed.placed, Table.read(), also=directories)
         else:
             observed = look_at(context)
         silent, refused = _unanswered(context, observed, found)
         for mount in up:
             if not observed.is_ours(mount.directory):
-                silent[mount.id] = _not_ours(mount.directory, observed)
+                silent[mount.id] = reasons.not_ours(mount.directory, observed)
                 refused.pop(mount.id, None)
         step.result = f"{len(up) - len(silent)} of {len(context.mounts)} mounts answer"
         if silent:
@@ -307,14 +380,6 @@ def _unanswered(
                 cause=finding.error or f"no answer within {_PROBE_SECONDS:.0f} seconds",
             )
     return failures, refused
-
-
-def _not_ours(directory: str, observed: Observed) -> AgentError:
-    stranger = observed.strangers.get(directory)
-    if stranger is not None:
-        told = f"something else is mounted on {stranger.directory}: {stranger.words}"
-        return AgentError(Problem.DIRECTORY_IN_USE, told, hint=stranger.mend)
-    return AgentError(Problem.MOUNT_ENDED, f"{directory} was mounted, but is not any more")
 
 
 def _summarise(context: Context, failures: Failures, installed: Installed | None) -> None:

@@ -25,10 +25,8 @@ from s3mount_agent.reconcile import directories
 from s3mount_agent.reconcile.context import Context
 from s3mount_agent.reconcile.observe import observe
 from s3mount_agent.state import secrets
-from s3mount_agent.state.timeline import Waiting
 from s3mount_agent.supervisor.protocol import Supervisor
 from s3mount_agent.system import capacity, journal
-from s3mount_agent.system.retry import patiently
 from s3mount_agent.system.threads import together
 
 Failures = dict[str, AgentError]
@@ -201,6 +199,44 @@ def carry_out(
     that fails fails alone; what is in ``told`` is not told again. That one which hangs was ended is
     told by who found that it hangs.
     """
+    starts = prepare(todo, wanted, observed, context, told=told, hands=hands, patient=patient)
+    return starts.carry_out(start)
+
+
+@dataclasses.dataclass(frozen=True)
+class Starts:
+    """What is left of a plan once all else is carried out: the mounts to start, all written;
+    ``failures`` are what went wrong before."""
+
+    actions: Sequence[Action]
+    wanted: Mapping[str, Wanted]
+    failures: Failures
+    reporter: _Reporter
+    silent: Collection[str]
+
+    def begin(self, supervisor: Supervisor) -> Failures:
+        """Has them start, without waiting; returns those for which even that failed."""
+        return _each(self.actions, lambda action: supervisor.start_later(self.wanted[action.id]))
+
+    def carry_out(self, start: Callable[[Wanted], None]) -> Failures:
+        """Has each started by ``start``; returns all that went wrong."""
+        started = _each(self.actions, lambda action: start(self.wanted[action.id]), self.reporter)
+        told = [action for action in self.actions if action.id not in self.silent]
+        self.reporter.done(told, started)
+        return {**self.failures, **started}
+
+
+def prepare(
+    todo: Plan,
+    wanted: Sequence[Wanted],
+    observed: Observed,
+    context: Context,
+    *,
+    told: Failures | None = None,
+    hands: Hands | None = None,
+    patient: bool = True,
+) -> Starts:
+    """The first waves of :func:`carry_out`: all but the starts."""
     supervisor = context.supervisor
     by_id = {each.mount.id: each for each in wanted}
     hands = hands or Hands()
@@ -226,11 +262,9 @@ def carry_out(
     failures.update(unwritten)
     starts = [action for action in starts if action.id not in unwritten]
 
-    started = _each(starts, lambda action: start(by_id[action.id]), reporter)
     # Of one that only came down by itself it is told when it is up.
     again = reporter.told.keys() - {action.id for action in stopped}
-    reporter.done([action for action in starts if action.id not in again], started)
-    return {**unkilled, **failures, **started}
+    return Starts(starts, by_id, {**unkilled, **failures}, reporter, again)
 
 
 def _write(
@@ -295,16 +329,6 @@ def _stop(observed: Observed, context: Context, action: Action, *, patient: bool
         if error.problem is Problem.MOUNT_BUSY and policy is WhenBusy.WAIT:
             raise error.retried_for(context.configuration.busy_deadline) from None
         raise
-
-
-def start_patiently(supervisor: Supervisor, *, budget: float) -> Callable[[Wanted], None]:
-    """A way to start mounts: wait for each, and try again for at most ``budget`` seconds."""
-
-    def start(want: Wanted) -> None:
-        told = Waiting(want.mount.directory, budget)
-        patiently(lambda: supervisor.start(want), budget=budget, on_retry=told)
-
-    return start
 
 
 def _each(

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 
 from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.core.states import Failure, State
-from s3mount_agent.decide.plan import Placed
+from s3mount_agent.decide.plan import Observed, Placed
 from s3mount_agent.filesystem import lock
 from s3mount_agent.mountpoint import messages
 from s3mount_agent.state import status_file
@@ -42,6 +42,15 @@ def complaint(placed: Placed, last_words: LastWords | None = None) -> Failure | 
 def passing(error: AgentError) -> Failure:
     """An error of S3's as it is remembered: it heals by itself."""
     return Failure(error.problem.code, error.message, error.hint, permanent=False)
+
+
+def not_ours(directory: str, observed: Observed) -> AgentError:
+    """Why what lies on a directory is not the mount that was there."""
+    stranger = observed.strangers.get(directory)
+    if stranger is not None:
+        told = f"something else is mounted on {stranger.directory}: {stranger.words}"
+        return AgentError(Problem.DIRECTORY_IN_USE, told, hint=stranger.mend)
+    return AgentError(Problem.MOUNT_ENDED, f"{directory} was mounted, but is not any more")
 
 
 def remember(refused: Mapping[str, tuple[int, Failure]]) -> None:

@@ -49,28 +49,28 @@ def uninstall(*, dry_run: bool = False) -> list[AgentError]:
             return list(failures.values())
         metrics = session.context.configuration.metrics.prometheus
         _step(0, lambda: _end_service(metrics))
-    _step(1, install.take_back_allow_other)
-    _step(2, install.take_back_packages)
-    for name, why in stay.items():
-        journal.say(f"the package {name} stays: {why}")
-    _step(3, _remove_own_files)
-    journal.say("this node is as it was found")
+        _step(1, install.take_back_allow_other)
+        _step(2, install.take_back_packages)
+        # The lock goes with them: who waits for it sees that it is another one by then.
+        _step(3, _remove_own_files)
+    journal.say("nothing of the agent is left on this node")
     return []
 
 
-# What is done after the mounts, in this order; what is said when it is done, and to do it.
+# What is done after the mounts, in this order.
 _STEPS = ("the agent's service", "/etc/fuse.conf", "the packages", "the agent itself")
 
 
-def _step(number: int, do: Callable[[], object]) -> None:
-    """One of the steps; an end in its middle leaves a sentence about what is left."""
+def _step(number: int, do: Callable[[], str]) -> None:
+    """One of the steps, which says what it has done; an end in its middle leaves a sentence about
+    what is left."""
     try:
-        do()
+        told = do()
     except (AgentError, KeyboardInterrupt):
         left = ", ".join(_STEPS[number:])
         journal.say(f"stopped: all mounts are down, still here: {left}; run it again to go on")
         raise
-    journal.say(f"took back {_STEPS[number]}")
+    journal.say(told)
 
 
 def _busy(observed: Observed) -> list[AgentError]:
@@ -112,7 +112,7 @@ def _tell(
     journal.say(f"  remove its service, its units, {', '.join(map(str, own))}")
 
 
-def _end_service(metrics: str | None) -> None:
+def _end_service(metrics: str | None) -> str:
     service.take_down()
     each: tuple[Callable[[], object], ...] = (
         partial(crawlers.keep_out, ()),
@@ -125,6 +125,7 @@ def _end_service(metrics: str | None) -> None:
             # A few lines that stay in a file which cannot be written are no reason to stay.
             journal.say(f"{error.message}: {error.cause}")
     metrics_file.take_back(metrics)
+    return f"took back {_STEPS[0]}"
 
 
 def _readable() -> Desired:
@@ -135,7 +136,7 @@ def _readable() -> Desired:
         return Desired(Configuration(), "")
 
 
-def _remove_own_files() -> None:
+def _remove_own_files() -> str:
     """The last step: this program's own code goes too, so that nothing is imported after it.
 
     /etc/s3mount-agent/environment stays: the agent reads it, but did not make it.
@@ -148,3 +149,4 @@ def _remove_own_files() -> None:
             files.remove(paths.LINK)
     for path in (paths.RUN, paths.STATE, paths.ROOT):
         disk.remove_tree(path)
+    return f"took back {_STEPS[3]}"

@@ -92,9 +92,10 @@ class Timeline:
         return time.monotonic() - self._began
 
     @contextlib.contextmanager
-    def step(self, name: str) -> Iterator[Step]:
-        """Times what happens within; a step that raises is printed as failed."""
-        step, start = Step(name), self.elapsed
+    def step(self, name: str, *, since: float | None = None) -> Iterator[Step]:
+        """Times what happens within, and since it began (:attr:`elapsed` then), where that was
+        before; a step that raises is printed as failed."""
+        step, start = Step(name), self.elapsed if since is None else since
         try:
             yield step
         except BaseException:

@@ -68,9 +68,8 @@ class Processes:
                 failures[want.mount.id] = error
         return failures
 
-    def start(self, want: Wanted) -> None:
-        """Runs mount-s3 and returns when it has mounted."""
-        self.start_later(want)
+    def await_start(self, want: Wanted) -> None:
+        """Returns when mount-s3 has mounted."""
         if not hooks.ready(want.mount.directory, _living(want.mount.id) or 0):
             raise _explain(want.mount.id, want.definition)
 

@@ -28,11 +28,11 @@ class Supervisor(Protocol):
         """Puts definitions on the node and disturbs nothing that runs; returns why some could not
         be put there, by the mount's id."""
 
-    def start(self, want: Wanted) -> None:
-        """Starts a written mount and returns when it is mounted; raises what mount-s3 said."""
-
     def start_later(self, want: Wanted) -> None:
         """Has a written mount started and does not wait."""
+
+    def await_start(self, want: Wanted) -> None:
+        """Returns when a mount that is being started is up; raises what mount-s3 said."""
 
     def failure(self, placed: Placed) -> AgentError | None:
         """Why a mount that is down failed, or None if it did not."""

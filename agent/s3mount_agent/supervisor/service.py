@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from s3mount_agent.filesystem import disk, files, lock, paths
 from s3mount_agent.supervisor import target
 from s3mount_agent.system import process, systemd
@@ -11,6 +13,8 @@ _UNIT = paths.AGENT_UNIT
 _UP = ("active", "activating", "reloading")
 LOCK = paths.DAEMON_LOCK
 _END_SECONDS = 30.0
+_START_SECONDS = 10.0
+_POLL_SECONDS = 0.05
 
 
 def is_up() -> bool:
@@ -18,6 +22,14 @@ def is_up() -> bool:
     if lock.holder(LOCK) is not None:
         return True
     return systemd.runs() and systemd.show([_UNIT])[_UNIT].active_state in _UP
+
+
+def comes_up() -> bool:
+    """Whether the service that was just started runs, which takes it a moment."""
+    deadline = time.monotonic() + _START_SECONDS
+    while not (up := is_up()) and time.monotonic() < deadline:
+        time.sleep(_POLL_SECONDS)
+    return up
 
 
 def how_to_start() -> str:

@@ -18,7 +18,6 @@ from s3mount_agent.core.definition import Definition
 from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.core.roles import Mode
 from s3mount_agent.core.states import Presence
-from s3mount_agent.decide import retry_policy
 from s3mount_agent.decide.plan import Placed, Wanted
 from s3mount_agent.filesystem import codec, disk, files, paths
 from s3mount_agent.supervisor import connections
@@ -120,20 +119,22 @@ class Units:
         for want in wanted:
             connections.adopt(want.mount.directory, facts[want.mount.unit].main_pid)
 
-    def start(self, want: Wanted) -> None:
-        """``systemctl start``, which returns when the unit's "ready" hook has seen the mount."""
-        unit = want.mount.unit
-        if systemd.start(unit, timeout=_START_SECONDS).code == 0:
-            return
-        error = self._explain(unit, want.definition)
-        if retry_policy.is_lasting(error):
-            systemd.stop(unit)  # which would try again in vain
-        raise error
-
     def start_later(self, want: Wanted) -> None:
         """``systemctl start --no-block``."""
         systemd.reset_failed(want.mount.unit)
         systemd.start_later(want.mount.unit)
+
+    def await_start(self, want: Wanted) -> None:
+        """A ``systemctl start`` that joins the one under way, and returns when the unit's "ready"
+        hook has seen the mount."""
+        unit = want.mount.unit
+        facts = systemd.show([unit])[unit]
+        if _is_on_its_way(facts, self._mode):
+            up = systemd.join(unit, timeout=_START_SECONDS)
+        else:
+            up = facts.active_state == "active"
+        if not up:
+            raise self._explain(unit, want.definition)
 
     def failure(self, placed: Placed) -> AgentError | None:
         """Reads the journal of a unit that failed, where nothing else says why."""

@@ -42,6 +42,7 @@ _NOTHING_ELSE = "--option=APT::Get::AutomaticRemove=false"
 _SPACE_BYTES = 200 * 2**20
 # dpkg's words for a package of which there is nothing to remove.
 _GONE = ("not-installed", "config-files", "")
+_WHOLE = "installed"
 # What apt-get says that it would do, a line each: Inst NAME [INSTALLED] (NEW ...), Remv, Purg.
 _STEP = re.compile(r"^(?P<what>Inst|Remv|Purg) (?P<name>\S+)(?P<installed> \[)?", re.MULTILINE)
 
@@ -93,15 +94,25 @@ def can_have(name: str) -> bool:
 
 def present(names: Collection[str]) -> frozenset[str]:
     """Those of some packages that are installed, wholly or half."""
+    return frozenset(name for name, status in _statuses(names) if status not in _GONE)
+
+
+def half_installed(names: Collection[str]) -> frozenset[str]:
+    """Those of some packages at which an installation has been interrupted, or has failed."""
+    whole = (*_GONE, _WHOLE)
+    return frozenset(name for name, status in _statuses(names) if status not in whole)
+
+
+def _statuses(names: Collection[str]) -> list[tuple[str, str]]:
+    """The names and dpkg's words for the status of those of some packages that it knows."""
     if not names:
-        return frozenset()
+        return []
     rows = process.run(
         ["dpkg-query", "--show", "--showformat=${db:Status-Status} ${Package}\n", "--", *names],
         timeout=_LOOK_SECONDS,
         check=False,  # some are unknown
     ).stdout.splitlines()
-    found = (row.partition(" ") for row in rows)
-    return frozenset(name for status, _, name in found if status not in _GONE)
+    return [(name, status) for status, _, name in (row.partition(" ") for row in rows)]
 
 
 def chosen_by_hand(names: Collection[str]) -> frozenset[str]:

@@ -111,11 +111,9 @@ def disable(units: Iterable[str]) -> None:
     process.run(["systemctl", "disable", "--quiet", "--", *units], timeout=90)
 
 
-def start(unit: str, *, timeout: float) -> process.Completed:
-    """Starts a unit and waits until it is up; the caller looks at the exit code."""
-    # A unit that failed too often is refused even to who asks for it by name.
-    process.run(["systemctl", "reset-failed", "--", unit], timeout=_QUICK_SECONDS, check=False)
-    return process.run(["systemctl", "start", "--", unit], timeout=timeout, check=False)
+def join(unit: str, *, timeout: float) -> bool:
+    """Waits until a unit that is being started is up (True) or has failed."""
+    return process.run(["systemctl", "start", "--", unit], timeout=timeout, check=False).code == 0
 
 
 def start_later(unit: str) -> None:

@@ -6,13 +6,16 @@ Ctrl-C a user would stare at a program that ends when its last deadline has pass
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import queue
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 _POLL_SECONDS = 3600.0
+# Who waits for longer than this, and hears nothing, thinks that it hangs.
+_SILENT_SECONDS = 2.0
 
 
 def together(jobs: Sequence[Callable[[], Any]], *, at_once: int) -> list[Any]:
@@ -42,3 +45,16 @@ def together(jobs: Sequence[Callable[[], Any]], *, at_once: int) -> list[Any]:
         if error is not None:
             raise error
     return [result for _, result, _ in results]
+
+
+@contextlib.contextmanager
+def if_it_lasts(do: Callable[[], object], seconds: float = _SILENT_SECONDS) -> Iterator[None]:
+    """Does something, once, if what is within lasts for longer than that."""
+    timer = threading.Timer(seconds, do)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        timer.join(seconds)
