@@ -111,7 +111,7 @@ class _Attempt:
 
     def _refresh(self) -> AgentError | None:
         """Has apt know what is needed; returns what went wrong with that."""
-        if self._first and any(map(apt.can_have, self._family.libraries)):
+        if self._first and apt.can_have_any(self._family.libraries):
             return None
         return apt.refresh()
 

@@ -83,9 +83,9 @@ def refresh() -> AgentError | None:
     return None
 
 
-def can_have(name: str) -> bool:
-    """Whether a package is installed, or the lists of the repositories have it."""
-    answer = process.run(["apt-cache", "policy", "--", name], timeout=_LOOK_SECONDS, check=False)
+def can_have_any(names: Sequence[str]) -> bool:
+    """Whether one of some packages is installed, or the lists of the repositories have it."""
+    answer = process.run(["apt-cache", "policy", "--", *names], timeout=_LOOK_SECONDS, check=False)
     return any(
         line.strip().startswith("Candidate:") and "(none)" not in line
         for line in answer.stdout.splitlines()

@@ -23,9 +23,20 @@ def patiently(
 
     Whether to try again is said by the table of :mod:`core.retry_policy`; the last error is raised.
     """
-    import tenacity  # 30 ms, which only those pay who change something
-
     began = time.monotonic()
+    try:
+        return attempt()
+    except AgentError as error:
+        failed: AgentError | None = error
+    import tenacity  # 30 ms, which only those pay who have to wait anyway
+
+    def attempt_on() -> _Result:
+        """The first failure is the first attempt's, which has been made."""
+        nonlocal failed
+        if failed is None:
+            return attempt()
+        first, failed = failed, None
+        raise first
 
     def may_heal(error: BaseException) -> bool:
         if not isinstance(error, AgentError):
@@ -39,9 +50,9 @@ def patiently(
 
     retrying = tenacity.Retrying(
         retry=tenacity.retry_if_exception(may_heal),
-        stop=tenacity.stop_before_delay(budget),
+        stop=tenacity.stop_before_delay(budget - (time.monotonic() - began)),
         wait=tenacity.wait_random_exponential(multiplier=1, max=15),
         before_sleep=report,
         reraise=True,
     )
-    return retrying(attempt)
+    return retrying(attempt_on)
