@@ -19,7 +19,7 @@ from s3mount_agent.core.roles import Mode
 from s3mount_agent.core.states import Presence, State
 from s3mount_agent.decide.plan import Observed, Placed
 from s3mount_agent.filesystem import lock
-from s3mount_agent.reconcile import bootstrap, reasons
+from s3mount_agent.reconcile import reasons
 from s3mount_agent.reconcile.observe import judge_all
 from s3mount_agent.state import status_file
 from s3mount_agent.system import journal
@@ -55,7 +55,7 @@ def test_apply_and_status_say_the_same(seen: Observed) -> None:
     around = context(config_file.parse(CONFIGURATION, "x"))
     (mount,) = around.mounts
     finding = Finding(Answer.ERROR, error="Permission denied")
-    failures, refused = bootstrap._unanswered(around, seen, {mount.id: finding})
+    failures, refused = reasons.unanswered(around.mounts, seen, {mount.id: finding})
     reasons.remember(refused)
     known = status_file.load()
     assert known is not None
@@ -77,7 +77,7 @@ def test_a_mount_that_does_not_answer_is_the_services_to_judge(
 ) -> None:
     around = context(config_file.parse(CONFIGURATION, "x"))
     (mount,) = around.mounts
-    failures, refused = bootstrap._unanswered(around, seen, {mount.id: Finding(answer)})
+    failures, refused = reasons.unanswered(around.mounts, seen, {mount.id: Finding(answer)})
     assert failures[mount.id].problem is Problem.MOUNT_SILENT
     assert refused == {}
 

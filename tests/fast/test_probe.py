@@ -176,7 +176,8 @@ def test_one_child_lists_all_directories_at_the_same_time(
 
     monkeypatch.setattr(probe, "_errno_of", slow)
     monkeypatch.setattr(os, "fork", fork)
-    found = probe.look_at_all(names, timeout=2.0)
+    listing = probe.Listing(names)
+    found = listing.wait(2.0)
     assert [(each.answer, each.error) for each in map(found.__getitem__, names)] == [
         (Answer.SILENT, None),
         (Answer.ANSWERS, None),
@@ -184,7 +185,7 @@ def test_one_child_lists_all_directories_at_the_same_time(
         (Answer.ERROR, "ENOENT"),
     ]
     assert len(children) == 1
-    assert probe.look_at_all([], timeout=2.0) == {}
+    assert listing.wait(2.0) == probe.Listing([]).wait(2.0) == {}  # both do nothing
 
 
 def test_a_child_that_has_said_all_does_not_look_any_more(

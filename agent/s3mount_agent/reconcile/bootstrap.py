@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -12,7 +12,7 @@ from s3mount_agent.config.configuration import Configuration
 from s3mount_agent.config.desired import Desired
 from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.core.roles import OnFailure
-from s3mount_agent.core.states import Failure, State
+from s3mount_agent.core.states import State
 from s3mount_agent.core.versions import FuseConf
 from s3mount_agent.decide.plan import Observed, Plan, Wanted, plan
 from s3mount_agent.decide.status import MountStatus
@@ -26,11 +26,11 @@ from s3mount_agent.reconcile.context import Context, gather
 from s3mount_agent.reconcile.execute import Failures
 from s3mount_agent.reconcile.observe import judge_table, look_at, observe, remember
 from s3mount_agent.reconcile.session import Patience, Session, node_session, still_in_force
-from s3mount_agent.state import held, status_file
+from s3mount_agent.state import held
 from s3mount_agent.state.timeline import LEAVES, Step, Timeline, Waiting, clock_after
 from s3mount_agent.supervisor import crawlers, needrestart, service
 from s3mount_agent.system import capacity, journal, node, probe
-from s3mount_agent.system.probe import Answer, Finding
+from s3mount_agent.system.probe import Answer
 from s3mount_agent.system.threads import if_it_lasts
 
 _PROBE_SECONDS = 30.0
@@ -106,11 +106,11 @@ def bootstrap(
     Raises an AgentError where nothing could be done at all. Run again, it changes nothing.
     ``read``, ``by`` and ``again`` are those of :func:`node_session`.
     """
-    timeline = Timeline()
+    timeline, ahead = Timeline(), probe.Listing(())
     try:
         slurm = capacity.ask_slurm()  # outside of the lock: it may be silent
         with node_session(by, read, again=again) as session:
-            context = session.context
+            context, ahead = session.context, _list_ahead(session)
             with timeline.step("facts") as step:
                 _require_possible(context, session.observed)
                 step.result = "; ".join(filter(None, [_facts(context), slurm]))
@@ -127,14 +127,21 @@ def bootstrap(
             raise
         _call_service(begun, timeline)
         failures = begun.failures
-        failures.update(_verify(context, begun, timeline))
+        failures.update(_verify(context, begun, ahead, timeline))
         if not service.comes_up():
             journal.say(_DOWN)
         leftovers.sweep_builds()
         _summarise(context, failures, begun.installed)
     finally:
+        ahead.wait(0)
         timeline.save()
     return failures, context
+
+
+def _list_ahead(session: Session) -> probe.Listing:
+    """Begins to verify what is up already: nearly always all of it stays as it is."""
+    directories = (mount.directory for mount in session.context.mounts)
+    return probe.Listing([each for each in directories if session.observed.is_ours(each)])
 
 
 def _leave_to_agent(session: Session) -> None:
@@ -327,12 +334,16 @@ def _tell_what_failed(step: Step, context: Context, failures: Failures) -> None:
         step.fail("; ".join([f"failed: {', '.join(fails)}", *also]))
 
 
-def _verify(context: Context, begun: _Begun, timeline: Timeline) -> Failures:
-    """Lists each directory once: that takes the mount, the credentials and S3."""
+def _verify(context: Context, begun: _Begun, ahead: probe.Listing, timeline: Timeline) -> Failures:
+    """Lists each directory once: that takes the mount, the credentials and S3. What was found
+    ``ahead`` holds where nothing was changed since."""
     up = [mount for mount in context.mounts if mount.id not in begun.failures]
     with timeline.step("verify") as step:
         directories = [mount.directory for mount in up]
-        findings = probe.look_at_all(directories, timeout=_PROBE_SECONDS)
+        moved = begun.observed is not begun.session.observed
+        findings = {} if moved else ahead.wait(_PROBE_SECONDS)
+        new = [each for each in directories if each not in findings]
+        findings.update(probe.Listing(new).wait(_PROBE_SECONDS))
         found = {mount.id: findings[mount.directory] for mount in up}
         # Last: a directory without a mount answers, too. Whether it is ours, the table alone says;
         # of what does not answer, systemd is asked which process that is by now.
@@ -340,7 +351,7 @@ def _verify(context: Context, begun: _Begun, timeline: Timeline) -> Failures:
             observed = judge_table(begun.observed.placed, Table.read(), also=directories)
         else:
             observed = look_at(context)
-        silent, refused = _unanswered(context, observed, found)
+        silent, refused = reasons.unanswered(context.mounts, observed, found)
         for mount in up:
             if not observed.is_ours(mount.directory):
                 silent[mount.id] = reasons.not_ours(mount.directory, observed)
@@ -355,31 +366,6 @@ def _verify(context: Context, begun: _Begun, timeline: Timeline) -> Failures:
         reasons.remember(refused)
         service.wake()
     return silent
-
-
-def _unanswered(
-    context: Context, observed: Observed, findings: Mapping[str, Finding]
-) -> tuple[Failures, dict[str, tuple[int, Failure]]]:
-    """Why mounts could not be listed; and of those whom S3 refused, their processes and reasons,
-    in the service's words."""
-    failures: Failures = {}
-    refused = {}
-    for mount in context.mounts:
-        finding = findings.get(mount.id)
-        if finding is None or finding.answer is Answer.ANSWERS:
-            continue
-        here = observed.placed.get(mount.id)
-        if finding.answer is Answer.ERROR and here is not None and here.pid:
-            reason = reasons.why(here, finding)
-            refused[mount.id] = here.pid, reason
-            failures[mount.id] = status_file.error_of(reason).caused_by(finding.error)
-        else:
-            failures[mount.id] = AgentError(
-                Problem.MOUNT_SILENT,
-                f"{mount.directory} is mounted but cannot be listed",
-                cause=finding.error or f"no answer within {_PROBE_SECONDS:.0f} seconds",
-            )
-    return failures, refused
 
 
 def _summarise(context: Context, failures: Failures, installed: Installed | None) -> None:

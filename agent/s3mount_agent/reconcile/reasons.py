@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from s3mount_agent.core.errors import AgentError, Problem
+from s3mount_agent.core.mounts import Mount
 from s3mount_agent.core.states import Failure, State
 from s3mount_agent.decide.plan import Observed, Placed
 from s3mount_agent.filesystem import lock
 from s3mount_agent.mountpoint import messages
 from s3mount_agent.state import status_file
 from s3mount_agent.system import journal
-from s3mount_agent.system.probe import Finding
+from s3mount_agent.system.probe import Answer, Finding
 
 _LOCK_SECONDS = 10.0
 
@@ -68,3 +69,28 @@ def remember(refused: Mapping[str, tuple[int, Failure]]) -> None:
                 mount = mount._replace(asked=pid, s3=reason, state=State.DEGRADED, since=since)
             mounts.append(mount)
         status_file.save(known.node, mounts)
+
+
+def unanswered(
+    mounts: Iterable[Mount], observed: Observed, findings: Mapping[str, Finding]
+) -> tuple[dict[str, AgentError], dict[str, tuple[int, Failure]]]:
+    """Why mounts could not be listed, by id; and of those whom S3 refused, their processes and
+    reasons, in the service's words."""
+    failures: dict[str, AgentError] = {}
+    refused = {}
+    for mount in mounts:
+        finding = findings.get(mount.id)
+        if finding is None or finding.answer is Answer.ANSWERS:
+            continue
+        here = observed.placed.get(mount.id)
+        if finding.answer is Answer.ERROR and here is not None and here.pid:
+            reason = why(here, finding)
+            refused[mount.id] = here.pid, reason
+            failures[mount.id] = status_file.error_of(reason).caused_by(finding.error)
+        else:
+            failures[mount.id] = AgentError(
+                Problem.MOUNT_SILENT,
+                f"{mount.directory} is mounted but cannot be listed",
+                cause=finding.error or f"no answer within {finding.seconds:.0f} seconds",
+            )
+    return failures, refused

@@ -3,7 +3,7 @@ that a user or a configuration chose, a directory service.
 
 A program that touches a hung file system cannot be killed before the file system answers, so
 whoever looks must not be anybody we need. ask() is for one question, Probe for many that are
-followed, look_at_all() for many that are waited for.
+followed, Listing for many at the same time.
 """
 
 from __future__ import annotations
@@ -193,26 +193,38 @@ def look(directory: str, *, timeout: float, deep: bool = False) -> Finding:
     return _finding(code, time.monotonic() - began)
 
 
-def look_at_all(directories: Sequence[str], *, timeout: float) -> dict[str, Finding]:
-    """Lists directories, all at the same time, which takes S3 and the permission to list: what was
-    found within ``timeout`` seconds."""
-    if not directories:
-        return {}
-    reader, writer = os.pipe2(os.O_CLOEXEC)
-    # With a thread for each directory: a child for each would take as long as most looks do.
-    pid = os.fork()
-    if pid == 0:
-        _look_at_all(directories, writer)
-    os.close(writer)
-    said, _ = _hear(reader, pid, time.monotonic() + timeout)
-    # Killed while it speaks, it may not have come to the end of a line.
-    words = [line.split() for line in said.splitlines(keepends=True) if line.endswith(b"\n")]
-    found = {
-        directories[int(number)]: _finding(int(code), float(seconds))
-        for number, code, seconds in words
-    }
-    silence = Finding(Answer.SILENT, seconds=timeout)
-    return {directory: found.get(directory, silence) for directory in directories}
+class Listing:
+    """One child that lists directories, all at the same time, while we do something else: that
+    takes S3 and the permission to list. It has to be waited for, once."""
+
+    def __init__(self, directories: Sequence[str]) -> None:
+        self._directories = tuple(directories)
+        self._began = time.monotonic()
+        self._pid = 0
+        if not directories:
+            return
+        self._reader, writer = os.pipe2(os.O_CLOEXEC)
+        # With a thread for each directory: a child for each would take as long as most looks do.
+        self._pid = os.fork()
+        if self._pid == 0:
+            _list(self._directories, writer)
+        os.close(writer)
+
+    def wait(self, timeout: float) -> dict[str, Finding]:
+        """What is found of each directory within ``timeout`` seconds from now on; who has not come
+        to an end by then is left behind."""
+        if not self._pid:
+            return {}
+        pid, self._pid = self._pid, 0
+        said, _ = _hear(self._reader, pid, time.monotonic() + timeout)
+        # Killed while it speaks, it may not have come to the end of a line.
+        words = [line.split() for line in said.splitlines(keepends=True) if line.endswith(b"\n")]
+        found = {
+            self._directories[int(number)]: _finding(int(code), float(seconds))
+            for number, code, seconds in words
+        }
+        silence = Finding(Answer.SILENT, seconds=time.monotonic() - self._began)
+        return {directory: found.get(directory, silence) for directory in self._directories}
 
 
 @contextlib.contextmanager
@@ -336,8 +348,8 @@ def _look(directories: Sequence[str], writer: int, enough: mmap.mmap, *, deep: b
         os._exit(0)
 
 
-def _look_at_all(directories: Sequence[str], writer: int) -> None:
-    """The life of the child of :func:`look_at_all`."""
+def _list(directories: Sequence[str], writer: int) -> None:
+    """The life of a Listing's child."""
     try:
         _let_go(writer)
         looks = [partial(_tell, *each, deep=True) for each in enumerate(directories)]
