@@ -14,7 +14,7 @@ from s3mount_agent.core.states import State
 from s3mount_agent.decide.status import MountStatus
 from s3mount_agent.filesystem import paths, procfs
 from s3mount_agent.filesystem.mountinfo import Table
-from s3mount_agent.state import status_file
+from s3mount_agent.state import in_force, status_file
 from s3mount_agent.supervisor import connections
 from s3mount_agent.supervisor.connections import Connection
 
@@ -36,6 +36,8 @@ class World:
         patch(connections, "_HOME", home / "connections")
         patch(procfs, "_UNITS", self.units)
         patch(paths, "DAEMON_LOCK", self.lock)
+        patch(paths, "CONFIG", home / "config.yaml")
+        patch(in_force, "PATH", home / "in-force.json")
         patch(paths, "broken_command", lambda: None)
         patch(Table, "read", partial(Table.read, self.table))
 

@@ -14,7 +14,9 @@ from typing import Any, Callable
 import pytest
 
 from fast.glance_world import IDS, INVOCATION, LINE, World
+from s3mount_agent import cli
 from s3mount_agent.core.definition import Definition
+from s3mount_agent.core.errors import Exit
 from s3mount_agent.core.roles import Mode
 from s3mount_agent.core.states import Failure, State
 from s3mount_agent.decide.plan import Placed
@@ -22,7 +24,8 @@ from s3mount_agent.decide.status import MountStatus
 from s3mount_agent.filesystem import procfs
 from s3mount_agent.filesystem.mountinfo import Table
 from s3mount_agent.reconcile import glance, observe
-from s3mount_agent.state import status_file
+from s3mount_agent.state import in_force, status_file
+from s3mount_agent.state.in_force import InForce
 from s3mount_agent.supervisor import connections
 
 HERE, THERE = IDS
@@ -134,6 +137,21 @@ CHANGES: dict[str, Callable[[World], Any]] = {
 def test_whatever_has_changed_is_left_to_the_look(world: World, change: str) -> None:
     CHANGES[change](world)
     assert glance.take() is None
+
+
+@pytest.mark.parametrize("behind", [False, True])
+def test_a_configuration_that_was_not_carried_out_yet_is_no_good_end(
+    world: World, capsys: pytest.CaptureFixture[str], *, behind: bool
+) -> None:
+    in_force.save(InForce("mounts: []"))
+    then = world.snapshot.stat().st_mtime_ns + (1 if behind else -1)
+    os.utime(in_force.PATH, ns=(then, then))
+    (world.home / "config.yaml").write_text("mounts: []")
+    code = cli.main(["status", "--json"])
+    shown = json.loads(capsys.readouterr().out)
+    assert code == (Exit.DEGRADED if behind else Exit.OK)
+    assert ("carries out now" in shown.get("config", {}).get("pending", "")) is behind
+    assert cli.main(["status", "--wait", "0"]) == (Exit.PENDING if behind else Exit.OK)
 
 
 def test_without_systemd_it_is_left_to_the_look(world: World) -> None:

@@ -34,7 +34,7 @@ def main(given: Given) -> int:
     else:
         from s3mount_agent.console import screen
 
-        print(screen.table(seen, origin.load(), _pending(), colour=screen.has_colour()))
+        print(screen.table(seen, origin.load(), _pending(seen), colour=screen.has_colour()))
     if wait is not None and state is NodeState.DEGRADED:
         return Exit.PENDING
     return state.exit_code
@@ -74,7 +74,7 @@ def _json(seen: NodeStatus) -> str:
 
 
 def _compact(seen: NodeStatus) -> str:
-    return json.dumps(document(seen, origin.load(), _pending()), separators=(",", ":"))
+    return json.dumps(document(seen, origin.load(), _pending(seen)), separators=(",", ":"))
 
 
 def document(seen: NodeStatus, followed: Origin | None, edit: str | None) -> dict[str, object]:
@@ -99,8 +99,11 @@ def document(seen: NodeStatus, followed: Origin | None, edit: str | None) -> dic
     return shown
 
 
-def _pending() -> str | None:
-    """What is to be said of a config.yaml that is not in force."""
+def _pending(seen: NodeStatus) -> str | None:
+    """What is to be said of a configuration that is in force and was not carried out yet, or of a
+    config.yaml that is not in force."""
+    if seen.behind:
+        return "a newer version is in force, which the agent carries out now"
     try:
         if not in_force.is_edited():
             return None

@@ -211,7 +211,8 @@ class NodeStatus(NamedTuple):
 
     ``node`` holds the node's own facts; ``at`` is when that was learned which cannot be had live
     (UTC), and ``age`` the same in words; ``service_up``: the agent's service runs. ``broken`` is
-    why the agent's command cannot, if it cannot: then no hook of a mount can, either.
+    why the agent's command cannot, if it cannot: then no hook of a mount can, either. ``behind``: a
+    newer configuration is in force than was carried out by then.
     """
 
     node: Mapping[str, str]
@@ -220,12 +221,14 @@ class NodeStatus(NamedTuple):
     age: str = ""
     service_up: bool = True
     broken: str | None = None
+    behind: bool = False
 
     @property
     def state(self) -> NodeState:
-        """The node's: mounts that would not come back are not all that well."""
+        """The node's: it is not all well with mounts that would not come back, or are to change."""
         state = sum_up(self.mounts)
-        return NodeState.DEGRADED if self.broken and state is NodeState.OK else state
+        unwell = self.broken or self.behind
+        return NodeState.DEGRADED if unwell and state is NodeState.OK else state
 
     def mount(self, mount_id: str) -> MountStatus | None:
         """What is known of a mount."""

@@ -31,7 +31,7 @@ def take() -> NodeStatus | None:
             return None
         mounts.append(seen)
     age = status_file.age(known.at)
-    return NodeStatus(known.node, tuple(mounts), known.at, age, broken=paths.broken_command())
+    return known._replace(mounts=tuple(mounts), age=age, broken=paths.broken_command())
 
 
 def _see(known: MountStatus, table: Table) -> MountStatus | None:

@@ -133,7 +133,10 @@ def take() -> NodeStatus:
     mode = Mode(known.node.get("mode", Mode.SYSTEMD.value))
     also = [mount.path for mount in known.mounts]
     mounts = judge_all(known.mounts, observe(supervisor(mode), also=also))
-    return NodeStatus(known.node, mounts, known.at, status_file.age(known.at), *_running())
+    up, broken = _running()
+    return known._replace(
+        mounts=mounts, age=status_file.age(known.at), service_up=up, broken=broken
+    )
 
 
 def _from_configuration() -> NodeStatus:

@@ -13,6 +13,7 @@ from s3mount_agent.core.states import Failure, State
 from s3mount_agent.core.text import epoch
 from s3mount_agent.decide.status import REMEMBERED, MountStatus, NodeStatus
 from s3mount_agent.filesystem import codec, files, paths
+from s3mount_agent.state import in_force
 
 if TYPE_CHECKING:
     from s3mount_agent.core.mounts import Mount
@@ -101,7 +102,10 @@ def error_of(failure: Failure) -> AgentError:
 
 def load(path: Path = PATH) -> NodeStatus | None:
     """The last snapshot since the node booted, or None if there is none that can be read."""
-    return codec.read(path, _build)
+    # Before it is read: who writes it meanwhile knows better.
+    behind = files.modified(in_force.PATH) > files.modified(path)
+    found = codec.read(path, _build)
+    return found._replace(behind=behind) if found else None
 
 
 def save(node: Mapping[str, str], mounts: Iterable[MountStatus], path: Path = PATH) -> None:
