@@ -122,7 +122,7 @@ def _install_and_run(arguments: list[str], debug: list[str]) -> int:
     run = [*debug, "bootstrap", *arguments]
     asked = arguments in (["--help"], ["-h"], ["--version"])
     if not asked and _is_settled():
-        _become_agent(run)  # which checks the arguments first, too
+        _go_on_as_agent(run)  # which checks the arguments first, too
     source = Source()
     sys.meta_path.insert(0, source)
     sys.path.append(f"{ARCHIVE}/{PAYLOAD}lib")
@@ -162,6 +162,18 @@ def _is_settled() -> bool:
         return settled and _is_whole(target, _sizes()) and _is_launched_well(target)
     except OSError:
         return False
+
+
+def _go_on_as_agent(arguments: list[str]) -> None:
+    """Becomes the agent without a new process, where its own Python runs this: to begin anew takes
+    a tenth of a bootstrap that has nothing to do."""
+    command = ROOT / "current" / _COMMAND
+    text = command.read_text()
+    if text != _launcher(ROOT / (ROOT / "current").readlink().name, _interpreter()):
+        _become_agent(arguments)
+    sys.argv = [str(command), *arguments]
+    del sys.path[0]  # this archive
+    exec(compile(text, str(command), "exec"), {"__name__": "__main__"})  # noqa: S102
 
 
 def _become_agent(arguments: list[str]) -> int:

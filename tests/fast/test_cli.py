@@ -230,6 +230,18 @@ def test_a_command_imports_nothing_that_it_does_not_need(module: str) -> None:
     loaded = set(json.loads(answer.stdout))
     assert f"s3mount_agent.{module}" in loaded
     assert loaded.isdisjoint(HEAVY)
+    # Each start of a mount waits for two hooks, which run nothing and know no configuration.
+    assert loaded.isdisjoint({"subprocess", "hashlib", "s3mount_agent.config.environment"})
+
+
+def test_an_apply_with_nothing_to_do_imports_nothing_of_what_it_would_take() -> None:
+    """What downloads, what tries again, and AWS's own."""
+    parts = ("commands.apply", "config.desired", "reconcile.bootstrap", "supervisor.units")
+    code = "".join(f"import s3mount_agent.{part};" for part in parts)
+    answer = run(f"import sys, json; {code} print(json.dumps(sorted(sys.modules)))")
+    assert answer.returncode == 0, answer.stderr
+    heavy = "boto3 botocore tenacity asyncio http.client urllib.request ssl email platform psutil"
+    assert not set(heavy.split()).intersection(json.loads(answer.stdout))
 
 
 @pytest.mark.skipif(Path("/etc/s3mount-agent").exists(), reason="this machine runs the agent")

@@ -11,14 +11,13 @@ import math
 import time
 from collections.abc import Callable, Collection, Iterable
 
-from s3mount_agent.config import environment
 from s3mount_agent.core.errors import AgentError, Problem
-from s3mount_agent.filesystem import fuse, holders, mountinfo, procfs, safe_path
+from s3mount_agent.filesystem import fuse, mountinfo, procfs, safe_path
 from s3mount_agent.filesystem.mountinfo import Entry, Table
 from s3mount_agent.state import identity
 from s3mount_agent.supervisor import connections
 from s3mount_agent.supervisor.connections import Connection
-from s3mount_agent.system import probe, systemd
+from s3mount_agent.system import probe
 from s3mount_agent.system.probe import Answer, SilenceError
 
 # The unit's TimeoutStartSec= is a little longer.
@@ -104,6 +103,8 @@ def prepare(directory: str, pid: int, *places: str) -> bool:
     ``path-unsafe`` and the other problems of :mod:`system.safe_path`, and ``foreign-machine`` where
     the unit came with an image of another machine.
     """
+    from s3mount_agent.config import environment  # of which the others need nothing
+
     identity.require_own()
     clean(directory, pid)
     with contextlib.suppress(AgentError):  # then it starts with what was there before
@@ -199,6 +200,8 @@ class _Wait:
         time.sleep(min(_LOOK_SECONDS, max(_POLL_SECONDS, waited / 10)))
         if waited < _QUIET_SECONDS or time.monotonic() - self._looked < _LOOK_SECONDS:
             return True
+        from s3mount_agent.system import systemd  # of which a start needs nothing
+
         self._looked = time.monotonic()
         systemd.notify(f"EXTEND_TIMEOUT_USEC={_EXTENSION_SECONDS * 1e6:.0f}")
         connection = connections.load(self._directory)
@@ -230,6 +233,8 @@ def unmount(directory: str, pid: int) -> bool:
             Problem.DIRECTORY_IN_USE,
             f"something else is mounted on {directory}, over the agent's mount",
         )
+    from s3mount_agent.filesystem import holders  # of which a start needs nothing
+
     left = holders.left_by_unmount(own)
     if left:
         raise AgentError(Problem.MOUNT_BUSY, f"{directory} is in use", cause=", ".join(left))
