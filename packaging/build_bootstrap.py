@@ -39,8 +39,8 @@ _UNNEEDED = (
         "*.dist-info/WHEEL",
         "*.dist-info/top_level.txt",
     ),
-    # Only UTC is asked for, and nodes run Linux.
-    "dateutil/zoneinfo/*.tar.gz",
+    # Only UTC is asked for, boto3's "resources" are never used, and nodes run Linux.
+    *("dateutil/zoneinfo/*.tar.gz", "boto3/data/*", "boto3/examples/*"),
     *("psutil/_pswindows.py", "psutil/_psbsd.py", "psutil/_psosx.py", "psutil/_pssunos.py"),
     *(
         "psutil/_psaix.py",

@@ -144,7 +144,7 @@ def _install_and_run(arguments: list[str], debug: list[str]) -> int:
         return cli.main(arguments if arguments == ["--version"] else ["bootstrap", "--help"])
     quietly = [] if "--check" in arguments else ["--precheck"]
     check = [*debug, "bootstrap", *quietly, *arguments]
-    # botocore does not run out of an archive: with a configuration from elsewhere, all of it is
+    # boto3 does not run out of an archive: with a configuration from elsewhere, all of it is
     # unpacked for the check, and away again.
     if any(word.partition("=")[0] == "--config" for word in arguments):
         refused = cli.guarded(lambda: _check_unpacked(check))

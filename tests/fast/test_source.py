@@ -449,7 +449,7 @@ def test_a_parameter_that_does_not_exist_is_not_waited_for() -> None:
 
 
 def test_the_region_of_a_parameter_is_the_nodes(aws: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """botocore reads AWS_DEFAULT_REGION only; mount-s3, and so our users, AWS_REGION."""
+    """boto3 reads AWS_DEFAULT_REGION only; mount-s3, and so our users, AWS_REGION."""
     aws["ssm"].put_parameter(Name="/s3mount/region", Value=TEXT, Type="String")
     monkeypatch.delenv("AWS_DEFAULT_REGION")
     monkeypatch.setenv("AWS_REGION", "us-east-1")

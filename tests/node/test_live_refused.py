@@ -39,7 +39,7 @@ def good(site: Site) -> str:
     return document(site.row(ONE), site.row(TWO, "--read-only --allow-other"))
 
 
-# First, while the node is as it was found. The agent itself stays: botocore, which asks a source,
+# First, while the node is as it was found. The agent itself stays: boto3, which asks a source,
 # does not run out of an archive.
 AGENT = ("/opt/s3mount-agent", "/usr/local", "/var/tmp", "/var/lib/systemd")
 

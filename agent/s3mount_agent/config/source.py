@@ -1,6 +1,6 @@
 """Where a configuration comes from: a path, https://, s3:// or ssm:/parameter.
 
-botocore takes the node's own role; asked again with the version that is known, S3 and web servers
+boto3 takes the node's own role; asked again with the version that is known, S3 and web servers
 answer without sending the file.
 """
 
@@ -98,7 +98,7 @@ def _from_ssm(name: str, known: str) -> Fetched | None:
 
 
 def _from_web(url: str, known: str) -> Fetched | None:
-    from s3mount_agent.system import web  # slow, as botocore is
+    from s3mount_agent.system import web  # slow, as boto3 is
 
     data = bytearray()
     condition = {"If-None-Match": known} if known else {}
@@ -151,6 +151,7 @@ def _digest(data: bytes | bytearray) -> str:
 
 
 def _client(service: str) -> Any:
+    from boto3.session import Session
     from botocore.config import Config
     from botocore.session import get_session
     from botocore.utils import IMDSRegionProvider
@@ -160,12 +161,12 @@ def _client(service: str) -> Any:
         read_timeout=_TIMEOUT_SECONDS,
         retries={"max_attempts": 3, "mode": "standard"},
     )
-    session = get_session()
-    region = session.get_config_variable("region") or os.environ.get("AWS_REGION")
+    session = Session()
+    region = session.region_name or os.environ.get("AWS_REGION")
     if region is None and service != "s3":  # S3 tells by itself where a bucket is
-        region = IMDSRegionProvider(session).provide()
+        region = IMDSRegionProvider(get_session()).provide()
     # The typed stubs want a literal name.
-    create: Callable[..., Any] = session.create_client
+    create: Callable[..., Any] = session.client
     return create(service, region_name=region, config=config)
 
 

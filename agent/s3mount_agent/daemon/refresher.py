@@ -1,7 +1,7 @@
 """When the configuration's source is asked for news (reconcile/refresh.py asks): now and then, in a
 process of its own.
 
-botocore alone is more than all the rest of the daemon; in a child it costs nothing but for the
+boto3 alone is more than all the rest of the daemon; in a child it costs nothing but for the
 second in which it is used.
 """
 
