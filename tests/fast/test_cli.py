@@ -13,6 +13,7 @@ import pytest
 from s3mount_agent import __version__, cli
 from s3mount_agent.console.output import tell
 from s3mount_agent.core.errors import AgentError, Exit, Problem
+from s3mount_agent.state.timeline import LEFT
 
 COMMANDS = "bootstrap status apply unmount uninstall daemon".split()
 HEAVY = "boto3 botocore yaml tenacity psutil urllib.request asyncio requests".split()
@@ -142,6 +143,18 @@ def test_an_interrupted_command_fails_quietly(capsys: pytest.CaptureFixture[str]
 
     assert cli.guarded(interrupted) == 1
     assert capsys.readouterr().err == ""
+    assert cli.guarded(interrupted, interrupted="nothing was changed") == 1
+    assert capsys.readouterr().err == "\ns3mount-agent: nothing was changed\n"
+
+
+def test_who_knows_what_becomes_of_an_interrupted_command_has_the_last_word(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def left() -> int:
+        raise KeyboardInterrupt(LEFT)
+
+    assert cli.guarded(left, interrupted="nothing was changed") == 1
+    assert capsys.readouterr().err == f"\ns3mount-agent: {LEFT}\n"
 
 
 def test_an_error_is_told_as_reason_cause_and_hint(capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,7 +16,6 @@ import pytest
 from fast.in_memory import Supervisor, context
 from s3mount_agent import cli
 from s3mount_agent.commands import bootstrap as bootstrap_face
-from s3mount_agent.commands import plan as plan_command
 from s3mount_agent.config import config_file, desired, environment, source
 from s3mount_agent.config.configuration import Configuration
 from s3mount_agent.core.errors import AgentError, Exit, Problem
@@ -29,7 +28,7 @@ from s3mount_agent.mountpoint import program
 from s3mount_agent.mountpoint.program import Installed
 from s3mount_agent.reconcile import bootstrap, execute, preview, refresh
 from s3mount_agent.state import held, in_force, origin
-from s3mount_agent.system import capacity
+from s3mount_agent.system import capacity, threads
 
 EXAMPLE = Path(__file__).parents[2] / "docs/s3mount.example.yaml"
 OLD = """\
@@ -154,12 +153,16 @@ def test_a_plan_that_waits_for_its_source_says_so(
             raise AgentError(Problem.SOURCE_FAILED, "it has no route to host", retry_for=60)
         return source.Fetched(NEW, "2")
 
-    monkeypatch.setattr(plan_command, "_SILENT_SECONDS", 0.1)
+    monkeypatch.setattr(threads, "_SILENT_SECONDS", 0.1)
     monkeypatch.setattr(source, "fetch", slow)
     code, out, err = run("plan", "--config", "s3://bucket/s3mount.yaml")
     assert (code, "Plan: 1 to add" in out) == (Exit.PENDING, True)
     first, second = err.splitlines()
-    assert first == "s3mount-agent: asking s3://bucket/s3mount.yaml; Ctrl-C ends it"
+    assert re.fullmatch(
+        r"s3mount-agent: asking s3://bucket/s3mount.yaml \(attempt 1, until "
+        r"\d\d:\d\d:\d\d UTC at most; Ctrl-C ends it\)",
+        first,
+    )
     assert re.fullmatch(
         r"s3mount-agent: attempt 1 failed: it has no route to host; it is tried "
         r"again, for at most \d+ s more",

@@ -27,7 +27,8 @@ from s3mount_agent.mountpoint import messages
 from s3mount_agent.reconcile import observe
 from s3mount_agent.state import status_file, timeline
 from s3mount_agent.state.origin import Origin
-from s3mount_agent.state.timeline import Timeline, Waiting
+from s3mount_agent.state.timeline import Timeline, Waiting, waiting_for
+from s3mount_agent.system import threads
 
 AT = "2026-11-23T17:00:00Z"
 NODE = {
@@ -104,6 +105,22 @@ def test_a_long_wait_is_told_with_all_that_one_wants_to_know_and_not_22_times(
     assert match[1] == "Ctrl-C leaves it to the agent"
     assert "attempt 23" in lines[-1]
     assert "throttles" in lines[-1]
+
+
+def test_a_silent_wait_is_told_once_and_what_is_done_at_once_is_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(threads, "_SILENT_SECONDS", 0.1)
+    said: list[str] = []
+    with waiting_for("quick", 60, say=said.append):
+        pass
+    time.sleep(0.3)
+    assert said == []
+    with waiting_for("unmounting /mnt/s3", 60, say=said.append):
+        time.sleep(0.5)
+    (told,) = said
+    until = r"\(attempt 1, until \d\d:\d\d:\d\d UTC at most; Ctrl-C leaves it to the agent\)"
+    assert re.fullmatch(rf"\[ wait \] unmounting /mnt/s3 {until}", told)
 
 
 @pytest.mark.parametrize("before", [None, "the record of an earlier run"])

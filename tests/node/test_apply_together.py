@@ -107,7 +107,13 @@ def test_a_dead_mount_is_back_while_apply_waits_for_another_one(
         until(lambda: (site.mount(KEPT).get("pid") or before) != before)
         until(lambda: site.mount(KEPT).get("state") == "ok")
         assert apply.poll() is None  # it still waits
-        assert site.mount(FIRST)["state"] in ("retrying", "starting")
+        waits = ["s3mount-agent", "status", "--json", "--wait", "4"]
+        late = site.node.run(waits, check=False)
+        assert late.returncode == 4
+        states = {each["path"]: each["state"] for each in json.loads(late.stdout)["mounts"]}
+        assert (states[KEPT], states[FIRST] in ("retrying", "starting")) == ("ok", True)
+        told = rf"s3mount-agent: waiting for {FIRST} \((retrying|starting)\) \(until "
+        assert re.match(told, late.stderr)
         cluster.s3.heal(away)
         stdout, stderr = apply.communicate(timeout=200)
         assert (apply.returncode, stderr) == (0, ""), stdout
@@ -136,6 +142,22 @@ def test_what_was_taken_down_meanwhile_is_not_started_again(site: Site, cluster:
     assert SECOND not in mounted(site.node)
 
 
+def test_what_ctrl_c_leaves_to_the_agent_is_brought_up_by_it(site: Site, cluster: Cluster) -> None:
+    site.set(document(site.row(KEPT)))
+    site.await_mounts(KEPT)
+    away = "live-away-at-last"
+    cluster.s3.create_bucket(away)
+    cluster.s3.fault(away, status=503)
+    row = {"bucket": away, "directory": THIRD, "options": "--allow-other"}
+    site.source.put(document(site.row(KEPT), row))
+    impatient = ["timeout", "-s", "INT", "8", "s3mount-agent", "apply", "--now"]
+    answer = site.node.run(impatient, check=False)
+    assert "; Ctrl-C leaves it to the agent)" in answer.stdout
+    assert "interrupted: the agent's service goes on with it" in answer.stderr
+    cluster.s3.heal(away)
+    site.await_mounts(KEPT, THIRD)
+
+
 def test_the_lock_of_a_killed_apply_is_free(site: Site, cluster: Cluster) -> None:
     site.set(document(site.row(KEPT)))
     site.await_mounts(KEPT)
@@ -153,7 +175,7 @@ def test_apply_waits_for_a_mount_that_the_daemon_has_begun_to_start(
     site.await_mounts(KEPT)
     slow = "live-slowest"
     cluster.s3.create_bucket(slow)
-    cluster.s3.fault(slow, status=200, delay=4)
+    cluster.s3.fault(slow, status=200, delay=6)
     row = {"bucket": slow, "directory": THIRD, "options": "--allow-other"}
     site.edit(document(site.row(KEPT), row))
     until(lambda: site.mount(THIRD).get("state") == "starting", lambda: site.mount(THIRD))
@@ -161,6 +183,7 @@ def test_apply_waits_for_a_mount_that_the_daemon_has_begun_to_start(
     cluster.s3.heal(slow)
     assert THIRD in mounted(site.node), answer.stdout  # it is there when apply says so
     assert f"{THIRD} <- s3://{slow}  mounted rw" in answer.stdout
+    assert f"[ wait ] {THIRD}: mount-s3 is starting (attempt 1, until " in answer.stdout
     pids = site.pids()
     site.await_mounts(KEPT, THIRD)
     assert site.pids() == pids

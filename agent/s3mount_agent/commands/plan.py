@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
-import threading
 
 from s3mount_agent.config import environment
+from s3mount_agent.console.output import say_aside
 from s3mount_agent.console.parser import Given
 from s3mount_agent.core.errors import Exit
-from s3mount_agent.core.masking import masked
 from s3mount_agent.decide.plan import Action, Kind, Plan
 from s3mount_agent.system import node
-
-# How long a source may take before it is said what is waited for.
-_SILENT_SECONDS = 2.0
 
 
 def main(given: Given) -> int:
@@ -26,23 +21,9 @@ def main(given: Given) -> int:
     from s3mount_agent.reconcile import preview
 
     url = given.value("--config")
-    patience = threading.Timer(_SILENT_SECONDS, _say, [f"asking {url}; Ctrl-C ends it"])
-    patience.daemon = True
-    if url:
-        patience.start()
-    try:
-        todo = preview.preview(url, _say)
-    finally:
-        patience.cancel()
+    todo = preview.preview(url, say_aside)
     print(_json(todo) if given.has("--json") else "\n".join(_lines(todo)))
     return Exit.PENDING if todo else Exit.OK
-
-
-def _say(line: str) -> None:
-    """Somebody waits: on stderr, since stdout is the plan's."""
-    if sys.stderr is not None:
-        sys.stderr.write(f"s3mount-agent: {masked(line.strip())}\n")
-        sys.stderr.flush()
 
 
 def _json(todo: Plan) -> str:

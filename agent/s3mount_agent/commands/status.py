@@ -21,13 +21,9 @@ _SSM_CHARACTERS = 2499
 def main(given: Given) -> int:
     """0 ok, 3 degraded, 1 failed; with --wait, 4 if not ok in time."""
     wait = given.value("--wait")
-    deadline = time.monotonic() + (wait or 0)
     seen = _take(given.words)
-    while wait is not None and seen.state is NodeState.DEGRADED:
-        if time.monotonic() >= deadline:
-            break
-        time.sleep(_POLL_SECONDS)
-        seen = _take(given.words)
+    if wait is not None and seen.state is NodeState.DEGRADED:
+        seen = _await(seen, given.words, wait)
     state = seen.state
     if given.has("--json"):
         print(_json(seen))
@@ -38,6 +34,22 @@ def main(given: Given) -> int:
     if wait is not None and state is NodeState.DEGRADED:
         return Exit.PENDING
     return state.exit_code
+
+
+def _await(seen: NodeStatus, words: tuple[str, ...], wait: float) -> NodeStatus:
+    """What there is to show once all is well, or one has failed, or the time is over."""
+    from s3mount_agent.console.output import say_aside
+    from s3mount_agent.state.timeline import waiting_for
+
+    deadline = time.monotonic() + wait
+    late = [f"{each.path} ({each.state.value})" for each in seen.mounts if each.reason]
+    what = f"waiting for {', '.join(late) or 'the mounts'}"
+    leaves = "Ctrl-C ends the waiting only"
+    with waiting_for(what, wait, attempt="", leaves=leaves, say=say_aside):
+        while seen.state is NodeState.DEGRADED and time.monotonic() < deadline:
+            time.sleep(_POLL_SECONDS)
+            seen = _take(words)
+    return seen
 
 
 def _take(words: tuple[str, ...]) -> NodeStatus:

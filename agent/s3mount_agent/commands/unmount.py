@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from s3mount_agent.config import environment
-from s3mount_agent.console.output import tell
+from s3mount_agent.console.output import say_aside, tell
 from s3mount_agent.console.parser import Given
 from s3mount_agent.core.directory import parse_directory
 from s3mount_agent.core.errors import AgentError, Exit, Problem
 from s3mount_agent.system import node
+
+# What the node's lock is waited for, and then the end of mount-s3.
+_WAIT_SECONDS = 120.0 + 60.0
 
 
 def main(given: Given) -> int:
@@ -28,7 +31,11 @@ def main(given: Given) -> int:
     environment.load()
 
     from s3mount_agent.reconcile import takedown
+    from s3mount_agent.state.timeline import waiting_for
 
-    errors = takedown.unmount(directories)
+    what = f"unmounting {', '.join(directories) if directories else 'all mounts'}"
+    leaves = "Ctrl-C ends the waiting, and what has begun goes on"
+    with waiting_for(what, _WAIT_SECONDS, attempt="", leaves=leaves, say=say_aside):
+        errors = takedown.unmount(directories)
     tell(errors)
     return Exit.FAILED if errors else Exit.OK

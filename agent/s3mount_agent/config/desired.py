@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import itertools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from s3mount_agent.config.arguments import parse_arguments
 from s3mount_agent.config.configuration import Configuration, of_mounts
 from s3mount_agent.config.source import Fetched
 from s3mount_agent.core.errors import AgentError, Problem
-from s3mount_agent.core.masking import is_secret
+from s3mount_agent.core.masking import is_secret, masked
 from s3mount_agent.core.roles import Mode, OnFailure, Role
 from s3mount_agent.decide.events import Event
 from s3mount_agent.filesystem import disk, files
@@ -25,10 +24,13 @@ from s3mount_agent.state import in_force as record
 from s3mount_agent.state import origin as origins
 from s3mount_agent.state.in_force import InForce
 from s3mount_agent.state.origin import Origin
+from s3mount_agent.state.timeline import waiting_for
 from s3mount_agent.system import journal
 from s3mount_agent.system.retry import patiently
 
 _FIRST_SECONDS = 60.0
+# How long an attempt that has begun by then may take.
+_LAST_SECONDS = 60.0
 _KINDS = {"role": Role, "mode": Mode, "on_failure": OnFailure}
 Overrides = Mapping[str, str]
 """``role``, ``mode`` and ``on_failure`` as the bootstrap's options give them."""
@@ -109,17 +111,24 @@ def ask(url: str, say: Callable[[str], None] = journal.say) -> Answer:
     ``say`` is told of each attempt that fails.
     """
     began = time.monotonic()
-    attempts = itertools.count(1)
+    failures: list[AgentError] = []
 
     def failed(error: AgentError) -> None:
+        failures.append(error)
         left = max(0, round(_FIRST_SECONDS - (time.monotonic() - began)))
         say(
-            f"         attempt {next(attempts)} failed: {error.message}; it is tried again, "
+            f"         attempt {len(failures)} failed: {error.message}; it is tried again, "
             f"for at most {left} s more"
         )
 
+    def waits(told: str) -> None:
+        if not failures:  # of which has been told
+            say(told)
+
+    what = f"asking {masked(url)}"
     try:
-        fetched = patiently(lambda: source.fetch(url), budget=_FIRST_SECONDS, on_retry=failed)
+        with waiting_for(what, _FIRST_SECONDS + _LAST_SECONDS, leaves="Ctrl-C ends it", say=waits):
+            fetched = patiently(lambda: source.fetch(url), budget=_FIRST_SECONDS, on_retry=failed)
     except AgentError as error:
         if error.problem is not Problem.SOURCE_FAILED:
             raise

@@ -6,10 +6,13 @@ import sys
 from collections.abc import Sequence
 
 from s3mount_agent.core.errors import AgentError
+from s3mount_agent.core.masking import masked
 
 # ParallelCluster puts a failing script's stderr into a message of at most 4,096 bytes, and cannot
 # cope with what is not UTF-8.
 _MOST_BYTES = 3900
+# Of a step's line, which stands among others of its kind.
+_MARK = "[ wait ] "
 
 
 def tell(errors: Sequence[AgentError]) -> None:
@@ -30,6 +33,13 @@ def tell(errors: Sequence[AgentError]) -> None:
     cut = "".join(kept).encode(errors="backslashreplace")[-_MOST_BYTES:]
     sys.stderr.write(cut.decode(errors="ignore"))
     sys.stderr.flush()
+
+
+def say_aside(line: str) -> None:
+    """Says on stderr what is waited for, where stdout is the answer's."""
+    if sys.stderr is not None:
+        sys.stderr.write(f"s3mount-agent: {masked(line.replace(_MARK, '').strip())}\n")
+        sys.stderr.flush()
 
 
 def tell_all(errors: Sequence[AgentError]) -> None:

@@ -73,7 +73,6 @@ def _choice(name: str, words: tuple[str, ...], about: str) -> Option:
 
 JSON = Option("--json", "one line of JSON, for programs")
 _URL = "s3://bucket/key, https://…, ssm:/parameter/name or an absolute path"
-_GOES_ON = "interrupted: the agent's service goes on with it; `s3mount-agent status` tells how far"
 _AGAIN = "interrupted: run it again to bring it to its end"
 
 COMMANDS = (
@@ -181,7 +180,7 @@ COMMANDS = (
             (4, "a change waits until a mount is free"),
         ),
         aka=("mount", "remount", "restart", "reload", "start", "retry", "repair", "up", "sync"),
-        interrupted=_GOES_ON,
+        interrupted=_AGAIN,
     ),
     Command(
         "unmount",

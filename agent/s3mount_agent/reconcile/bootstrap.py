@@ -27,7 +27,15 @@ from s3mount_agent.reconcile.execute import Failures
 from s3mount_agent.reconcile.observe import judge_table, look_at, observe, remember
 from s3mount_agent.reconcile.session import Patience, Session, node_session, still_in_force
 from s3mount_agent.state import held
-from s3mount_agent.state.timeline import LEAVES, Step, Timeline, Waiting, clock_after
+from s3mount_agent.state.timeline import (
+    LEAVES,
+    LEFT,
+    Step,
+    Timeline,
+    Waiting,
+    clock_after,
+    waiting_for,
+)
 from s3mount_agent.supervisor import crawlers, needrestart, service
 from s3mount_agent.system import capacity, journal, node, probe
 from s3mount_agent.system.probe import Answer
@@ -113,21 +121,21 @@ def bootstrap(
             context, ahead = session.context, _list_ahead(session)
             with timeline.step("facts") as step:
                 _require_possible(context, session.observed)
-                step.result = "; ".join(filter(None, [_facts(context), slurm]))
+                step.result = "; ".join(filter(None, [context.words, slurm]))
             try:
                 begun = _begin(session, timeline)
             except KeyboardInterrupt:
                 _leave_to_agent(session)
-                raise
+                raise KeyboardInterrupt(LEFT) from None
         try:
             _await(begun, by, timeline)
+            _call_service(begun, timeline)
+            failures = begun.failures
+            failures.update(_verify(context, begun, ahead, timeline))
         except KeyboardInterrupt:
             with contextlib.suppress(AgentError):
                 begun.call_service()
-            raise
-        _call_service(begun, timeline)
-        failures = begun.failures
-        failures.update(_verify(context, begun, ahead, timeline))
+            raise KeyboardInterrupt(LEFT) from None
         if not service.comes_up():
             journal.say(_DOWN)
         leftovers.sweep_builds()
@@ -149,14 +157,6 @@ def _leave_to_agent(session: Session) -> None:
     with contextlib.suppress(AgentError):
         session.desired.save()
         service.ensure_running(new=service.put_in_place())
-
-
-def _facts(context: Context) -> str:
-    conduct = context.conduct
-    told = [f"role {conduct.role.value}", f"mode {conduct.mode.value}"]
-    told += [f"{t.value} in {t.file}" for t in context.facts.node_types[:1]]
-    told.append(f"files belong to {context.facts.user if context.owner else 'root'}")
-    return ", ".join(told)
 
 
 def _begin(session: Session, timeline: Timeline) -> _Begun:
@@ -338,7 +338,8 @@ def _verify(context: Context, begun: _Begun, ahead: probe.Listing, timeline: Tim
     """Lists each directory once: that takes the mount, the credentials and S3. What was found
     ``ahead`` holds where nothing was changed since."""
     up = [mount for mount in context.mounts if mount.id not in begun.failures]
-    with timeline.step("verify") as step:
+    listing = waiting_for("verify: all mounts are listed", _PROBE_SECONDS)
+    with timeline.step("verify") as step, listing:
         directories = [mount.directory for mount in up]
         moved = begun.observed is not begun.session.observed
         findings = {} if moved else ahead.wait(_PROBE_SECONDS)

@@ -60,6 +60,14 @@ class Context:
             )
         return named
 
+    @property
+    def words(self) -> str:
+        """What the node is, and where that is from, in a few words."""
+        told = [f"role {self.conduct.role.value}", f"mode {self.conduct.mode.value}"]
+        told += [f"{each.value} in {each.file}" for each in self.facts.node_types[:1]]
+        told.append(f"files belong to {self.facts.user if self.owner else 'root'}")
+        return ", ".join(told)
+
     def describe(self, installed: Installed | None) -> dict[str, str]:
         """The node as status shows it."""
         told = {

@@ -5,15 +5,18 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from s3mount_agent.core.errors import AgentError
 from s3mount_agent.filesystem import disk, files, paths
 from s3mount_agent.system import journal
+from s3mount_agent.system.threads import if_it_lasts
 
 # How long the same reason is not told again, at first.
 _FIRST_PAUSE_SECONDS = 60.0
 LEAVES = "Ctrl-C leaves it to the agent"
+# What is said after it where that has come true.
+LEFT = "interrupted: the agent's service goes on with it; `s3mount-agent status` tells how far"
 TIMELINE = paths.STATE / "timeline.json"
 
 
@@ -45,6 +48,23 @@ class Step:
 def clock_after(seconds: float) -> str:
     """The time of day in so many seconds, as it is told to who waits."""
     return time.strftime("%H:%M:%S UTC", time.gmtime(time.time() + seconds))
+
+
+@contextlib.contextmanager
+def waiting_for(
+    what: str,
+    seconds: float,
+    *,
+    attempt: str = "attempt 1, ",
+    leaves: str = LEAVES,
+    say: Callable[[str], object] = journal.say,
+) -> Iterator[None]:
+    """Says once what is waited for, which attempt it is (nothing, where there is but one), until
+    when, and how to leave, if what is within lasts."""
+    until = clock_after(seconds)
+    told = f"[ wait ] {what} ({attempt}until {until} at most; {leaves})"
+    with if_it_lasts(lambda: say(told)):
+        yield
 
 
 class Waiting:

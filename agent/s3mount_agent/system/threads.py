@@ -48,13 +48,13 @@ def together(jobs: Sequence[Callable[[], Any]], *, at_once: int) -> list[Any]:
 
 
 @contextlib.contextmanager
-def if_it_lasts(do: Callable[[], object], seconds: float = _SILENT_SECONDS) -> Iterator[None]:
-    """Does something, once, if what is within lasts for longer than that."""
-    timer = threading.Timer(seconds, do)
+def if_it_lasts(do: Callable[[], object]) -> Iterator[None]:
+    """Does something, once, if what is within keeps somebody waiting."""
+    timer = threading.Timer(_SILENT_SECONDS, do)
     timer.daemon = True
     timer.start()
     try:
         yield
     finally:
         timer.cancel()
-        timer.join(seconds)
+        timer.join(_SILENT_SECONDS)
