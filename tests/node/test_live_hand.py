@@ -200,3 +200,17 @@ def test_apply_and_status_say_the_same_of_the_same_moment(site: Site, cluster: C
         cluster.s3.heal(site.bucket)
     site.agent("apply")
     until(lambda: site.mount(ONE)["state"] == "ok")
+
+
+def test_why_a_mount_did_not_come_up_is_the_same_for_apply_and_status(site: Site) -> None:
+    begin(site)
+    row = {"bucket": "live-no-such-bucket", "directory": NEW, "options": "--allow-other"}
+    site.source.put(document(site.row(ONE), site.row(TWO), row))
+    refused = site.agent("apply", "--now", code=1)
+    assert "[bucket-missing]" in refused.stderr
+    for _ in range(8):  # the service has been woken, and tries at once
+        now = site.mount(NEW)
+        assert now["state"] == "failed"
+        assert now["reason"] in refused.stderr
+        time.sleep(0.25)
+    begin(site)

@@ -46,7 +46,6 @@ _PROBE_SECONDS = 30.0
 # stack waiting, since the daemon goes on trying; a compute node has no better use for its time,
 # within ParallelCluster's own limit of half an hour.
 _INSTALL_SECONDS = {OnFailure.CONTINUE: 180.0, OnFailure.FAIL: 600.0}
-_DOWN = "warning: the agent's service does not run: `journalctl -u s3mount-agent` tells why"
 _BUDGET_SECONDS = {OnFailure.CONTINUE: 60.0, OnFailure.FAIL: 300.0}
 
 
@@ -137,7 +136,7 @@ def bootstrap(
                 begun.call_service()
             raise KeyboardInterrupt(LEFT) from None
         if not service.comes_up():
-            journal.say(_DOWN)
+            journal.say(f"warning: the agent's service is down: `{service.how_to_start()}`")
         leftovers.sweep_builds()
         _summarise(context, failures, begun.installed)
     finally:
