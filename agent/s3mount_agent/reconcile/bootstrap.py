@@ -133,7 +133,8 @@ def bootstrap(
             failures.update(_verify(context, begun, ahead, timeline))
         except KeyboardInterrupt:
             with contextlib.suppress(AgentError):
-                begun.call_service()
+                if not begun.call_service():
+                    service.wake()
             raise KeyboardInterrupt(LEFT) from None
         if not service.comes_up():
             journal.say(f"warning: the agent's service is down: `{service.how_to_start()}`")
@@ -155,7 +156,8 @@ def _leave_to_agent(session: Session) -> None:
     """What every long wait promises for the case of Ctrl-C: the service goes on with it."""
     with contextlib.suppress(AgentError):
         session.desired.save()
-        service.ensure_running(new=service.put_in_place())
+        if not service.ensure_running(new=service.put_in_place()):
+            service.wake()
 
 
 def _begin(session: Session, timeline: Timeline) -> _Begun:
