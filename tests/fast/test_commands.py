@@ -320,7 +320,7 @@ def test_apply_ends_with_what_became_of_it(
         seen.append(read())
         return {str(number): error for number, error in enumerate(failures)}, None
 
-    def asks(*, anew: bool) -> refresh.News:
+    def asks(*, anew: bool, say: object) -> refresh.News:
         asked.append(anew)
         return refresh.News()
 
@@ -342,7 +342,7 @@ def test_apply_now_fails_with_what_is_wrong_and_does_nothing(
     run: Run, node: Node, monkeypatch: pytest.MonkeyPatch, problem: Problem
 ) -> None:
     wrong = AgentError(problem, "s3://b/k:3:5: no; version 1 stays in force", cause="- x\n  ^")
-    monkeypatch.setattr(refresh, "refresh", lambda *, anew: refresh.News(error=wrong))
+    monkeypatch.setattr(refresh, "refresh", lambda **given: refresh.News(error=wrong))
     monkeypatch.setattr(bootstrap, "bootstrap", lambda *given: pytest.fail("it went on"))
     assert run("apply", "--now") == (
         problem.exit_code,

@@ -541,7 +541,7 @@ def test_the_source_is_asked_without_the_lock(
     held: list[bool] = []
 
     @contextlib.contextmanager
-    def hold(purpose: str, *, timeout: float) -> Iterator[None]:
+    def hold(purpose: str, *, timeout: float, on_wait: object) -> Iterator[None]:
         held.append(True)
         yield
         held.clear()

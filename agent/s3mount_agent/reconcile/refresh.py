@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Union
 
 from s3mount_agent.config import config_file, desired, source
@@ -12,13 +14,16 @@ from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.decide.events import Event
 from s3mount_agent.filesystem import lock
 from s3mount_agent.reconcile import execute
-from s3mount_agent.reconcile.session import read_node
+from s3mount_agent.reconcile.session import read_node, tell_wait
 from s3mount_agent.state import identity
 from s3mount_agent.state import origin as origins
 from s3mount_agent.state.origin import Origin
+from s3mount_agent.state.timeline import waiting_for
 from s3mount_agent.system import journal
 
 _LOCK_SECONDS = 60.0
+# What a source may take to answer, or to fail.
+_SOURCE_SECONDS = 120.0
 # Another program that asks at the same time may be the first to put a version in force.
 _ATTEMPTS = 3
 _Answer = Union[Fetched, AgentError, None]
@@ -36,21 +41,27 @@ class News:
         return self.in_force
 
 
-def refresh(*, anew: bool = False) -> News:
+def _nobody(line: str) -> None:
+    """Nobody waits for what the daemon has done."""
+
+
+def refresh(*, anew: bool = False, say: Callable[[str], object] = _nobody) -> News:
     """Asks the source for a newer version and puts it in force if it is good.
 
     What is wrong with a newer one, in itself or on this node, is written down and told once; with
     ``anew`` a version that was refused is looked at again. The source is asked without the node's
-    lock: a slow one keeps nobody waiting.
+    lock: a slow one keeps nobody waiting. ``say`` is told of what is waited for.
     """
     for _ in range(_ATTEMPTS):
         origin = origins.load()
         if origin is None or identity.is_foreign():
             return News()
-        answer = _ask(origin, anew=anew or desired.is_damaged())
+        with waiting_for(f"asking {origin.shown_url}", _SOURCE_SECONDS, say=say):
+            answer = _ask(origin, anew=anew or desired.is_damaged())
         if answer is None and _unchanged(origin) == origin:
             return News()
-        with lock.hold("refresh", timeout=_LOCK_SECONDS):
+        on_wait = partial(tell_wait, _LOCK_SECONDS, say=say)
+        with lock.hold("refresh", timeout=_LOCK_SECONDS, on_wait=on_wait):
             if origins.load() == origin:
                 return _take(origin, answer)
         # What was fetched is not news to what another program has put in force meanwhile.

@@ -57,7 +57,7 @@ def node_session(
     """
     node.require_root()
     for _ in range(_ATTEMPTS):
-        with lock.hold(by, timeout=timeout, on_wait=partial(_tell_wait, timeout)):
+        with lock.hold(by, timeout=timeout, on_wait=partial(tell_wait, timeout)):
             wanted = (read or desired.in_force)()
             if wanted is not None:
                 yield read_node(wanted)
@@ -83,8 +83,9 @@ def still_in_force(wanted: Desired, by: str) -> Iterator[bool]:
         yield kept is not None and kept.text == wanted.text
 
 
-def _tell_wait(seconds: float, holder: str) -> None:
-    journal.say(
+def tell_wait(seconds: float, holder: str, *, say: Callable[[str], object] = journal.say) -> None:
+    """Says for whom the node's lock is waited, for so many seconds."""
+    say(
         f"[ wait ] lock: another program changes the mounts: {holder} (until "
         f"{clock_after(seconds)} at most; Ctrl-C ends this one and leaves it to the other)"
     )
