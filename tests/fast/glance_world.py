@@ -54,7 +54,8 @@ class World:
             )
             self.link(mount_id)
         self.table.write_text(rows)
-        status_file.save(NODE, [self.row(directory, pid) for directory in IDS], self.snapshot)
+        self.node, self.rows = NODE, [self.row(directory, pid) for directory in IDS]
+        status_file.save(self.node, self.rows, self.snapshot)
         descriptor = os.open(self.lock, os.O_RDWR | os.O_CREAT)
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         return descriptor

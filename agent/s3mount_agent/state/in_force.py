@@ -48,6 +48,11 @@ def save(record: InForce) -> bool:
     return codec.write(PATH, {"schema": _SCHEMA, **record._asdict()}, exactly=mode)
 
 
+def version() -> int:
+    """What tells what is in force from what was before, 0 where nothing is written down of it."""
+    return files.modified(PATH)
+
+
 def is_edited() -> bool:
     """Whether config.yaml is not what is in force: it was edited, or has gone."""
     record = load()

@@ -102,10 +102,7 @@ def error_of(failure: Failure) -> AgentError:
 
 def load(path: Path = PATH) -> NodeStatus | None:
     """The last snapshot since the node booted, or None if there is none that can be read."""
-    # Before it is read: who writes it meanwhile knows better.
-    behind = files.modified(in_force.PATH) > files.modified(path)
-    found = codec.read(path, _build)
-    return found._replace(behind=behind) if found else None
+    return codec.read(path, _build)
 
 
 def save(node: Mapping[str, str], mounts: Iterable[MountStatus], path: Path = PATH) -> None:
@@ -114,7 +111,8 @@ def save(node: Mapping[str, str], mounts: Iterable[MountStatus], path: Path = PA
     Without one, status is slower. With an old one it would be wrong.
     """
     rows = [_remembered(mount) for mount in mounts]
-    document = {"schema": _SCHEMA, "at": now(), "node": dict(node), "mounts": rows}
+    told = {"at": now(), "of": in_force.version(), "node": dict(node), "mounts": rows}
+    document = {"schema": _SCHEMA, **told}
     text = json.dumps(document) + "\n"
     try:
         files.write(path, text)
@@ -138,7 +136,10 @@ def _build(fields: Any) -> NodeStatus | None:
     if node.get("mode", _MODES[0]) not in _MODES:
         raise ValueError(f"there is no mode {node['mode']!r}")
     mounts = tuple(map(_mount, codec.field(fields, "mounts", list)))
-    return NodeStatus(node, mounts, _moment(codec.field(fields, "at", str)))
+    # An agent before this one did not say of which configuration it tells.
+    of = codec.optional(fields, "of", int)
+    behind = of is not None and of != in_force.version()
+    return NodeStatus(node, mounts, _moment(codec.field(fields, "at", str)), behind=behind)
 
 
 def _moment(at: str) -> str:
