@@ -68,6 +68,11 @@ def test_a_wrong_clock_and_a_wrong_key_are_not_called_a_missing_permission(
 ) -> None:
     skewed = "The difference between the request time and the current time is too large."
     break_s3(SECOND, code="RequestTimeTooSkewed", message=skewed)
+    site.node.reboot()
+    site.await_reason("clock")
+    cluster.s3.heal(SECOND)
+    site.await_state("ok")  # nobody has asked for it
+    break_s3(SECOND, code="RequestTimeTooSkewed", message=skewed)
     site.fail("clock")
     assert "timedatectl" in site.mount(WRITABLE)["hint"]
     unsigned = (

@@ -254,20 +254,23 @@ def test_nothing_is_begun_that_cannot_be_ended(site: Site, node: Node, place: st
 
 
 def test_a_disk_that_comes_late_and_is_blank_is_waited_for(site: Site) -> None:
-    """Cache and logs filled the root disk beneath it. The last test: it boots the node anew."""
-    node, mount = site.node, "/mnt/second"
+    """Cache and logs filled the root disk beneath it, and a mount below a shared file system was
+    covered by that. The last test: it boots the node anew."""
+    node, mount, below = site.node, "/mnt/second", "/shared/third"
     options = "--allow-other --cache /scratch/cache --log-directory /scratch/logs"
-    late = "tmpfs /scratch tmpfs mode=1777,x-systemd.requires=late.service 0 0\n"
-    node.write("/etc/fstab", late)
+    late = "tmpfs {} tmpfs mode={},x-systemd.requires=late.service 0 0\n"
+    node.write("/etc/fstab", late.format("/scratch", "1777") + late.format("/shared", "0755"))
     wait = "[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/bin/sleep 3\n"
     node.write("/etc/systemd/system/late.service", wait)
-    site.set(document(site.row(OTHER), site.row(mount, options)))
-    site.await_mounts(OTHER, mount)
+    site.set(document(site.row(OTHER), site.row(mount, options), site.row(below)))
+    site.await_mounts(OTHER, mount, below)
     node.reboot()
-    site.await_mounts(OTHER, mount)
+    site.await_mounts(OTHER, mount, below)
+    assert node.run(["findmnt", "-n", "-o", "FSTYPE", "/shared"]).stdout == "tmpfs\n"
+    assert not [event for event in site.events() if event[1:] == (below, "foreign")]
     assert node.run(["stat", "-f", "-c", "%T", "/scratch/cache"]).stdout == "tmpfs\n"
     assert node.run(["ls", "/scratch/cache"]).stdout == "mountpoint-cache\n"
     assert node.run(["sh", "-c", "ls /scratch/logs/*.log"]).returncode == 0
     node.run(["s3mount-agent", "unmount", "--all"])
-    node.run(["umount", "/scratch"])
+    node.run(["umount", "/scratch", "/shared"])
     assert node.run(["ls", "-A", "/scratch"]).stdout == ""

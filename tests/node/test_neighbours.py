@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cluster.cluster import Cluster
-from node.article import AGENT_UNIT, ONE, SEEN, WRITABLE, main_pid, pids, show, states, status
+from node.article import AGENT_UNIT, ONE, SEEN, UNIT, WRITABLE, main_pid, pids, show, states, status
 from node.conftest import NewNode
 from node.live_site import until
 
@@ -27,6 +27,20 @@ PAGE = Path(__file__).parents[2] / "docs/operations.md"
 NAME, MEMORY = "p1-st-small-1", 1500
 SLURM = f"NodeName={NAME} CPUs=2 RealMemory={MEMORY} State=CLOUD\n"
 UPDATEDB = 'PRUNE_BIND_MOUNTS="yes"\nPRUNEPATHS="/tmp /var/spool"\nPRUNEFS="NFS"\n'
+
+NEEDRESTART = "/etc/needrestart/conf.d/s3mount-agent.conf"
+# What needrestart does with its files and with a unit's name: which ones it leaves alone.
+ASK_NEEDRESTART = """
+use strict;
+our %nrconf = (override_rc => {});
+my $file = shift;
+open(my $in, '<', $file) or die $!;
+eval join('', <$in>); die $@ if $@;
+for my $rc (@ARGV) {
+    my @found = grep { $rc =~ /$_/ } keys %{$nrconf{override_rc}};
+    print "$rc\\n" if @found && !$nrconf{override_rc}{$found[0]};
+}
+"""
 
 # A FUSE file system of which nobody ever reads the requests, like a server that has gone.
 HANG = """
@@ -194,6 +208,7 @@ def test_updatedb_keeps_out_of_the_mounts_until_the_agent_is_gone(
     cluster: Cluster, node: Node
 ) -> None:
     assert node.read("/etc/updatedb.conf") == UPDATEDB.replace("spool", f"spool {WRITABLE}")
+    node.run(["mkdir", "-p", NEEDRESTART.rpartition("/")[0]])  # it is installed in the meantime
     # The daemon's sandbox has no /etc: another mount that comes by an edit is told all the same.
     config = node.read("/etc/s3mount-agent/config.yaml")
     more = config.replace("mounts:\n", f"mounts:\n- bucket: {ONE[0]}\n  directory: /mnt/more\n")
@@ -202,7 +217,11 @@ def test_updatedb_keeps_out_of_the_mounts_until_the_agent_is_gone(
     wanted = UPDATEDB.replace("spool", f"spool {WRITABLE} /mnt/more")
     until(lambda: node.read("/etc/updatedb.conf") == wanted, lambda: status(node))
     until(lambda: states(node) == {WRITABLE: "ok", "/mnt/more": "ok"}, lambda: status(node))
+    until(lambda: node.exists(NEEDRESTART))
+    units = [UNIT[WRITABLE], AGENT_UNIT, "ssh.service"]
+    assert node.run(["perl", "-we", ASK_NEEDRESTART, NEEDRESTART, *units]).stdout == f"{units[0]}\n"
     node.run(["s3mount-agent", "uninstall"])
     assert node.read("/etc/updatedb.conf") == UPDATEDB
+    assert not node.exists(NEEDRESTART)
     assert show(node, "s3mount.target", "LoadState") == "not-found"
     assert show(node, "s3mount.target", "ActiveState") == "inactive"

@@ -17,6 +17,7 @@ from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.decide.plan import Observed, Placed, Wanted
 from s3mount_agent.decide.retry_policy import is_lasting
 from s3mount_agent.filesystem import lock
+from s3mount_agent.reconcile import directories
 from s3mount_agent.reconcile.context import Context, gather
 from s3mount_agent.reconcile.observe import look_at
 from s3mount_agent.state import held, in_force
@@ -139,6 +140,8 @@ class Patience:
                     retry_for=0,
                 )
             if not (here.active or here.starting):
+                # The last start may have mounted a disk on the way, over what was made.
+                directories.make(want.mount.directory)
                 self._supervisor.start_later(want)
 
     def _give_up(self, want: Wanted) -> None:
