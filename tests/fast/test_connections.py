@@ -117,6 +117,19 @@ def test_a_record_that_is_none_is_no_record(broken: str) -> None:
     assert connections.load(HOME) is None
 
 
+def test_a_process_that_came_after_another_is_told_from_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel gives the number of what has gone to what comes next."""
+    monkeypatch.setattr(connections, "_HOME", tmp_path)
+    assert connections.whose(HOME) is None
+    connections.save(Connection(HOME, device="0:57", mount=96, pid=7, start=100))
+    first = connections.whose(HOME)
+    assert connections.whose(HOME) == first is not None
+    connections.save(Connection(HOME, device="0:57", mount=96, pid=8, start=200))
+    assert connections.whose(HOME) != first
+
+
 def test_two_directories_never_share_a_record() -> None:
     long = "/mnt/" + "é/" * 200
     for directory in (HOME, "/mnt-of-nobody-here", "/mnt/of/nobody/here", long + "a", long + "b"):

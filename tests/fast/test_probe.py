@@ -188,6 +188,18 @@ def test_one_child_lists_all_directories_at_the_same_time(
     assert listing.wait(2.0) == probe.Listing([]).wait(2.0) == {}  # both do nothing
 
 
+def test_what_was_mounted_anew_while_it_was_listed_has_not_answered(tmp_path: Path) -> None:
+    """The bare directory may have, in between."""
+    names = [str(tmp_path / name) for name in "ab"]
+    for name in names:
+        Path(name).mkdir()
+    processes = dict.fromkeys(names, 7)
+    listing = probe.Listing(names, processes.get)
+    processes[names[1]] = 8
+    assert listing.wait(30.0).keys() == {names[0]}
+    assert probe.Listing(names, processes.get).wait(30.0).keys() == set(names)
+
+
 def test_a_child_that_has_said_all_does_not_look_any_more(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

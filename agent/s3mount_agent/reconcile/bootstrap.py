@@ -36,12 +36,13 @@ from s3mount_agent.state.timeline import (
     clock_after,
     waiting_for,
 )
-from s3mount_agent.supervisor import crawlers, needrestart, service
+from s3mount_agent.supervisor import connections, crawlers, needrestart, service
 from s3mount_agent.system import capacity, journal, node, probe
-from s3mount_agent.system.probe import Answer
+from s3mount_agent.system.probe import Answer, Finding
 from s3mount_agent.system.threads import if_it_lasts
 
 _PROBE_SECONDS = 30.0
+_ANOTHER = Finding(Answer.SILENT, "its mount-s3 ended and was started anew meanwhile")
 # How long mount-s3's installation and the mounts are tried for: a head node must not keep the whole
 # stack waiting, since the daemon goes on trying; a compute node has no better use for its time,
 # within ParallelCluster's own limit of half an hour.
@@ -149,7 +150,8 @@ def bootstrap(
 def _list_ahead(session: Session) -> probe.Listing:
     """Begins to verify what is up already: nearly always all of it stays as it is."""
     directories = (mount.directory for mount in session.context.mounts)
-    return probe.Listing([each for each in directories if session.observed.is_ours(each)])
+    here = [each for each in directories if session.observed.is_ours(each)]
+    return probe.Listing(here, connections.whose)
 
 
 def _leave_to_agent(session: Session) -> None:
@@ -345,8 +347,8 @@ def _verify(context: Context, begun: _Begun, ahead: probe.Listing, timeline: Tim
         moved = begun.observed is not begun.session.observed
         findings = {} if moved else ahead.wait(_PROBE_SECONDS)
         new = [each for each in directories if each not in findings]
-        findings.update(probe.Listing(new).wait(_PROBE_SECONDS))
-        found = {mount.id: findings[mount.directory] for mount in up}
+        findings.update(probe.Listing(new, connections.whose).wait(_PROBE_SECONDS))
+        found = {mount.id: findings.get(mount.directory, _ANOTHER) for mount in up}
         # Last: a directory without a mount answers, too. Whether it is ours, the table alone says;
         # of what does not answer, systemd is asked which process that is by now.
         if all(each.answer is Answer.ANSWERS for each in found.values()):

@@ -153,6 +153,13 @@ def gone(connection: Connection) -> Entry:
     )
 
 
+def whose(directory: str) -> tuple[str, int, int] | None:
+    """What tells our mount there from one that was there before, or comes after it: its device
+    alone may be given again."""
+    known = load(directory)
+    return (known.device, known.pid, known.start) if known is not None else None
+
+
 def is_idle(directory: str) -> bool:
     """Whether it is certain that nobody waits for an answer of our connection."""
     known = load(directory)

@@ -195,10 +195,15 @@ def look(directory: str, *, timeout: float, deep: bool = False) -> Finding:
 
 class Listing:
     """One child that lists directories, all at the same time, while we do something else: that
-    takes S3 and the permission to list. It has to be waited for, once."""
+    takes S3 and the permission to list. It has to be waited for, once. ``whose`` says of a
+    directory who answers there."""
 
-    def __init__(self, directories: Sequence[str]) -> None:
+    def __init__(
+        self, directories: Sequence[str], whose: Callable[[str], object] = lambda _: None
+    ) -> None:
         self._directories = tuple(directories)
+        self._whose = whose
+        self._before = {directory: whose(directory) for directory in self._directories}
         self._began = time.monotonic()
         self._pid = 0
         if not directories:
@@ -212,7 +217,8 @@ class Listing:
 
     def wait(self, timeout: float) -> dict[str, Finding]:
         """What is found of each directory within ``timeout`` seconds from now on; who has not come
-        to an end by then is left behind."""
+        to an end by then is left behind. Nothing where it is another by then: the bare directory
+        may have answered in between."""
         if not self._pid:
             return {}
         pid, self._pid = self._pid, 0
@@ -224,7 +230,11 @@ class Listing:
             for number, code, seconds in words
         }
         silence = Finding(Answer.SILENT, seconds=time.monotonic() - self._began)
-        return {directory: found.get(directory, silence) for directory in self._directories}
+        return {
+            directory: found.get(directory, silence)
+            for directory, whose in self._before.items()
+            if self._whose(directory) == whose
+        }
 
 
 @contextlib.contextmanager
