@@ -108,13 +108,22 @@ def test_secrets_are_seen_by_nobody_else(cluster: Cluster, node: Node, proxy: Pr
     """A presigned source's query, passwords of proxies wherever they are named, and of files."""
     site = Site(cluster, node)
     row = site.row("/mnt/followed")
-    text = document(row, environment={"HTTPS_PROXY": proxy.url, "HTTP_PROXY": proxy.url})
+    bare = proxy.url.partition("//")[2]
+    named = {"HTTPS_PROXY": bare, "HTTP_PROXY": proxy.url}
+    mirror, figures = f"http://mirror:{SECRET}@mirror.example.org", "/run/figures.prom"
+    more = {"install": {"url": mirror}, "metrics": {"prometheus": figures}}
+    text = document(row, environment=named, **more)
     site.source.put(text)
     signed = f"{cluster.s3.url.replace(cluster.network.address, '127.0.0.1')}"
     forward = node.popen(["python3", "-c", _FORWARD, cluster.network.address, *_port(signed)])
     url = f"{signed}/{site.source.bucket}/clusters/s3mount.yaml?X-Amz-Signature={SECRET}&t={SECRET}"
     said = []
     with forward:
+        # The first of all fails: who checks it, before anything is unpacked, tells the journal.
+        node.run(["rm", "/opt/s3mount-agent/current"])
+        action = cluster.custom_action(node, ["--config", url.replace(".yaml?", ".none?")])
+        said.append(action.stdout + action.stderr)
+        assert (action.returncode, "[source-failed]" in action.stderr) == (1, True), said
         action = cluster.custom_action(node, ["--config", url])
         said.append(action.stdout + action.stderr)
         assert action.returncode == 0, said
@@ -122,7 +131,8 @@ def test_secrets_are_seen_by_nobody_else(cluster: Cluster, node: Node, proxy: Pr
         before = site.pids()
         assert listed(node, "/mnt/followed") == ["seen.txt"]
         # It works, and is followed.
-        site.source.put(document(row, site.row("/mnt/more"), environment={"HTTP_PROXY": proxy.url}))
+        changed = {"environment": {"HTTP_PROXY": proxy.url}, **more}
+        site.source.put(document(row, site.row("/mnt/more"), **changed))
         node.run(["systemctl", "reload", "s3mount-agent"])
         site.await_mounts("/mnt/followed", "/mnt/more")
         assert site.pids()["/mnt/followed"] != before["/mnt/followed"]  # another environment
@@ -140,7 +150,13 @@ def test_secrets_are_seen_by_nobody_else(cluster: Cluster, node: Node, proxy: Pr
     for words in (["status"], ["status", "--json"], ["plan"], ["validate", CONFIG]):
         answer = node.run(["s3mount-agent", *words], check=False)
         said.append(answer.stdout + answer.stderr)
-    said.append(node.run(["journalctl", "--no-pager", "-o", "json", "-t", "s3mount-agent"]).stdout)
+    # With the command line of whoever sent each entry; and all that runs now.
+    told = node.run(["journalctl", "--no-pager", "-o", "json"]).stdout
+    assert '"_CMDLINE"' in told
+    assert "?***" in told
+    said += [told, node.run(["sh", "-c", "cat /proc/[0-9]*/cmdline"], check=False).stdout]
+    until(lambda: node.exists(figures))
+    said.append(node.read(figures))
     said.append(node.run(["systemctl", "show", "s3mount-agent", "mountpoint-s3-*"]).stdout)
     said.append(node.run(["systemctl", "cat", "s3mount-agent", "mountpoint-s3-*"]).stdout)
     assert SECRET not in "".join(said)
