@@ -151,6 +151,7 @@ def test_a_configuration_that_was_not_carried_out_yet_is_no_good_end(
     code = cli.main(["status", "--json"])
     shown = json.loads(capsys.readouterr().out)
     assert code == (Exit.DEGRADED if behind else Exit.OK)
+    assert [mount["path"] for mount in shown["mounts"]] == list(IDS)
     assert ("carries out now" in shown.get("config", {}).get("pending", "")) is behind
     assert cli.main(["status", "--wait", "0"]) == (Exit.PENDING if behind else Exit.OK)
 

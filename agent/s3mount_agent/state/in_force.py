@@ -48,9 +48,9 @@ def save(record: InForce) -> bool:
     return codec.write(PATH, {"schema": _SCHEMA, **record._asdict()}, exactly=mode)
 
 
-def version() -> int:
-    """What tells what is in force from what was before, 0 where nothing is written down of it."""
-    return files.modified(PATH)
+def version() -> str:
+    """What tells what is in force from what was before."""
+    return str(files.modified(PATH))
 
 
 def is_edited() -> bool:

@@ -137,7 +137,7 @@ def _build(fields: Any) -> NodeStatus | None:
         raise ValueError(f"there is no mode {node['mode']!r}")
     mounts = tuple(map(_mount, codec.field(fields, "mounts", list)))
     # An agent before this one did not say of which configuration it tells.
-    of = codec.optional(fields, "of", int)
+    of = codec.optional(fields, "of", str)
     behind = of is not None and of != in_force.version()
     return NodeStatus(node, mounts, _moment(codec.field(fields, "at", str)), behind=behind)
 
