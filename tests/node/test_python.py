@@ -77,7 +77,7 @@ def test_parallelclusters_own_python_is_good_enough(node: Node, place: str) -> N
     assert states(node, wait=20) == {READONLY: "ok", WRITABLE: "ok"}
     again = bootstrap(node, *COMPUTE)
     assert "nothing to change" in again.stdout
-    assert node.run(["s3mount-agent", "uninstall"]).stderr == ""
+    assert "error" not in node.run(["s3mount-agent", "uninstall"]).stderr
 
 
 def test_the_bootstrap_file_says_when_it_arrived_damaged(

@@ -137,6 +137,7 @@ class Patience:
                 raise AgentError(
                     Problem.MOUNT_NOT_READY,
                     f"{want.mount.directory} was changed by another program before it was up",
+                    hint="`s3mount-agent status` tells how it is now",
                     retry_for=0,
                 )
             if not (here.active or here.starting):
