@@ -216,8 +216,12 @@ def test_a_head_continues_without_a_bucket_and_says_so(
     cluster: Cluster, new_ready_node: NewNode
 ) -> None:
     node = new_ready_node("head")
+    # It takes a while to find out: the service is started meanwhile, and is told in the end.
+    cluster.s3.fault(NO_BUCKET[0], 404, "NoSuchBucket", "The bucket does not exist", delay=3)
     action = cluster.custom_action(node, [*NO_BUCKET[:1], READONLY, "", *ONE])
+    cluster.s3.heal(NO_BUCKET[0])
     assert (action.returncode, action.stderr) == (0, "")
+    assert f"[ wait ] {READONLY}: mount-s3 is starting (attempt 1, until " in action.stdout
     assert "error [bucket-missing]" in action.stdout
     assert "hint: " in action.stdout
     assert "1 of 2 mounts are up" in action.stdout

@@ -301,9 +301,9 @@ def _leave_rest(begun: _Begun, patience: Patience, until: str) -> None:
 
 def _call_service(begun: _Begun, timeline: Timeline) -> None:
     with timeline.step("daemon") as step:
-        started = begun.call_service()
+        early, started = begun.called, begun.call_service()
         well = all(mount.state is State.OK for mount in begun.mounts)
-        if not started and (timeline.changed or not well):
+        if early or (not started and (timeline.changed or not well)):
             service.wake()  # there is something that it has not seen, or could try
         step.result = "is starting" if started else "already running"
         timeline.changed |= started

@@ -98,10 +98,9 @@ def _outside_later(command: str) -> None:
 
 
 def wake() -> None:
-    """Has the daemon look at once."""
-    if systemd.runs():
-        systemd.reload_later(_UNIT)
-    elif pid := lock.holder(LOCK):
+    """Has the daemon look at once. One that is not up yet looks anyway; systemd would reload it
+    only once it is, and it may be waiting for mounts until then."""
+    if pid := lock.holder(LOCK):
         process.send(pid, "SIGHUP")
 
 

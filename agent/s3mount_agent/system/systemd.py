@@ -126,13 +126,6 @@ def restart_later(unit: str) -> None:
     process.run(["systemctl", "restart", "--no-block", "--", unit], timeout=_QUICK_SECONDS)
 
 
-def reload_later(unit: str) -> None:
-    """Has a running unit read its configuration again, without waiting for it."""
-    process.run(
-        ["systemctl", "reload", "--no-block", "--", unit], timeout=_QUICK_SECONDS, check=False
-    )
-
-
 def stop(unit: str, *, timeout: float = 120.0) -> None:
     """Stops a unit and waits until it is down; a unit that is down, or unknown, stays so."""
     process.run(["systemctl", "stop", "--", unit], timeout=timeout, check=False)
