@@ -105,6 +105,7 @@ class Daemon:
         self._written: tuple[int, int] | None = None
         # At its start, and when it is reloaded, config.yaml is put in force.
         self._begins = True
+        self._asked = False
         self._edited = 0
         self._due = 0.0
         # The bootstrap has just tried.
@@ -129,8 +130,7 @@ class Daemon:
 
     def reload(self) -> None:
         """Puts config.yaml in force with the next cycle, and tries at once what has failed."""
-        self._begins = True
-        self._recall(first=False)
+        self._begins = self._asked = True
         self._step_all(Wake.ASKED)
 
     def is_outdated(self) -> bool:
@@ -184,6 +184,9 @@ class Daemon:
 
     def _cycle(self) -> tuple[MountStatus, ...]:
         self._read_configuration()
+        if self._asked:
+            self._asked = False
+            self._recall(first=False)
         around = self._around
         context = around.gather(self.configuration)
         installed = around.installed()

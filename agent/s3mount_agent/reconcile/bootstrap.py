@@ -273,6 +273,9 @@ def _await(begun: _Begun, by: str, timeline: Timeline) -> None:
         # Where another configuration is in force by now, the service knows better.
         with contextlib.suppress(AgentError), still_in_force(begun.session.desired, by) as same:
             if same:
+                # In this order: the service looks, once it has the lock, at what is written here,
+                # and writes nothing over it that it knew before.
+                service.wake()
                 begun.record()
 
 
@@ -301,9 +304,10 @@ def _leave_rest(begun: _Begun, patience: Patience, until: str) -> None:
 
 def _call_service(begun: _Begun, timeline: Timeline) -> None:
     with timeline.step("daemon") as step:
-        early, started = begun.called, begun.call_service()
+        started = begun.call_service()
         well = all(mount.state is State.OK for mount in begun.mounts)
-        if early or (not started and (timeline.changed or not well)):
+        woken = begun.has_to_wait and begun.mounts
+        if not started and not woken and (timeline.changed or not well):
             service.wake()  # there is something that it has not seen, or could try
         step.result = "is starting" if started else "already running"
         timeline.changed |= started
