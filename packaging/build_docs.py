@@ -13,7 +13,7 @@ from pathlib import Path
 from s3mount_agent.config import keys
 from s3mount_agent.config.schema import Section, json_schema
 from s3mount_agent.core.errors import Exit, Problem
-from s3mount_agent.decide.events import Event
+from s3mount_agent.decide.journal_events import Event
 
 DOCS = Path(__file__).parents[1] / "docs"
 _ERRORS = """\

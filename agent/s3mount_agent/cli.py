@@ -107,9 +107,9 @@ def guarded(work: Callable[[], int], *, debug: bool = False, interrupted: str = 
             traceback.print_exc()
         return _tell(error)
     except KeyboardInterrupt as stop:
-        told = str(stop) or interrupted  # who knows better what becomes of it, says so
-        if told and sys.stderr is not None:
-            sys.stderr.write(f"\ns3mount-agent: {told}\n")
+        words = str(stop) or interrupted  # who knows better what becomes of it, says so
+        if words and sys.stderr is not None:
+            sys.stderr.write(f"\ns3mount-agent: {words}\n")
         return 1
 
 

@@ -11,16 +11,16 @@ from typing import Any
 from fast.in_memory import Supervisor, context, parse_mount
 from s3mount_agent.config.configuration import Configuration, Row
 from s3mount_agent.core.buckets import Bucket
-from s3mount_agent.core.definition import Definition
 from s3mount_agent.core.errors import AgentError, Problem
-from s3mount_agent.core.roles import Mode
+from s3mount_agent.core.mount_definition import Definition
+from s3mount_agent.core.node_roles import Mode
 from s3mount_agent.core.states import Failure, Presence
 from s3mount_agent.daemon.loop import Daemon
 from s3mount_agent.daemon.surroundings import Surroundings
-from s3mount_agent.decide.events import Event
 from s3mount_agent.decide.hang import Condition
+from s3mount_agent.decide.journal_events import Event
+from s3mount_agent.decide.mount_status import MountStatus
 from s3mount_agent.decide.plan import Observed, Placed, Plan, Wanted
-from s3mount_agent.decide.status import MountStatus
 from s3mount_agent.mountpoint.program import Installed
 from s3mount_agent.reconcile import execute, observe
 from s3mount_agent.reconcile.context import Context

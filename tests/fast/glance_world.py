@@ -11,12 +11,12 @@ from functools import partial
 from pathlib import Path
 
 from s3mount_agent.core.states import State
-from s3mount_agent.decide.status import MountStatus
+from s3mount_agent.decide.mount_status import MountStatus
 from s3mount_agent.filesystem import paths, procfs
 from s3mount_agent.filesystem.mountinfo import Table
 from s3mount_agent.state import in_force, status_file
-from s3mount_agent.supervisor import connections
-from s3mount_agent.supervisor.connections import Connection
+from s3mount_agent.supervisor import fuse_connections
+from s3mount_agent.supervisor.fuse_connections import Connection
 
 NODE = {"role": "compute", "mode": "direct"}
 INVOCATION = "4f1ad7cb0e3f4ab0a5b1d5bbf2d8fcad"
@@ -33,7 +33,7 @@ class World:
         self.snapshot, self.table = home / "status.json", home / "mountinfo"
         self.units, self.lock = home / "units", home / "daemon.lock"
         patch(status_file, "load", partial(status_file.load, self.snapshot))
-        patch(connections, "_HOME", home / "connections")
+        patch(fuse_connections, "_HOME", home / "connections")
         patch(procfs, "_UNITS", self.units)
         patch(paths, "DAEMON_LOCK", self.lock)
         patch(paths, "CONFIG", home / "config.yaml")
@@ -49,7 +49,7 @@ class World:
         for number, (directory, mount_id) in enumerate(IDS.items()):
             minor = 54 + number
             rows += LINE.format(id=96 + number, minor=minor, directory=directory)
-            connections.save(
+            fuse_connections.save(
                 Connection(directory, f"0:{minor}", 96 + number, pid, procfs.started(pid) or 0)
             )
             self.link(mount_id)

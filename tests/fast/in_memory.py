@@ -8,10 +8,10 @@ from pathlib import Path
 
 from s3mount_agent.config.arguments import parse_arguments
 from s3mount_agent.config.configuration import Configuration
-from s3mount_agent.core.definition import Definition
 from s3mount_agent.core.errors import AgentError, Problem
+from s3mount_agent.core.mount_definition import Definition
 from s3mount_agent.core.mounts import Mount, Owner
-from s3mount_agent.core.roles import Conduct, Mode, OnFailure, Role
+from s3mount_agent.core.node_roles import Conduct, Mode, OnFailure, Role
 from s3mount_agent.decide.plan import Placed, Wanted
 from s3mount_agent.reconcile.context import Context
 from s3mount_agent.system.node import NodeFacts

@@ -13,9 +13,9 @@ import pytest
 from fast.in_memory import context
 from fast.ward import Ward
 from s3mount_agent.config import config_file
-from s3mount_agent.core.definition import Definition
 from s3mount_agent.core.errors import AgentError, Problem
-from s3mount_agent.core.roles import Mode
+from s3mount_agent.core.mount_definition import Definition
+from s3mount_agent.core.node_roles import Mode
 from s3mount_agent.core.states import Presence, State
 from s3mount_agent.decide.plan import Observed, Placed
 from s3mount_agent.filesystem import lock

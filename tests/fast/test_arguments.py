@@ -16,7 +16,7 @@ from s3mount_agent.config import config_file
 from s3mount_agent.config.arguments import parse_arguments
 from s3mount_agent.console.output import tell
 from s3mount_agent.core.errors import AgentError, Exit, Problem, together
-from s3mount_agent.core.roles import Role
+from s3mount_agent.core.node_roles import Role
 from s3mount_agent.mountpoint.flag_check import parse_options
 
 GOOD = ("my-bucket", "/mnt/s3", "--allow-other")

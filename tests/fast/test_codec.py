@@ -20,30 +20,38 @@ from hypothesis import strategies as st
 
 from s3mount_agent import cli
 from s3mount_agent.config import config_file, desired, environment, source
-from s3mount_agent.core.definition import Definition
 from s3mount_agent.core.errors import AgentError
-from s3mount_agent.core.roles import Mode, OnFailure, Role
-from s3mount_agent.decide.events import Event
-from s3mount_agent.filesystem import codec, files, paths, procfs
+from s3mount_agent.core.mount_definition import Definition
+from s3mount_agent.core.node_roles import Mode, OnFailure, Role
+from s3mount_agent.decide.journal_events import Event
+from s3mount_agent.filesystem import files, json_codec, paths, procfs
 from s3mount_agent.reconcile import context, directories, glance, observe
-from s3mount_agent.state import held, identity, in_force, inventory, origin, secrets, status_file
-from s3mount_agent.supervisor import connections, processes, service
-from s3mount_agent.supervisor.processes import Processes
+from s3mount_agent.state import (
+    config_origin,
+    held_down,
+    in_force,
+    inventory,
+    machine,
+    secrets,
+    status_file,
+)
+from s3mount_agent.supervisor import agent_service, direct, fuse_connections
+from s3mount_agent.supervisor.direct import Processes
 from s3mount_agent.system import capacity, journal
 
 HOME = "/mnt/s3"
 LOADS: dict[str, tuple[Callable[[], object], object]] = {
-    "held.json": (held.load, frozenset()),
+    "held.json": (held_down.load, frozenset()),
     "made.json": (inventory.load, inventory.Belongings()),
     "status.json": (status_file.load, None),
-    "origin.json": (origin.load, None),
+    "origin.json": (config_origin.load, None),
     "in-force.json": (in_force.load, None),
     "secrets.json": (secrets.load, {}),
-    "machine.json": (identity.is_foreign, False),
+    "machine.json": (machine.is_foreign, False),
     "slurm.json": (lambda: capacity.remembered(NODE_NAME[0], SLURM[0]), None),
-    "connection.json": (lambda: connections.load(HOME), None),
+    "connection.json": (lambda: fuse_connections.load(HOME), None),
     "585e79a6.json": (lambda: Processes().placed(), {}),
-    "585e79a6.pid": (lambda: processes._living("585e79a6"), None),
+    "585e79a6.pid": (lambda: direct._living("585e79a6"), None),
 }
 NODE_NAME: list[Path] = []
 SLURM: list[Path] = []
@@ -152,21 +160,21 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     found = Place(tmp_path_factory.mktemp("state"))
     here = found.directory
     patch = pytest.MonkeyPatch()
-    modules = {held: "held", in_force: "in-force", secrets: "secrets", identity: "machine"}
+    modules = {held_down: "held", in_force: "in-force", secrets: "secrets", machine: "machine"}
     for module, name in modules.items():
         patch.setattr(module, "PATH", here / f"{name}.json")
     for module in (paths, config_file):
         name = "CONFIG" if module is paths else "PATH"
         patch.setattr(module, name, here / "config.yaml")
-    for module, name in ((inventory, "made"), (status_file, "status"), (origin, "origin")):
+    for module, name in ((inventory, "made"), (status_file, "status"), (config_origin, "origin")):
         patch.setattr(module.load, "__defaults__", (here / f"{name}.json",))
-    patch.setattr(connections, "_path", lambda directory: here / "connection.json")
-    patch.setattr(processes, "_HOME", here)
+    patch.setattr(fuse_connections, "_path", lambda directory: here / "connection.json")
+    patch.setattr(direct, "_HOME", here)
     for user in (observe, context):
         patch.setattr(user, "supervisor", lambda mode: Processes())
     patch.setattr(paths, "DAEMON_LOCK", here.parent / "daemon.lock")
     patch.setattr(environment, "PATH", here / "environment")
-    patch.setattr(service, "is_up", lambda: True)
+    patch.setattr(agent_service, "is_up", lambda: True)
     NODE_NAME[:] = [here.parent / "slurm_nodename"]
     NODE_NAME[0].write_text("n")
     SLURM[:] = [here / "slurm.json"]
@@ -248,12 +256,12 @@ COMMANDS: tuple[Callable[[], object], ...] = (
     environment.load,
     lambda: environment.settle({}),
     lambda: secrets.fingerprint("x"),
-    lambda: source.fetch((origin.load() or origin.Origin("/none")).url, "x"),
-    identity.require_own,
+    lambda: source.fetch((config_origin.load() or config_origin.Origin("/none")).url, "x"),
+    machine.require_own,
     lambda: directories.tidy(()),
-    lambda: connections.forget(HOME),
-    lambda: connections.is_idle(HOME),
-    lambda: connections.gone(connections.load(HOME) or connections.Connection(HOME)),
+    lambda: fuse_connections.forget(HOME),
+    lambda: fuse_connections.is_idle(HOME),
+    lambda: fuse_connections.gone(fuse_connections.load(HOME) or fuse_connections.Connection(HOME)),
     lambda: [Processes().failure(each) for each in Processes().placed().values()],
 )
 
@@ -344,7 +352,7 @@ def test_who_may_not_set_it_aside_is_not_kept_from_going_on(
 
 def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     path = tmp_path / "x.json"
-    assert codec.write(path, {"a": ["é"]})
-    assert not codec.write(path, {"a": ["é"]})
-    assert codec.read(path, lambda fields: codec.texts(fields["a"])) == ("é",)
+    assert json_codec.write(path, {"a": ["é"]})
+    assert not json_codec.write(path, {"a": ["é"]})
+    assert json_codec.read(path, lambda fields: json_codec.texts(fields["a"])) == ("é",)
     assert (files.read(path) or "").count("\n") == 1

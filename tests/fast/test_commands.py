@@ -19,15 +19,15 @@ from s3mount_agent.commands import bootstrap as bootstrap_face
 from s3mount_agent.config import config_file, desired, environment, source
 from s3mount_agent.config.configuration import Configuration
 from s3mount_agent.core.errors import AgentError, Exit, Problem
+from s3mount_agent.core.node_roles import OnFailure, Role
 from s3mount_agent.core.resources import Machine
-from s3mount_agent.core.roles import OnFailure, Role
 from s3mount_agent.core.states import Presence
 from s3mount_agent.decide.plan import Observed, Placed
 from s3mount_agent.filesystem import paths
 from s3mount_agent.mountpoint import program
 from s3mount_agent.mountpoint.program import Installed
 from s3mount_agent.reconcile import bootstrap, execute, preview, refresh
-from s3mount_agent.state import held, in_force, origin
+from s3mount_agent.state import config_origin, held_down, in_force
 from s3mount_agent.system import capacity, threads
 
 EXAMPLE = Path(__file__).parents[2] / "docs/s3mount.example.yaml"
@@ -94,7 +94,7 @@ def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Node:
     monkeypatch.setattr(config_file, "PATH", found.path)
     monkeypatch.setattr(paths, "CONFIG", found.path)
     monkeypatch.setattr(in_force, "PATH", tmp_path / "in-force.json")
-    monkeypatch.setattr(origin.load, "__defaults__", (tmp_path / "origin.json",))
+    monkeypatch.setattr(config_origin.load, "__defaults__", (tmp_path / "origin.json",))
     monkeypatch.setattr(capacity, "read", lambda: Machine(found.memory, None, found.cpus))
     monkeypatch.setattr(preview, "gather", found.gather)
     monkeypatch.setattr(
@@ -133,7 +133,7 @@ def test_what_was_unmounted_by_hand_is_not_called_new(
 ) -> None:
     down = next(i for i, placed in node.placed.items() if placed.definition.directory == "/mnt/two")
     del node.placed[down], node.presence["/mnt/two"]
-    monkeypatch.setattr(held, "load", lambda: frozenset({down}))
+    monkeypatch.setattr(held_down, "load", lambda: frozenset({down}))
     code, out, _ = run("plan")
     assert code == Exit.PENDING
     told = "  + /mnt/two  s3://bucket-two  (it was unmounted by hand, and apply mounts it again)"

@@ -12,7 +12,7 @@ from s3mount_agent.config import config_file, keys, yaml_text
 from s3mount_agent.config.configuration import Configuration, Row, WhenBusy
 from s3mount_agent.core.errors import AgentError, Exit, Problem
 from s3mount_agent.core.mounts import Mount
-from s3mount_agent.core.roles import Mode, OnFailure, Role
+from s3mount_agent.core.node_roles import Mode, OnFailure, Role
 from s3mount_agent.core.versions import FuseConf, Install
 from s3mount_agent.decide.retry_policy import is_lasting
 from s3mount_agent.mountpoint.flags import FLAGS

@@ -13,15 +13,15 @@ from pathlib import Path
 import pytest
 
 from fast.small_fuse import MAY_MOUNT
-from s3mount_agent.core.definition import Definition
-from s3mount_agent.core.roles import Mode
+from s3mount_agent.core.mount_definition import Definition
+from s3mount_agent.core.node_roles import Mode
 from s3mount_agent.core.states import Presence
 from s3mount_agent.decide.plan import Placed
 from s3mount_agent.filesystem import holders, procfs
 from s3mount_agent.filesystem.mountinfo import Entry, Table
 from s3mount_agent.reconcile.observe import judge_table
-from s3mount_agent.supervisor import connections, hooks
-from s3mount_agent.supervisor.connections import Connection
+from s3mount_agent.supervisor import fuse_connections, hooks
+from s3mount_agent.supervisor.fuse_connections import Connection
 from s3mount_agent.system import probe
 from s3mount_agent.system.probe import Answer, Finding
 
@@ -55,7 +55,7 @@ KNOWN = Connection(HOME, device="0:54", mount=96, pid=1, start=procfs.started(1)
 
 @pytest.fixture(autouse=True)
 def _records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connections, "_HOME", tmp_path)
+    monkeypatch.setattr(fuse_connections, "_HOME", tmp_path)
 
 
 def seen(entries: list[Entry], *, active: bool = True, leaving: bool = False) -> Presence:
@@ -81,12 +81,12 @@ def seen(entries: list[Entry], *, active: bool = True, leaving: bool = False) ->
 def test_ours_is_the_device_that_our_process_mounted(
     entries: list[Entry], presence: Presence, active: bool
 ) -> None:
-    connections.save(KNOWN)
+    fuse_connections.save(KNOWN)
     assert seen(entries, active=active) is presence
 
 
 def test_what_lay_there_before_the_start_is_not_taken_for_what_is_started() -> None:
-    connections.save(Connection(HOME, before=("0:55",)))
+    fuse_connections.save(Connection(HOME, before=("0:55",)))
     assert seen([fuse(55, 97)]) is Presence.FOREIGN
     assert seen([OURS]) is Presence.OURS
     # Nor is anything ours that came when nothing was started.
@@ -112,30 +112,30 @@ def test_without_a_record_only_the_sole_mount_of_root_is_taken_for_ours() -> Non
     ],
 )
 def test_a_record_that_is_none_is_no_record(broken: str) -> None:
-    connections.save(KNOWN)
-    connections._path(HOME).write_text(broken)
-    assert connections.load(HOME) is None
+    fuse_connections.save(KNOWN)
+    fuse_connections._path(HOME).write_text(broken)
+    assert fuse_connections.load(HOME) is None
 
 
 def test_a_process_that_came_after_another_is_told_from_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The kernel gives the number of what has gone to what comes next."""
-    monkeypatch.setattr(connections, "_HOME", tmp_path)
-    assert connections.whose(HOME) is None
-    connections.save(Connection(HOME, device="0:57", mount=96, pid=7, start=100))
-    first = connections.whose(HOME)
-    assert connections.whose(HOME) == first is not None
-    connections.save(Connection(HOME, device="0:57", mount=96, pid=8, start=200))
-    assert connections.whose(HOME) != first
+    monkeypatch.setattr(fuse_connections, "_HOME", tmp_path)
+    assert fuse_connections.whose(HOME) is None
+    fuse_connections.save(Connection(HOME, device="0:57", mount=96, pid=7, start=100))
+    first = fuse_connections.whose(HOME)
+    assert fuse_connections.whose(HOME) == first is not None
+    fuse_connections.save(Connection(HOME, device="0:57", mount=96, pid=8, start=200))
+    assert fuse_connections.whose(HOME) != first
 
 
 def test_two_directories_never_share_a_record() -> None:
     long = "/mnt/" + "é/" * 200
     for directory in (HOME, "/mnt-of-nobody-here", "/mnt/of/nobody/here", long + "a", long + "b"):
-        connections.save(Connection(directory, device="0:1"))
-        assert connections.load(directory) == Connection(directory, device="0:1")
-    assert connections.load(HOME) == Connection(HOME, device="0:1")
+        fuse_connections.save(Connection(directory, device="0:1"))
+        assert fuse_connections.load(directory) == Connection(directory, device="0:1")
+    assert fuse_connections.load(HOME) == Connection(HOME, device="0:1")
 
 
 def test_the_bind_mounts_of_what_has_ended_stay_known_until_they_go() -> None:
@@ -285,10 +285,10 @@ def test_a_process_that_ended_before_its_mount_was_written_down_leaves_nothing(
     monkeypatch.setattr(hooks, "_unmount", unmount)
     dead = Finding(Answer.DISCONNECTED, "ENOTCONN")
     monkeypatch.setattr(probe, "look", lambda directory, timeout: dead)
-    connections.save(Connection(HOME, before=("0:50",)))
+    fuse_connections.save(Connection(HOME, before=("0:50",)))
     assert hooks.clean(HOME, 0)
     assert gone == [OURS.device]
-    kept = connections.load(HOME)
+    kept = fuse_connections.load(HOME)
     assert kept is not None
     assert kept.before == ("0:50",)
 
@@ -300,14 +300,14 @@ def test_dead_bind_mounts_are_remembered_for_as_long_as_they_are_there(
     there = [bind]
     monkeypatch.setattr(Table, "read", staticmethod(lambda: Table([ROOT, *there])))
     binds = ((bind.device, bind.directory, bind.root),)
-    connections.save(Connection(HOME, device=OURS.device, binds=binds))
-    connections.forget(HOME)
-    kept = connections.load(HOME)
+    fuse_connections.save(Connection(HOME, device=OURS.device, binds=binds))
+    fuse_connections.forget(HOME)
+    kept = fuse_connections.load(HOME)
     assert kept is not None
     assert (kept.binds, kept.device) == (binds, "")
     there.clear()
-    connections.forget(HOME)
-    assert connections.load(HOME) is None
+    fuse_connections.forget(HOME)
+    assert fuse_connections.load(HOME) is None
 
 
 def test_a_process_that_cannot_be_looked_into_keeps_nobody_waiting(
@@ -338,7 +338,7 @@ def test_a_connection_is_idle_only_where_the_kernel_says_so(
         return waiting
 
     monkeypatch.setattr("s3mount_agent.filesystem.fuse.waiting", count)
-    assert not connections.is_idle("/mnt/s3")  # nothing is written down of it
-    connections.save(Connection("/mnt/s3", device="0:77"))
-    assert connections.is_idle("/mnt/s3") is idle
+    assert not fuse_connections.is_idle("/mnt/s3")  # nothing is written down of it
+    fuse_connections.save(Connection("/mnt/s3", device="0:77"))
+    assert fuse_connections.is_idle("/mnt/s3") is idle
     assert asked == [77]

@@ -12,10 +12,10 @@ from fast.daemon_world import DEADLINE, NEW, OLD, World
 from s3mount_agent.core.errors import AgentError, Exit, Problem
 from s3mount_agent.core.states import State
 from s3mount_agent.daemon.loop import Daemon
-from s3mount_agent.decide.events import Event
 from s3mount_agent.decide.hang import Condition
+from s3mount_agent.decide.journal_events import Event
+from s3mount_agent.decide.mount_status import MountStatus
 from s3mount_agent.decide.plan import Placed
-from s3mount_agent.decide.status import MountStatus
 from s3mount_agent.mountpoint.program import Installed
 from s3mount_agent.state import status_file
 

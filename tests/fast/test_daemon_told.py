@@ -6,8 +6,8 @@ from fast.daemon_world import OLD, World
 from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.core.states import Failure, State
 from s3mount_agent.daemon.loop import Daemon
-from s3mount_agent.decide.events import Event
 from s3mount_agent.decide.hang import Condition
+from s3mount_agent.decide.journal_events import Event
 from s3mount_agent.decide.plan import Placed
 from s3mount_agent.state import status_file
 

@@ -14,14 +14,14 @@ import pytest
 from s3mount_agent.config import config_file, desired, environment, source
 from s3mount_agent.config.source import Fetched
 from s3mount_agent.core.errors import AgentError, Problem
-from s3mount_agent.core.roles import Mode, OnFailure, Role
-from s3mount_agent.decide.events import Event
+from s3mount_agent.core.node_roles import Mode, OnFailure, Role
+from s3mount_agent.decide.journal_events import Event
 from s3mount_agent.filesystem import files, lock, paths
 from s3mount_agent.reconcile import refresh, session
-from s3mount_agent.state import identity, in_force, secrets
-from s3mount_agent.state import origin as origins
-from s3mount_agent.state.identity import Identity
-from s3mount_agent.state.origin import Origin
+from s3mount_agent.state import config_origin as origins
+from s3mount_agent.state import in_force, machine, secrets
+from s3mount_agent.state.config_origin import Origin
+from s3mount_agent.state.machine import Identity
 from s3mount_agent.system import journal, node
 
 URL = "s3://configurations/s3mount.yaml"
@@ -83,7 +83,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
     monkeypatch.setattr(paths, "CONFIG", found.config)
     monkeypatch.setattr(environment, "NODE", tmp_path / "environment")
     monkeypatch.setattr(environment, "MOUNTS", tmp_path / "mounts.env")
-    monkeypatch.setattr(identity, "PATH", tmp_path / "machine.json")
+    monkeypatch.setattr(machine, "PATH", tmp_path / "machine.json")
     monkeypatch.setattr(secrets, "PATH", tmp_path / "secrets.json")
     monkeypatch.setattr(in_force, "PATH", tmp_path / "in-force.json")
     monkeypatch.setattr(origins.load, "__defaults__", (found.origin,))
@@ -608,14 +608,14 @@ def test_on_another_machine_nothing_counts_until_a_bootstrap(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     machine_id = place.config.with_name("machine-id")
-    monkeypatch.setattr(identity, "MACHINE_ID", machine_id)
-    monkeypatch.setattr(identity, "CLOUD_INIT", place.config.with_name("instance-id"))
-    monkeypatch.setattr(identity, "ASSET_TAG", place.config.with_name("asset-tag"))
+    monkeypatch.setattr(machine, "MACHINE_ID", machine_id)
+    monkeypatch.setattr(machine, "CLOUD_INIT", place.config.with_name("instance-id"))
+    monkeypatch.setattr(machine, "ASSET_TAG", place.config.with_name("asset-tag"))
     machine_id.write_text("0123\n")
     place.begin()
-    identity.PATH.unlink()  # as a version before this one would have left it
+    machine.PATH.unlink()  # as a version before this one would have left it
     desired.begin()
-    assert identity.is_foreign() is False
+    assert machine.is_foreign() is False
     machine_id.write_text("4567\n")
     for look in (desired.in_force, desired.on_disk, desired.begin):
         with pytest.raises(AgentError) as caught:

@@ -10,9 +10,9 @@ import pytest
 
 from fast.in_memory import Supervisor, context, parse_mount
 from s3mount_agent.config.configuration import Configuration, Row, WhenBusy
-from s3mount_agent.core.definition import Definition
 from s3mount_agent.core.errors import AgentError, Problem
-from s3mount_agent.core.roles import Mode, Role
+from s3mount_agent.core.mount_definition import Definition
+from s3mount_agent.core.node_roles import Mode, Role
 from s3mount_agent.core.states import Presence
 from s3mount_agent.decide.plan import Observed, Placed, Wanted, plan
 from s3mount_agent.decide.retry_policy import pace_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from s3mount_agent.core.buckets import parse_bucket
-from s3mount_agent.core.directory import (
+from s3mount_agent.core.directory_rules import (
     is_below,
     may_be_read,
     may_be_written,

@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 from fast.in_memory import parse_mount
 from s3mount_agent.config import config_file, environment
 from s3mount_agent.config.desired import Desired
-from s3mount_agent.core.definition import Definition
 from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.core.masking import is_secret, masked
-from s3mount_agent.core.roles import Mode
+from s3mount_agent.core.mount_definition import Definition
+from s3mount_agent.core.node_roles import Mode
 from s3mount_agent.filesystem import paths
-from s3mount_agent.state import identity, in_force, origin, secrets
-from s3mount_agent.state.origin import Origin
+from s3mount_agent.state import config_origin, in_force, machine, secrets
+from s3mount_agent.state.config_origin import Origin
 from s3mount_agent.supervisor.unit_text import render
 from s3mount_agent.system import node
 
@@ -63,7 +63,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
     monkeypatch.setattr(environment, "PATH", found.file("environment"))
     monkeypatch.setattr(environment, "NODE", found.file("node.env"))
     monkeypatch.setattr(environment, "MOUNTS", found.file("mounts.env"))
-    monkeypatch.setattr(identity, "PATH", found.file("machine.json"))
+    monkeypatch.setattr(machine, "PATH", found.file("machine.json"))
     monkeypatch.setattr(secrets, "PATH", found.file("secrets.json"))
     monkeypatch.setattr(in_force, "PATH", found.file("in-force.json"))
     monkeypatch.setattr(config_file, "PATH", found.file("config.yaml"))
@@ -71,7 +71,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
     monkeypatch.setattr(
         node.read, "__defaults__", (found.file("dna.json"), found.file("cfnconfig"))
     )
-    for function in (origin.load, origin.save):
+    for function in (config_origin.load, config_origin.save):
         monkeypatch.setattr(function, "__defaults__", (found.file("origin.json"),))
     for name in PROXIES:
         monkeypatch.delenv(name, raising=False)
@@ -249,7 +249,7 @@ def test_secrets_lie_in_files_of_root_alone(place: Place) -> None:
     Desired(configuration, CONFIGURATION, Origin(SIGNED, "1", "1")).save()
     assert "SECRETWORD" not in place.readable_by_all()
     assert "?***" in place.readable_by_all()
-    found = origin.load()
+    found = config_origin.load()
     assert found == Origin(SIGNED, "1", "1")
     assert found.shown_url == "https://host/s3mount.yaml?***"
     assert environment.parse(place.file("mounts.env").read_text()) == {
@@ -258,7 +258,7 @@ def test_secrets_lie_in_files_of_root_alone(place: Place) -> None:
     }
     # To who may not read the secrets it is another source, but the same to look at.
     place.file("secrets.json").unlink()
-    found = origin.load()
+    found = config_origin.load()
     assert found is not None
     assert found.url == found.shown_url
     # Without a secret everybody may read it again.

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from s3mount_agent.decide.events import Event
+from s3mount_agent.decide.journal_events import Event
 from s3mount_agent.system import journal, process
 
 # Never change a row: somebody's alert has it. New kinds of events get new rows.

@@ -15,18 +15,18 @@ import pytest
 
 from fast.glance_world import IDS, INVOCATION, LINE, World
 from s3mount_agent import cli
-from s3mount_agent.core.definition import Definition
 from s3mount_agent.core.errors import Exit
-from s3mount_agent.core.roles import Mode
+from s3mount_agent.core.mount_definition import Definition
+from s3mount_agent.core.node_roles import Mode
 from s3mount_agent.core.states import Failure, State
+from s3mount_agent.decide.mount_status import MountStatus
 from s3mount_agent.decide.plan import Placed
-from s3mount_agent.decide.status import MountStatus
 from s3mount_agent.filesystem import procfs
 from s3mount_agent.filesystem.mountinfo import Table
 from s3mount_agent.reconcile import glance, observe
 from s3mount_agent.state import in_force, status_file
 from s3mount_agent.state.in_force import InForce
-from s3mount_agent.supervisor import connections
+from s3mount_agent.supervisor import fuse_connections
 
 HERE, THERE = IDS
 PID = os.getpid()
@@ -57,9 +57,9 @@ def remember(world: World, **values: Any) -> None:
 
 def record(**values: Any) -> None:
     """Has something else be known of the connection of one of the mounts."""
-    known = connections.load(HERE)
+    known = fuse_connections.load(HERE)
     assert known is not None
-    connections.save(known._replace(**values))
+    fuse_connections.save(known._replace(**values))
 
 
 def look() -> tuple[MountStatus, ...]:
@@ -125,7 +125,7 @@ CHANGES: dict[str, Callable[[World], Any]] = {
     ),
     "it is covered": mount_over,
     "a directory above it is covered": mount_above,
-    "its connection is not known": lambda world: connections.forget(HERE),
+    "its connection is not known": lambda world: fuse_connections.forget(HERE),
     "its connection is not known yet": lambda world: record(device=""),
     "its stop waits": lambda world: record(waiting="vi (pid 7)"),
     "a bind mount may be dead": lambda world: record(binds=(("0:50", "/b", "/"),)),
@@ -177,10 +177,11 @@ SLOW = frozenset(
     "platform boto3 botocore yaml tenacity psutil".split()
 )
 OURS = """
-cli commands.status console.parser console.table console.screen core.directory core.errors
-core.masking core.states core.text decide.status filesystem.files filesystem.fuse filesystem.lock
-filesystem.mountinfo filesystem.paths reconcile.glance filesystem.codec state.in_force state.origin
-state.secrets state.status_file supervisor.connections filesystem.procfs
+cli commands.status console.parser console.screen console.table core.directory_rules core.errors
+core.masking core.states core.text decide.mount_status filesystem.files filesystem.fuse
+filesystem.json_codec filesystem.lock filesystem.mountinfo filesystem.paths filesystem.procfs
+reconcile.glance state.config_origin state.in_force state.secrets state.status_file
+supervisor.fuse_connections
 """
 CHILD = """
 import json, sys

@@ -17,8 +17,8 @@ from s3mount_agent.config import config_file, keys
 from s3mount_agent.core.errors import AgentError, Exit, Problem
 from s3mount_agent.core.masking import is_secret
 from s3mount_agent.core.mounts import Owner
+from s3mount_agent.core.node_roles import Role
 from s3mount_agent.core.resources import Machine
-from s3mount_agent.core.roles import Role
 from s3mount_agent.decide.plan import Observed, Wanted
 from s3mount_agent.filesystem import paths
 from s3mount_agent.mountpoint.flags import FLAGS

@@ -12,8 +12,8 @@ from fast.daemon_world import NEW, OLD
 from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.core.states import Presence, State
 from s3mount_agent.decide import lifecycle
-from s3mount_agent.decide.events import TELLINGS, Event
 from s3mount_agent.decide.hang import Condition
+from s3mount_agent.decide.journal_events import TELLINGS, Event
 from s3mount_agent.decide.lifecycle import (
     Chance,
     Happening,

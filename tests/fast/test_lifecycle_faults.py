@@ -18,8 +18,8 @@ from fast.test_plan_faults import want
 from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.core.states import Presence
 from s3mount_agent.decide import lifecycle
-from s3mount_agent.decide.events import TELLINGS, Event
 from s3mount_agent.decide.hang import Condition
+from s3mount_agent.decide.journal_events import TELLINGS, Event
 from s3mount_agent.decide.lifecycle import Chance, Happening, Looked, Record, Tried, standing
 from s3mount_agent.decide.plan import Action, Kind, Observed, Placed, Plan, Wanted, plan
 from s3mount_agent.decide.retry_policy import Wake

@@ -17,10 +17,10 @@ from s3mount_agent.core.states import Failure, State
 from s3mount_agent.daemon.metrics import Recorder
 from s3mount_agent.daemon.surroundings import Surroundings
 from s3mount_agent.decide import lifecycle
-from s3mount_agent.decide.events import Event
 from s3mount_agent.decide.hang import Condition
+from s3mount_agent.decide.journal_events import Event
 from s3mount_agent.decide.lifecycle import Judged, Record
-from s3mount_agent.decide.status import MountStatus
+from s3mount_agent.decide.mount_status import MountStatus
 
 NASTY = '/mnt/a "quoted" \\back\\slash, {brace}=ü'
 

@@ -8,7 +8,7 @@ from fast.in_memory import context
 from s3mount_agent.config.configuration import Configuration, Row
 from s3mount_agent.core.buckets import Bucket
 from s3mount_agent.daemon.neighbours import Neighbours
-from s3mount_agent.supervisor import crawlers, needrestart, service, target
+from s3mount_agent.supervisor import agent_service, crawlers, needrestart, target
 
 ONE = Configuration((Row(Bucket("my-bucket"), "/mnt/s3"),))
 
@@ -26,7 +26,7 @@ def test_they_are_told_until_they_know(told: list[float], monkeypatch: pytest.Mo
     def tell() -> None:
         told.append(now)
 
-    monkeypatch.setattr(service, "keep_crawlers_out_later", tell)
+    monkeypatch.setattr(agent_service, "keep_crawlers_out_later", tell)
     monkeypatch.setattr(crawlers, "are_kept_out", lambda directories: out)
     monkeypatch.setattr(needrestart, "is_told", lambda: not installed)
     neighbours = Neighbours(lambda: now)

@@ -15,7 +15,7 @@ import pytest
 from s3mount_agent.config import environment
 from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.core.mounts import Owner
-from s3mount_agent.core.roles import Role, role_of
+from s3mount_agent.core.node_roles import Role, role_of
 from s3mount_agent.system import node
 
 

@@ -13,7 +13,7 @@ from s3mount_agent.console import parser, table
 from s3mount_agent.console.parser import Given, parse
 from s3mount_agent.console.table import COMMANDS, Command
 from s3mount_agent.core.errors import AgentError, Exit, Problem
-from s3mount_agent.core.roles import Mode, OnFailure, Role
+from s3mount_agent.core.node_roles import Mode, OnFailure, Role
 
 ALL = [command.name for command in COMMANDS]
 SEEN = [command.name for command in COMMANDS if not command.hidden]

@@ -9,9 +9,9 @@ import pytest
 
 from fast.in_memory import parse_mount
 from s3mount_agent.config import config_file
-from s3mount_agent.core.definition import Definition
+from s3mount_agent.core.mount_definition import Definition
 from s3mount_agent.core.mounts import Owner
-from s3mount_agent.core.roles import Mode, Role
+from s3mount_agent.core.node_roles import Mode, Role
 from s3mount_agent.core.states import Presence
 from s3mount_agent.decide.plan import (
     Action,

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from fast.in_memory import parse_mount
-from s3mount_agent.core.definition import Definition
-from s3mount_agent.core.roles import Mode
+from s3mount_agent.core.mount_definition import Definition
+from s3mount_agent.core.node_roles import Mode
 from s3mount_agent.core.states import Presence
 from s3mount_agent.decide.plan import Kind, Observed, Placed, Plan, Wanted, plan
 

@@ -30,7 +30,7 @@ from pathlib import Path
 from s3mount_agent.filesystem import mountinfo
 from s3mount_agent.system import probe
 from s3mount_agent.filesystem import procfs
-from s3mount_agent.supervisor import connections, hooks
+from s3mount_agent.supervisor import fuse_connections, hooks
 home = sys.argv[1]
 device = os.open("/dev/fuse", os.O_RDWR)
 options = f"fd={device},rootmode=40000,user_id=0,group_id=0,default_permissions"
@@ -42,21 +42,21 @@ for deep in (False, True):
     finding = probe.look(home, timeout=0.5, deep=deep)
     print(finding.answer.value, finding.error)
 print("quick" if time.monotonic() - began < 4 else "slow", mountinfo.presence(home).value)
-connections._HOME = Path(sys.argv[2])
+fuse_connections._HOME = Path(sys.argv[2])
 entry = mountinfo.read()[home]
 mine = {"device": entry.device, "mount": entry.id, "pid": os.getpid()}
-known = connections.Connection(home, start=procfs.started(os.getpid()), **mine)
-connections.save(known)
+known = fuse_connections.Connection(home, start=procfs.started(os.getpid()), **mine)
+fuse_connections.save(known)
 hooks.clean(home, 0)
 print(mountinfo.presence(home).value)
 os.close(device)
 for deep in (False, True):
     finding = probe.look(home, timeout=10, deep=deep)
     print(finding.answer.value, finding.error)
-connections.save(connections.Connection(home, before=(entry.device,)))
+fuse_connections.save(fuse_connections.Connection(home, before=(entry.device,)))
 hooks.clean(home, 0)
 print("somebody else's", mountinfo.presence(home).value)
-connections.save(connections.Connection(home, start=1, **mine))
+fuse_connections.save(fuse_connections.Connection(home, start=1, **mine))
 hooks.clean(home, 0)
 print("ours", mountinfo.presence(home).value)
 """
@@ -293,7 +293,8 @@ events = Wakeups()
 events.wait(0)  # takes what happened before we looked
 print("ready", flush=True)
 began = time.monotonic()
-events.wait(20)
+while not events.wait(20) and time.monotonic() - began < 15:
+    pass  # somebody mounts something
 print(events.stopping, time.monotonic() - began < 15, flush=True)
 events.wait(20 if events.stopping else 0)
 print(time.monotonic() - began < 15)
@@ -322,9 +323,11 @@ events = Wakeups()
 for words in (["mount", "-t", "tmpfs", "tmpfs", sys.argv[1]], ["umount", sys.argv[1]]):
     events.wait(0)
     began = time.monotonic()
-    threading.Timer(0.2, subprocess.run, [words]).start()
+    timer = threading.Timer(0.2, subprocess.run, [words])
+    timer.start()
     events.wait(20)
     print(0.1 < time.monotonic() - began < 10)
+    timer.join()
     time.sleep(0.2)
 """
 

@@ -16,11 +16,11 @@ from s3mount_agent.config.configuration import of_mounts
 from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.core.masking import is_secret
 from s3mount_agent.core.mounts import Mount
-from s3mount_agent.core.roles import Mode, OnFailure, Role
+from s3mount_agent.core.node_roles import Mode, OnFailure, Role
 from s3mount_agent.core.states import Failure, State
-from s3mount_agent.decide.status import REMEMBERED, MountStatus
+from s3mount_agent.decide.mount_status import REMEMBERED, MountStatus
 from s3mount_agent.filesystem import files
-from s3mount_agent.state import held, inventory, status_file
+from s3mount_agent.state import held_down, inventory, status_file
 from s3mount_agent.state.inventory import Belongings
 
 PRINTABLE = st.text(st.characters(codec="utf-8").filter(str.isprintable), min_size=1, max_size=30)
@@ -245,16 +245,16 @@ def test_a_fresh_row_knows_the_mount_and_nothing_else() -> None:
 
 
 def test_held_mounts_are_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(held, "PATH", tmp_path / "held.json")
-    assert held.load() == frozenset()
-    held.save({"b", "a"})
-    assert held.load() == {"a", "b"}
-    assert json.loads(held.PATH.read_text()) == ["a", "b"]
-    held.save(())
-    assert held.load() == frozenset()
-    assert not held.PATH.exists()
-    held.PATH.write_text("{broken")
-    assert held.load() == frozenset()
+    monkeypatch.setattr(held_down, "PATH", tmp_path / "held.json")
+    assert held_down.load() == frozenset()
+    held_down.save({"b", "a"})
+    assert held_down.load() == {"a", "b"}
+    assert json.loads(held_down.PATH.read_text()) == ["a", "b"]
+    held_down.save(())
+    assert held_down.load() == frozenset()
+    assert not held_down.PATH.exists()
+    held_down.PATH.write_text("{broken")
+    assert held_down.load() == frozenset()
 
 
 def test_all_that_is_to_be_remembered_of_a_mount_is_read_again(tmp_path: Path) -> None:

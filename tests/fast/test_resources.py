@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from s3mount_agent.core.buckets import Bucket
-from s3mount_agent.core.definition import Definition
 from s3mount_agent.core.errors import AgentError, Exit, Problem
+from s3mount_agent.core.mount_definition import Definition
 from s3mount_agent.core.mounts import Mount
+from s3mount_agent.core.node_roles import Mode
 from s3mount_agent.core.options import LEAST_MIB, Buffers, room
 from s3mount_agent.core.resources import Machine, Share, divide
-from s3mount_agent.core.roles import Mode
 from s3mount_agent.core.states import few_files
 from s3mount_agent.core.versions import Version
 from s3mount_agent.decide.plan import Placed

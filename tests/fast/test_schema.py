@@ -17,7 +17,7 @@ from s3mount_agent.config import config_file, keys, yaml_text
 from s3mount_agent.config.document import Items, Node, Scalar, Table
 from s3mount_agent.config.schema import json_schema
 from s3mount_agent.core.errors import AgentError
-from s3mount_agent.core.roles import Mode, OnFailure, Role
+from s3mount_agent.core.node_roles import Mode, OnFailure, Role
 from s3mount_agent.mountpoint.flags import FLAGS, Flag
 
 DOCS = Path(__file__).parents[2] / "docs"

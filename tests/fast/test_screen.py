@@ -12,8 +12,8 @@ import pytest
 
 from s3mount_agent.console import screen
 from s3mount_agent.core.states import State
-from s3mount_agent.decide.status import MountStatus, NodeStatus
-from s3mount_agent.state.origin import Origin
+from s3mount_agent.decide.mount_status import MountStatus, NodeStatus
+from s3mount_agent.state.config_origin import Origin
 from s3mount_agent.system import systemd
 
 SINCE = "2026-11-23T17:05:35Z"

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from s3mount_agent.filesystem import lock, paths
-from s3mount_agent.supervisor import service
+from s3mount_agent.supervisor import agent_service
 from s3mount_agent.system import systemd
 
 ASK = """
@@ -49,11 +49,11 @@ def test_without_systemd_no_daemon_is_no_daemon(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(systemd, "RUN", tmp_path / "none")
-    monkeypatch.setattr(service, "LOCK", tmp_path / "daemon.lock")
-    assert not service.is_up()
+    monkeypatch.setattr(agent_service, "LOCK", tmp_path / "daemon.lock")
+    assert not agent_service.is_up()
     with lock.hold("daemon", timeout=1, path=tmp_path / "daemon.lock"):
-        assert service.is_up()
-    assert not service.is_up()
+        assert agent_service.is_up()
+    assert not agent_service.is_up()
 
 
 @pytest.mark.parametrize(

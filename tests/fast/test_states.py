@@ -7,7 +7,7 @@ import itertools
 import pytest
 
 from s3mount_agent.core.errors import AgentError, Exit, Problem
-from s3mount_agent.core.roles import Conduct, Mode, NodeType, OnFailure, Role, conduct, role_of
+from s3mount_agent.core.node_roles import Conduct, Mode, NodeType, OnFailure, Role, conduct, role_of
 from s3mount_agent.core.states import (
     Failure,
     NodeState,
@@ -16,7 +16,7 @@ from s3mount_agent.core.states import (
     Stranger,
     node_state,
 )
-from s3mount_agent.decide.status import MountStatus, judge, sum_up
+from s3mount_agent.decide.mount_status import MountStatus, judge, sum_up
 
 ABSENT, OURS, OTHER = Presence.ABSENT, Presence.OURS, Presence.FOREIGN
 COVERED = Presence.COVERED

@@ -16,17 +16,17 @@ import pytest
 from fast.in_memory import parse_mount
 from s3mount_agent import cli
 from s3mount_agent.commands.status import document
-from s3mount_agent.core.definition import Definition
 from s3mount_agent.core.errors import AgentError, Exit, Problem
-from s3mount_agent.core.roles import Mode
+from s3mount_agent.core.mount_definition import Definition
+from s3mount_agent.core.node_roles import Mode
 from s3mount_agent.core.states import NodeState, Presence, State
+from s3mount_agent.decide.mount_status import MountStatus, NodeStatus, sum_up
 from s3mount_agent.decide.plan import Observed, Placed
-from s3mount_agent.decide.status import MountStatus, NodeStatus, sum_up
 from s3mount_agent.filesystem.procfs import arguments as process_arguments
 from s3mount_agent.mountpoint import messages
 from s3mount_agent.reconcile import observe
 from s3mount_agent.state import status_file, timeline
-from s3mount_agent.state.origin import Origin
+from s3mount_agent.state.config_origin import Origin
 from s3mount_agent.state.timeline import Timeline, Waiting, waiting_for
 from s3mount_agent.system import threads
 

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from fast.in_memory import parse_mount
 from fast.unit_reader import commands, environment, expanded, sections, words
-from s3mount_agent.core.definition import Definition
 from s3mount_agent.core.errors import AgentError, Exit
+from s3mount_agent.core.mount_definition import Definition
 from s3mount_agent.core.mounts import Mount, Owner
-from s3mount_agent.core.roles import Mode
+from s3mount_agent.core.node_roles import Mode
 from s3mount_agent.filesystem import paths
 from s3mount_agent.supervisor.unit_text import read_definition, render
 

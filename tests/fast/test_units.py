@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from fast.in_memory import parse_mount
-from s3mount_agent.core.definition import Definition
 from s3mount_agent.core.errors import AgentError, Problem
-from s3mount_agent.core.roles import Mode
+from s3mount_agent.core.mount_definition import Definition
+from s3mount_agent.core.node_roles import Mode
 from s3mount_agent.decide.plan import Placed
-from s3mount_agent.supervisor import connections, units
+from s3mount_agent.supervisor import fuse_connections, units
 from s3mount_agent.supervisor.units import Units, _await_end, _ending
 from s3mount_agent.system import process, systemd
 
@@ -88,7 +88,7 @@ def test_a_unit_that_somebody_has_put_in_the_place_of_ours_stays(
     monkeypatch.setattr(systemd, "disable", disabled.extend)
     monkeypatch.setattr(systemd, "reload", lambda: None)
     monkeypatch.setattr(systemd, "reset_failed", lambda unit: None)
-    monkeypatch.setattr(connections, "forget", lambda directory: None)
+    monkeypatch.setattr(fuse_connections, "forget", lambda directory: None)
     mount = parse_mount("my-bucket", "/mnt/s3", "")
     command = ("/usr/bin/mount-s3", *mount.arguments(None))
     definition = Definition("my-bucket", "/mnt/s3", command, Mode.SYSTEMD, mount.read_only)

@@ -7,8 +7,8 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from s3mount_agent.config.configuration import Configuration
-from s3mount_agent.core.definition import Definition
-from s3mount_agent.core.roles import Mode
+from s3mount_agent.core.mount_definition import Definition
+from s3mount_agent.core.node_roles import Mode
 from s3mount_agent.daemon.health import Health
 from s3mount_agent.daemon.senses import Senses
 from s3mount_agent.decide.hang import Condition

@@ -14,7 +14,7 @@ from cluster.cluster import Cluster
 from node.article import main_pid, status
 from node.conftest import NewNode
 from node.live_site import Site, document, unit_of, until
-from s3mount_agent.decide.events import Event
+from s3mount_agent.decide.journal_events import Event
 
 pytestmark = pytest.mark.node
 

@@ -11,8 +11,8 @@ from s3mount_agent.config.arguments import parse_arguments
 from s3mount_agent.console.output import tell
 from s3mount_agent.console.parser import Given
 from s3mount_agent.core.errors import AgentError, Exit, Problem
-from s3mount_agent.core.roles import OnFailure
-from s3mount_agent.decide.events import Event
+from s3mount_agent.core.node_roles import OnFailure
+from s3mount_agent.decide.journal_events import Event
 from s3mount_agent.decide.retry_policy import is_lasting, pace_of
 from s3mount_agent.system import journal, node
 

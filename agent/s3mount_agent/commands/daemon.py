@@ -5,7 +5,7 @@ from __future__ import annotations
 from s3mount_agent.config import environment
 from s3mount_agent.console.parser import Given
 from s3mount_agent.core.errors import AgentError, Exit
-from s3mount_agent.decide.events import Event
+from s3mount_agent.decide.journal_events import Event
 from s3mount_agent.system import node
 
 

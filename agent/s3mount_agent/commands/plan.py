@@ -54,12 +54,12 @@ def _lines(todo: Plan) -> list[str]:
         files = ", ".join(f"{number} on {directory}" for directory, number in todo.write_files)
         notes.insert(0, f"  files that can be open for writing at once: {files}")
     if not todo and todo.foreign:
-        told = "Nothing that the agent may change: somebody else has to make way."
-        return [*lines, *notes, told]
+        summary = "Nothing that the agent may change: somebody else has to make way."
+        return [*lines, *notes, summary]
     if not todo:
         return [*lines, "Nothing to change: this node is as its configuration says.", *notes]
-    told = ", ".join(f"{count} to {word}" for word, count in counts.items())
-    return [*lines, *notes, f"Plan: {told}."]
+    summary = ", ".join(f"{count} to {word}" for word, count in counts.items())
+    return [*lines, *notes, f"Plan: {summary}."]
 
 
 def _shown(todo: Plan) -> list[Action]:

@@ -8,10 +8,10 @@ import time
 from s3mount_agent.console.parser import Given
 from s3mount_agent.core.errors import AgentError, Exit, Problem
 from s3mount_agent.core.states import NodeState
-from s3mount_agent.decide.status import NodeStatus
+from s3mount_agent.decide.mount_status import NodeStatus
 from s3mount_agent.reconcile import glance
-from s3mount_agent.state import in_force, origin
-from s3mount_agent.state.origin import Origin
+from s3mount_agent.state import config_origin, in_force
+from s3mount_agent.state.config_origin import Origin
 
 _POLL_SECONDS = 0.2
 # What SSM Run Command shows of an output, with the final line break.
@@ -30,7 +30,7 @@ def main(given: Given) -> int:
     else:
         from s3mount_agent.console import screen
 
-        print(screen.table(seen, origin.load(), _pending(seen), colour=screen.has_colour()))
+        print(screen.table(seen, config_origin.load(), _pending(seen), colour=screen.has_colour()))
     if wait is not None and state is NodeState.DEGRADED:
         return Exit.PENDING
     return state.exit_code
@@ -57,7 +57,7 @@ def _take(words: tuple[str, ...]) -> NodeStatus:
     seen = glance.take() or _look()
     if not words:
         return seen
-    from s3mount_agent.core.directory import parse_directory
+    from s3mount_agent.core.directory_rules import parse_directory
 
     chosen = {parse_directory(word) for word in words}
     known = [mount.path for mount in seen.mounts]
@@ -86,7 +86,7 @@ def _json(seen: NodeStatus) -> str:
 
 
 def _compact(seen: NodeStatus) -> str:
-    return json.dumps(document(seen, origin.load(), _pending(seen)), separators=(",", ":"))
+    return json.dumps(document(seen, config_origin.load(), _pending(seen)), separators=(",", ":"))
 
 
 def document(seen: NodeStatus, followed: Origin | None, edit: str | None) -> dict[str, object]:

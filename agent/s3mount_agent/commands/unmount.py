@@ -5,7 +5,7 @@ from __future__ import annotations
 from s3mount_agent.config import environment
 from s3mount_agent.console.output import say_aside, tell
 from s3mount_agent.console.parser import Given
-from s3mount_agent.core.directory import parse_directory
+from s3mount_agent.core.directory_rules import parse_directory
 from s3mount_agent.core.errors import AgentError, Exit, Problem
 from s3mount_agent.system import node
 
@@ -30,12 +30,12 @@ def main(given: Given) -> int:
     node.require_root()
     environment.load()
 
-    from s3mount_agent.reconcile import takedown
+    from s3mount_agent.reconcile import unmount
     from s3mount_agent.state.timeline import waiting_for
 
     what = f"unmounting {', '.join(directories) if directories else 'all mounts'}"
     leaves = "Ctrl-C ends the waiting, and what has begun goes on"
     with waiting_for(what, _WAIT_SECONDS, attempt="", leaves=leaves, say=say_aside):
-        errors = takedown.unmount(directories)
+        errors = unmount.unmount(directories)
     tell(errors)
     return Exit.FAILED if errors else Exit.OK

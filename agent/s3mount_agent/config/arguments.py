@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from s3mount_agent.core.buckets import parse_bucket
-from s3mount_agent.core.directory import parse_directory
+from s3mount_agent.core.directory_rules import parse_directory
 from s3mount_agent.core.errors import AgentError, Problem, together
 from s3mount_agent.core.mounts import MOST_MOUNTS, Mount, require_consistent, require_sound
 from s3mount_agent.mountpoint.flag_check import parse_options
@@ -61,8 +61,8 @@ def _read(
     try:
         return parse(arguments[at])
     except AgentError as error:
-        told = f"argument {at + 1}: {error.message}"
-        errors.append(AgentError(error.problem, told, cause=error.cause, hint=error.hint))
+        message = f"argument {at + 1}: {error.message}"
+        errors.append(AgentError(error.problem, message, cause=error.cause, hint=error.hint))
         return None
 
 

@@ -8,8 +8,8 @@ from enum import Enum
 
 from s3mount_agent.core.buckets import Bucket
 from s3mount_agent.core.mounts import Mount, require_consistent, require_sound
+from s3mount_agent.core.node_roles import Mode, OnFailure, Role
 from s3mount_agent.core.options import Options
-from s3mount_agent.core.roles import Mode, OnFailure, Role
 from s3mount_agent.core.versions import Install
 from s3mount_agent.mountpoint.flag_check import check_flag_conflicts
 

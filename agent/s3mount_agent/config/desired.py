@@ -16,14 +16,14 @@ from s3mount_agent.config.configuration import Configuration, of_mounts
 from s3mount_agent.config.source import Fetched
 from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.core.masking import is_secret, masked
-from s3mount_agent.core.roles import Mode, OnFailure, Role
-from s3mount_agent.decide.events import Event
+from s3mount_agent.core.node_roles import Mode, OnFailure, Role
+from s3mount_agent.decide.journal_events import Event
 from s3mount_agent.filesystem import disk, files
-from s3mount_agent.state import identity
+from s3mount_agent.state import config_origin as origins
 from s3mount_agent.state import in_force as record
-from s3mount_agent.state import origin as origins
+from s3mount_agent.state import machine
+from s3mount_agent.state.config_origin import Origin
 from s3mount_agent.state.in_force import InForce
-from s3mount_agent.state.origin import Origin
 from s3mount_agent.state.timeline import waiting_for
 from s3mount_agent.system import journal
 from s3mount_agent.system.retry import patiently
@@ -48,7 +48,7 @@ class Desired:
 
     def save(self) -> bool:
         """Puts it in force; returns whether that changed anything."""
-        identity.claim()
+        machine.claim()
         changed = files.write(config_file.PATH, self.text, exactly=_mode(self.configuration))
         environment.settle(self.configuration.environment)
         url, overrides = (self.origin.url, self.origin.overrides) if self.origin else (None, {})
@@ -145,7 +145,7 @@ def from_answer(url: str, answer: Answer, overrides: Overrides) -> Desired:
         version = answer.version
         return Desired(configuration, answer.text, Origin(url, version, version, None, overrides))
     known = origins.load()
-    if known is None or known.url != url or not known.version or identity.is_foreign():
+    if known is None or known.url != url or not known.version or machine.is_foreign():
         raise answer
     kept = in_force()
     configuration = overridden(config_file.parse(kept.text, url), overrides)
@@ -156,13 +156,13 @@ def from_answer(url: str, answer: Answer, overrides: Overrides) -> Desired:
 
 def on_disk() -> Desired:
     """What config.yaml says, with the bootstrap's options. Raises ``not-configured`` and others."""
-    identity.require_own()
+    machine.require_own()
     return _with_origin(config_file.read(), str(config_file.PATH))
 
 
 def in_force() -> Desired:
     """What was last put in force; without a record of it, what config.yaml says."""
-    identity.require_own()
+    machine.require_own()
     kept = record.load()
     if kept is None:
         return on_disk()
@@ -175,7 +175,7 @@ def begin() -> tuple[Desired, AgentError | None]:
     Returns what is in force, and what is wrong with config.yaml. Raises that where there is no
     last good one.
     """
-    identity.require_own()
+    machine.require_own()
     try:
         wanted = on_disk()
     except AgentError as error:

@@ -98,10 +98,10 @@ class Source:
         """Raises an error that names file, line and column and quotes the line (unless it holds
         what nobody should read)."""
         # It may quote a value, which may be as long as the file; status and the journal keep it.
-        told = message if len(message) <= 500 else f"{message[:500]}…"
+        cut = message if len(message) <= 500 else f"{message[:500]}…"
         raise AgentError(
             problem,
-            f"{self.name}:{mark.line}:{mark.column}: {told}",
+            f"{self.name}:{mark.line}:{mark.column}: {cut}",
             cause=self._quoted(mark) if quote else None,
             hint=hint,
         )

@@ -22,9 +22,9 @@ from s3mount_agent.config.value_kinds import (
     one_of,
 )
 from s3mount_agent.core.buckets import parse_bucket
-from s3mount_agent.core.directory import may_be_read, parse_directory
+from s3mount_agent.core.directory_rules import may_be_read, parse_directory
 from s3mount_agent.core.errors import AgentError, Problem
-from s3mount_agent.core.roles import Mode, OnFailure, Role
+from s3mount_agent.core.node_roles import Mode, OnFailure, Role
 from s3mount_agent.core.versions import FuseConf, Install
 from s3mount_agent.mountpoint.flag_check import parse_options
 

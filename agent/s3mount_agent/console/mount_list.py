@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from s3mount_agent.config.configuration import Configuration, Row
 from s3mount_agent.core.masking import is_secret
 from s3mount_agent.core.mounts import Mount
-from s3mount_agent.core.roles import Role
+from s3mount_agent.core.node_roles import Role
 from s3mount_agent.core.versions import MEMORY_TARGET, PINNED, Version, version_of
 
 _OF_A_CLUSTER = (Role.HEAD, Role.COMPUTE, Role.LOGIN)
@@ -45,8 +45,8 @@ def notes(configuration: Configuration, version: Version | None = None) -> Itera
     version = version or version_of(configuration.install.version or PINNED)
     files = _write_files(configuration.rows) if version >= MEMORY_TARGET else {}
     if files:
-        told = ", ".join(f"at least {least} on {directory}" for directory, least in files.items())
-        yield f"files that can be open for writing at once: {told}"
+        limits = ", ".join(f"at least {least} on {directory}" for directory, least in files.items())
+        yield f"files that can be open for writing at once: {limits}"
     if not configuration.rows:
         yield "it names no mounts: a node that follows it takes down all that it has"
     for name in sorted({e.bucket.name for e in configuration.rows if e.bucket.is_old}):

@@ -125,8 +125,8 @@ def help_of(command: Command) -> str:
     if command.examples:
         lines += ["", "for example:", *(f"  s3mount-agent {each}" for each in command.examples)]
     if command.codes:
-        told = ", ".join(f"{code} {meaning}" for code, meaning in command.codes)
-        lines += ["", *_filled(f"exit codes: {told}")]
+        meanings = ", ".join(f"{code} {meaning}" for code, meaning in command.codes)
+        lines += ["", *_filled(f"exit codes: {meanings}")]
     return "\n".join(lines)
 
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from s3mount_agent.core.states import NodeState, State, few_files
 
 if TYPE_CHECKING:
-    from s3mount_agent.decide.status import MountStatus, NodeStatus
-    from s3mount_agent.state.origin import Origin
+    from s3mount_agent.decide.mount_status import MountStatus, NodeStatus
+    from s3mount_agent.state.config_origin import Origin
 
 _WIDTH = 80
 _INDENT = 12
@@ -43,9 +43,9 @@ def table(seen: NodeStatus, followed: Origin | None, edit: str | None, *, colour
     lines = list(_head(seen, colour=colour))
     lines += _mounts(seen.mounts, colour=colour)
     if not seen.service_up:
-        from s3mount_agent.supervisor import service  # nearly never, and slow
+        from s3mount_agent.supervisor import agent_service  # nearly never, and slow
 
-        lines.append(f"  the agent's service is down: `{service.how_to_start()}`")
+        lines.append(f"  the agent's service is down: `{agent_service.how_to_start()}`")
     if seen.broken:
         lines += _told("agent", f"no mount would come back: {seen.broken}", 2)
         lines += _told("hint", "run s3mount-bootstrap again")
@@ -59,15 +59,15 @@ def table(seen: NodeStatus, followed: Origin | None, edit: str | None, *, colour
 
 
 def _head(seen: NodeStatus, *, colour: bool) -> Iterator[str]:
-    told = seen.node
-    where = " ".join(filter(None, [told.get("cluster"), told.get("role"), told.get("queue")]))
+    node = seen.node
+    where = " ".join(filter(None, [node.get("cluster"), node.get("role"), node.get("queue")]))
     state = seen.state
     first, *others = _filled(f"{state.value}: {where or os.uname().nodename}", 0)
     yield _painted(state.value, colour=colour) + first[len(state.value) :]
     yield from others
     facts = (
-        f"mode {told.get('mode', 'unknown')}, mount-s3 {told.get('mount_s3', 'not installed')}, "
-        f"agent {told.get('agent', 'unknown')}, {_knowledge(seen, state)}"
+        f"mode {node.get('mode', 'unknown')}, mount-s3 {node.get('mount_s3', 'not installed')}, "
+        f"agent {node.get('agent', 'unknown')}, {_knowledge(seen, state)}"
     )
     yield from _filled(facts, 2)
 

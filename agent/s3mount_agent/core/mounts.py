@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from s3mount_agent.core.buckets import Bucket
-from s3mount_agent.core.directory import ancestors, normal
+from s3mount_agent.core.directory_rules import ancestors, normal
 from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.core.masking import is_secret
 from s3mount_agent.core.options import Options

@@ -123,8 +123,8 @@ class Options:
             "negative-metadata-ttl": lifetime,
         }
         rows = ((name, _plain(name, value)) for name, value in self.flags)
-        told = (row for row in rows if row[1] is None or row[1] != usual.get(row[0]))
-        return Options(tuple(sorted(told, key=lambda row: row[0])))
+        kept = (row for row in rows if row[1] is None or row[1] != usual.get(row[0]))
+        return Options(tuple(sorted(kept, key=lambda row: row[0])))
 
     @property
     def buffers(self) -> Buffers:

@@ -121,12 +121,12 @@ def _impossible(least: Mapping[str, int], budget: int, source: str) -> AgentErro
     need = sum(least.values())
     sizes = sorted(set(least.values()))
     if len(sizes) == 1:
-        told = f"{len(least)} x {sizes[0]} = {need} MiB"
+        total = f"{len(least)} x {sizes[0]} = {need} MiB"
     else:
-        told = f"{' + '.join(map(str, least.values()))} = {need} MiB"
+        total = f"{' + '.join(map(str, least.values()))} = {need} MiB"
     return AgentError(
         Problem.SHARES_IMPOSSIBLE,
-        f"{len(least)} mounts need {told}, but may have {budget} MiB ({source})",
+        f"{len(least)} mounts need {total}, but may have {budget} MiB ({source})",
     )
 
 

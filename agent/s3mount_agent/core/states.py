@@ -1,4 +1,4 @@
-"""The words for what a mount is and what lies on its directory; decide/status.py judges."""
+"""The words for what a mount is and what lies on its directory; decide/mount_status.py judges."""
 
 from __future__ import annotations
 
@@ -60,14 +60,14 @@ class Stranger(NamedTuple):
     @property
     def words(self) -> str:
         """What it is, in a few words."""
-        told = [f"{self.source} ({self.fstype})"]
+        found = [f"{self.source} ({self.fstype})"]
         if self.uid:
-            told.append(f"mounted by user {self.uid}")
+            found.append(f"mounted by user {self.uid}")
         if self.pid:
-            told.append(f"served by pid {self.pid}: {self.command}")
+            found.append(f"served by pid {self.pid}: {self.command}")
         if self.in_fstab:
-            told.append("which /etc/fstab mounts there")
-        return ", ".join(told)
+            found.append("which /etc/fstab mounts there")
+        return ", ".join(found)
 
     @property
     def mend(self) -> str:

@@ -26,7 +26,7 @@ def version_of(parts: str | Iterable[str]) -> Version:
     return tuple(map(int, parts.split(".") if isinstance(parts, str) else parts))
 
 
-def told(version: Version) -> str:
+def shown(version: Version) -> str:
     """A version as people write it."""
     return ".".join(map(str, version))
 

@@ -16,8 +16,8 @@ from s3mount_agent.daemon.metrics import Recorder
 from s3mount_agent.daemon.refresher import Refresher
 from s3mount_agent.daemon.surroundings import Surroundings
 from s3mount_agent.decide import lifecycle
-from s3mount_agent.decide.events import Event
 from s3mount_agent.decide.hang import Condition
+from s3mount_agent.decide.journal_events import Event
 from s3mount_agent.decide.lifecycle import (
     Chance,
     Happening,
@@ -27,14 +27,14 @@ from s3mount_agent.decide.lifecycle import (
     Record,
     Tried,
 )
+from s3mount_agent.decide.mount_status import MountStatus
 from s3mount_agent.decide.plan import Kind, Observed, Placed, Plan, Wanted, plan
 from s3mount_agent.decide.retry_policy import Wake
-from s3mount_agent.decide.status import MountStatus
 from s3mount_agent.filesystem import leftovers, lock
 from s3mount_agent.reconcile.context import Context
 from s3mount_agent.reconcile.execute import Failures
 from s3mount_agent.state import status_file
-from s3mount_agent.supervisor import service
+from s3mount_agent.supervisor import agent_service
 from s3mount_agent.system.wakeups import Wakeups
 
 _ALONE_SECONDS = 10.0
@@ -56,7 +56,7 @@ _MOVING = {State.STARTING, State.STALE, State.HUNG}
 def run() -> None:
     """Works until SIGTERM; the mounts stay."""
     wakeups = Wakeups()  # who finds the lock taken may send a signal
-    with lock.hold(service.name(), timeout=_ALONE_SECONDS, path=service.LOCK):
+    with lock.hold(agent_service.name(), timeout=_ALONE_SECONDS, path=agent_service.LOCK):
         leftovers.sweep_files()
         _work(wakeups, Surroundings())
 
@@ -360,8 +360,8 @@ class Daemon:
                 raise
             new, wrong = None, error
         if wrong is not None:
-            told = f"{wrong.message}; the last good configuration stays in force"
-            self._tell(Event.REFUSED, told, wrong)
+            message = f"{wrong.message}; the last good configuration stays in force"
+            self._tell(Event.REFUSED, message, wrong)
         if new is None:
             return
         again = begins and not first and new == self.configuration
@@ -376,9 +376,9 @@ class Daemon:
         edited = self._around.edited()
         if edited != self._edited:
             self._edited = edited
-            told = self._around.pending()
-            if told:
-                self._tell(Event.EDITED, told, None)
+            message = self._around.pending()
+            if message:
+                self._tell(Event.EDITED, message, None)
 
     def _recall(self, *, first: bool) -> None:
         """What a service before this one has told (``first``) need not be told again, nor need what
@@ -393,6 +393,6 @@ class Daemon:
 
 def _sentence(mounts: tuple[MountStatus, ...]) -> str:
     bad = [s for s in mounts if s.state is not State.OK]
-    told = "; ".join(f"{s.path} is {s.state.value}" for s in bad[:3])
+    names = "; ".join(f"{s.path} is {s.state.value}" for s in bad[:3])
     good = f"{len(mounts) - len(bad)} of {len(mounts)} mounts are up"
-    return f"{good}; {told}" if told else good
+    return f"{good}; {names}" if names else good

@@ -13,10 +13,10 @@ from s3mount_agent.config.configuration import Metrics
 from s3mount_agent.core.errors import AgentError
 from s3mount_agent.core.states import State
 from s3mount_agent.daemon.surroundings import Surroundings
-from s3mount_agent.decide.events import Event
 from s3mount_agent.decide.hang import Condition
+from s3mount_agent.decide.journal_events import Event
 from s3mount_agent.decide.lifecycle import Story
-from s3mount_agent.decide.status import MountStatus
+from s3mount_agent.decide.mount_status import MountStatus
 
 _EVERY_SECONDS = 60.0
 # A change is published sooner, but not each one of a mount that comes and goes.

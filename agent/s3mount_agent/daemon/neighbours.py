@@ -6,9 +6,9 @@ from __future__ import annotations
 from typing import Callable
 
 from s3mount_agent.core.states import State
-from s3mount_agent.decide.status import MountStatus
+from s3mount_agent.decide.mount_status import MountStatus
 from s3mount_agent.reconcile.context import Context
-from s3mount_agent.supervisor import crawlers, needrestart, service
+from s3mount_agent.supervisor import agent_service, crawlers, needrestart
 from s3mount_agent.supervisor.target import Target
 
 # They may be installed later, and their files may not be written yet.
@@ -42,6 +42,6 @@ class Neighbours:
         if crawlers.are_kept_out(directories) and needrestart.is_told():
             self._pause = _AGAIN_SECONDS
         else:
-            service.keep_crawlers_out_later()
+            agent_service.keep_crawlers_out_later()
             self._pause = min(2 * self._pause, _LONGEST_SECONDS)
         self._due = now + self._pause

@@ -10,7 +10,7 @@ import time
 from collections.abc import Collection, Iterable, Sequence
 
 from s3mount_agent.filesystem import procfs
-from s3mount_agent.supervisor import connections
+from s3mount_agent.supervisor import fuse_connections
 from s3mount_agent.system import journal
 from s3mount_agent.system.probe import Probe
 
@@ -32,11 +32,11 @@ class Senses:
 
     def is_idle(self, directory: str) -> bool:
         """Whether it is certain that nobody waits for an answer of our mount there."""
-        return connections.is_idle(directory)
+        return fuse_connections.is_idle(directory)
 
     def is_awaited(self, directory: str) -> bool:
         """Whether it is certain that somebody waits for an answer of our mount that was there."""
-        return connections.is_awaited(directory)
+        return fuse_connections.is_awaited(directory)
 
     def processor_seconds(self, pid: int) -> float:
         """The processor time that a process has used, 0 if it has ended."""

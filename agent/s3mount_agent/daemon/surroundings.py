@@ -16,18 +16,18 @@ from s3mount_agent.core.errors import AgentError
 from s3mount_agent.daemon.health import Health
 from s3mount_agent.daemon.neighbours import Neighbours
 from s3mount_agent.daemon.senses import Senses
-from s3mount_agent.decide.events import Event
 from s3mount_agent.decide.hang import Condition
+from s3mount_agent.decide.journal_events import Event
+from s3mount_agent.decide.mount_status import MountStatus
 from s3mount_agent.decide.plan import Observed, Plan, Wanted
-from s3mount_agent.decide.status import MountStatus
 from s3mount_agent.filesystem import files, lock, metrics_file, mountinfo, paths
 from s3mount_agent.mountpoint import program
 from s3mount_agent.mountpoint.program import Installed
 from s3mount_agent.reconcile import context, directories, execute, observe
 from s3mount_agent.reconcile.context import Context
 from s3mount_agent.reconcile.execute import Failures
-from s3mount_agent.state import held, in_force, origin, status_file
-from s3mount_agent.supervisor import service
+from s3mount_agent.state import config_origin, held_down, in_force, status_file
+from s3mount_agent.supervisor import agent_service
 from s3mount_agent.system import journal, process, systemd
 
 
@@ -55,7 +55,7 @@ class Surroundings:
 
     def versions(self) -> tuple[int, int]:
         """When the configuration in force, and what is known of its source, were last written."""
-        return files.modified(in_force.PATH), files.modified(origin.PATH)
+        return files.modified(in_force.PATH), files.modified(config_origin.PATH)
 
     def configuration(self) -> Configuration:
         """What is in force; raises what is wrong with it."""
@@ -113,7 +113,7 @@ class Surroundings:
 
     def held(self) -> frozenset[str]:
         """The ids of mounts that an administrator took down."""
-        return held.load()
+        return held_down.load()
 
     def carry_out(
         self,
@@ -163,11 +163,11 @@ class Surroundings:
 
     def install_later(self) -> None:
         """Has another attempt made to install mount-s3."""
-        service.install_later()
+        agent_service.install_later()
 
     def follows_a_source(self) -> bool:
         """Whether there is one to be asked for news."""
-        return origin.load() is not None
+        return config_origin.load() is not None
 
     def refresh(self) -> process.Child:
         """Begins to ask the source for news."""

@@ -12,8 +12,8 @@ from typing import Union
 from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.core.states import Presence, State
 from s3mount_agent.decide import retry_policy
-from s3mount_agent.decide.events import DOWN, STEADY_SECONDS, Event, Said
 from s3mount_agent.decide.hang import Condition
+from s3mount_agent.decide.journal_events import DOWN, STEADY_SECONDS, Event, Said
 from s3mount_agent.decide.plan import Kind, Placed, Standing
 from s3mount_agent.decide.retry_policy import Wake, is_lasting, pace_of
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from s3mount_agent.core.definition import Definition
 from s3mount_agent.core.errors import AgentError, Problem
+from s3mount_agent.core.mount_definition import Definition
 from s3mount_agent.core.states import Presence, Stranger
 
 if TYPE_CHECKING:  # it would bring all of mount-s3's flags to `status`, which needs none

@@ -57,9 +57,9 @@ def _of(entry: Entry) -> str:
     ids = {each.id for space in spaces for each in space.table.entries if _same(each, entry)}
     found = [_named(pid) for pid in _pids() if _uses(pid, ids | {entry.id}, entry)]
     more = f" and {len(found) - _MOST} more" if len(found) > _MOST else ""
-    told = ", ".join(found[:_MOST]) + more
+    names = ", ".join(found[:_MOST]) + more
     # Whoever uses a copy is named by then; one that nobody uses keeps it all the same.
-    return told or "; ".join(_copies(entry, spaces))
+    return names or "; ".join(_copies(entry, spaces))
 
 
 def left_by_unmount(entry: Entry) -> tuple[str, ...]:
@@ -77,17 +77,17 @@ def _copies(entry: Entry, spaces: list[_Namespace]) -> tuple[str, ...]:
     table = node.table if node else Table.read(SELF)
     # Where unmounts are passed on to: of ours, and then of each bind mount that has to go first.
     going = [_Unmount.of(entry, table, spaces)]
-    told = []
+    names = []
     for bind in table.entries:
         if _same(bind, entry) and bind.id != entry.id and not _goes(bind, table, going):
-            told.append(f"the bind mount on {bind.directory}")
+            names.append(f"the bind mount on {bind.directory}")
             going.append(_Unmount.of(bind, table, spaces))
     for space in spaces:
         for copy in space.table.entries if space is not node else ():
             if _same(copy, entry) and copy.id != entry.id and not _goes(copy, space.table, going):
                 user = next((p for p in space.pids if _uses(p, {copy.id}, copy)), space.pids[0])
-                told.append(f"{_named(user)}, in a mount namespace of its own")
-    return tuple(dict.fromkeys(told))
+                names.append(f"{_named(user)}, in a mount namespace of its own")
+    return tuple(dict.fromkeys(names))
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from s3mount_agent.core.directory import is_below
+from s3mount_agent.core.directory_rules import is_below
 from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.core.states import Presence
 

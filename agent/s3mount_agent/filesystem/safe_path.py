@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable
 
-from s3mount_agent.core.directory import is_below, is_searched
+from s3mount_agent.core.directory_rules import is_below, is_searched
 from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.filesystem import files, mountinfo
 from s3mount_agent.filesystem.mountinfo import Entry
@@ -143,10 +143,10 @@ def _search_path() -> list[str]:
     """Where this node's programs and libraries are searched, beyond what is the same everywhere."""
     libraries = [Path("/etc/ld.so.conf"), *Path("/etc/ld.so.conf.d").glob("*.conf")]
     places = [line.strip() for line in _lines(libraries)]
-    told = [Path(each) for each in _PATH_FILES]
-    told += [each for folder in _PATH_FOLDERS for each in Path(folder).glob("*")]
+    sources = [Path(each) for each in _PATH_FILES]
+    sources += [each for folder in _PATH_FOLDERS for each in Path(folder).glob("*")]
     values = [os.environ.get("PATH", "")]
-    values += [match[1] for line in _lines(told) if (match := _PATH_LINE.match(line))]
+    values += [match[1] for line in _lines(sources) if (match := _PATH_LINE.match(line))]
     words = re.split(r"[\s:\"',]+", " ".join(values))
     return [each for each in [*places, *words] if each.startswith("/")]
 

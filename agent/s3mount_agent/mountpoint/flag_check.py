@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.core.options import Options, room
 from s3mount_agent.core.text import require_plain
-from s3mount_agent.core.versions import Version, told
+from s3mount_agent.core.versions import Version, shown
 from s3mount_agent.mountpoint.flags import FLAGS, SHORT_FLAGS, Flag
 
 
@@ -55,7 +55,7 @@ def require_known_to(version: Version, options: Options) -> None:
     for name, _ in options.flags:
         since = FLAGS[name].since
         if version < since:
-            have, need = told(version), told(since)
+            have, need = shown(version), shown(since)
             raise AgentError(
                 Problem.OPTION_UNKNOWN,
                 f"the installed mount-s3 {have} does not know --{name}",

@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from s3mount_agent.core.directory import may_be_read, may_be_written
+from s3mount_agent.core.directory_rules import may_be_read, may_be_written
 from s3mount_agent.core.options import LEAST_MIB
 from s3mount_agent.core.versions import MEMORY_TARGET, Version
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from s3mount_agent.core.errors import AgentError, Problem
-from s3mount_agent.core.versions import PINNED, Install, Version, told, version_of
+from s3mount_agent.core.versions import PINNED, Install, Version, shown, version_of
 from s3mount_agent.filesystem import disk, files, fuse, paths
 from s3mount_agent.mountpoint import distributions, program, releases
 from s3mount_agent.mountpoint.distributions import DEBIAN, Family
@@ -147,7 +147,7 @@ def _require_version(package: Path, release: Release) -> None:
     if release.version == "latest":
         here = program.find()
         oldest = max(version_of(PINNED), here.version if here else ())
-        wanted = f"mount-s3 {told(oldest)} or later"
+        wanted = f"mount-s3 {shown(oldest)} or later"
         good = found and version_of(found[0]) >= oldest
     if name != "mount-s3" or not good:
         files.remove(package)
@@ -235,6 +235,6 @@ def take_back_packages() -> str:
     if going:
         apt.remove(going)
     inventory.save(dataclasses.replace(inventory.load(), packages=(), installing=False))
-    told = [f"the package {name} stays: {why}" for name, why in stay.items()]
+    kept = [f"the package {name} stays: {why}" for name, why in stay.items()]
     gone = f"took back the packages {', '.join(going)}" if going else "took back no package"
-    return "; ".join([gone, *told])
+    return "; ".join([gone, *kept])

@@ -132,10 +132,10 @@ def explain(words: str, *, bucket: str, directory: str) -> AgentError:
     for reading in _READINGS:
         match = reading.pattern.search(plain)
         if match:
-            told = {"bucket": bucket, "directory": directory, **match.groupdict()}
+            fields = {"bucket": bucket, "directory": directory, **match.groupdict()}
             return AgentError(
                 reading.problem,
-                reading.sentence.format(**told),
+                reading.sentence.format(**fields),
                 cause=cause or None,
             )
     return AgentError(

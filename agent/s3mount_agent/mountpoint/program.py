@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from s3mount_agent.core.errors import AgentError, Problem
-from s3mount_agent.core.versions import Version, told, version_of
+from s3mount_agent.core.versions import Version, shown, version_of
 from s3mount_agent.filesystem import disk, safe_path
 from s3mount_agent.system import probe, process
 
@@ -29,7 +29,7 @@ class Installed:
     version: Version
 
     def __str__(self) -> str:
-        return told(self.version)
+        return shown(self.version)
 
 
 def find() -> Installed | None:

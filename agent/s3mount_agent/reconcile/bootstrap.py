@@ -11,11 +11,11 @@ from s3mount_agent.config import config_file
 from s3mount_agent.config.configuration import Configuration
 from s3mount_agent.config.desired import Desired
 from s3mount_agent.core.errors import AgentError, Problem
-from s3mount_agent.core.roles import OnFailure
+from s3mount_agent.core.node_roles import OnFailure
 from s3mount_agent.core.states import State
 from s3mount_agent.core.versions import FuseConf
+from s3mount_agent.decide.mount_status import MountStatus
 from s3mount_agent.decide.plan import Observed, Plan, Wanted, plan
-from s3mount_agent.decide.status import MountStatus
 from s3mount_agent.filesystem import fuse, leftovers
 from s3mount_agent.filesystem.mountinfo import Table
 from s3mount_agent.mountpoint import install
@@ -26,7 +26,7 @@ from s3mount_agent.reconcile.context import Context, gather
 from s3mount_agent.reconcile.execute import Failures
 from s3mount_agent.reconcile.observe import judge_table, look_at, observe, remember
 from s3mount_agent.reconcile.session import Patience, Session, node_session, still_in_force
-from s3mount_agent.state import held
+from s3mount_agent.state import held_down
 from s3mount_agent.state.timeline import (
     LEAVES,
     LEFT,
@@ -36,7 +36,7 @@ from s3mount_agent.state.timeline import (
     clock_after,
     waiting_for,
 )
-from s3mount_agent.supervisor import connections, crawlers, needrestart, service
+from s3mount_agent.supervisor import agent_service, crawlers, fuse_connections, needrestart
 from s3mount_agent.system import capacity, journal, node, probe
 from s3mount_agent.system.probe import Answer, Finding
 from s3mount_agent.system.threads import if_it_lasts
@@ -83,7 +83,7 @@ class _Begun:
 
     def call_service(self) -> bool:
         """Has the service run, and returns whether it did not before all this."""
-        self.called |= service.ensure_running(new=self.new_service)
+        self.called |= agent_service.ensure_running(new=self.new_service)
         self.new_service = False
         return self.called
 
@@ -135,10 +135,10 @@ def bootstrap(
         except KeyboardInterrupt:
             with contextlib.suppress(AgentError):
                 if not begun.call_service():
-                    service.wake()
+                    agent_service.wake()
             raise KeyboardInterrupt(LEFT) from None
-        if not service.comes_up():
-            journal.say(f"warning: the agent's service is down: `{service.how_to_start()}`")
+        if not agent_service.comes_up():
+            journal.say(f"warning: the agent's service is down: `{agent_service.how_to_start()}`")
         leftovers.sweep_builds()
         _summarise(context, failures, begun.installed)
     finally:
@@ -151,15 +151,15 @@ def _list_ahead(session: Session) -> probe.Listing:
     """Begins to verify what is up already: nearly always all of it stays as it is."""
     directories = (mount.directory for mount in session.context.mounts)
     here = [each for each in directories if session.observed.is_ours(each)]
-    return probe.Listing(here, connections.whose)
+    return probe.Listing(here, fuse_connections.whose)
 
 
 def _leave_to_agent(session: Session) -> None:
     """What every long wait promises for the case of Ctrl-C: the service goes on with it."""
     with contextlib.suppress(AgentError):
         session.desired.save()
-        if not service.ensure_running(new=service.put_in_place()):
-            service.wake()
+        if not agent_service.ensure_running(new=agent_service.put_in_place()):
+            agent_service.wake()
 
 
 def _begin(session: Session, timeline: Timeline) -> _Begun:
@@ -169,9 +169,9 @@ def _begin(session: Session, timeline: Timeline) -> _Begun:
     installed, missing = _install(context, timeline)
     with timeline.step("config") as step:
         changed = session.desired.save()
-        held.save(())
+        held_down.save(())
         # With those of the mounts, so that systemd need not read its units more than once.
-        new = service.put_in_place()
+        new = agent_service.put_in_place()
         step.result = f"{config_file.PATH} " + ("is now in force" if changed else "unchanged")
         timeline.changed |= changed
     failures = {mount.id: missing for mount in context.mounts if missing}
@@ -275,7 +275,7 @@ def _await(begun: _Begun, by: str, timeline: Timeline) -> None:
             if same:
                 # In this order: the service looks, once it has the lock, at what is written here,
                 # and writes nothing over it that it knew before.
-                service.wake()
+                agent_service.wake()
                 begun.record()
 
 
@@ -308,7 +308,7 @@ def _call_service(begun: _Begun, timeline: Timeline) -> None:
         well = all(mount.state is State.OK for mount in begun.mounts)
         woken = begun.has_to_wait and begun.mounts
         if not started and not woken and (timeline.changed or not well):
-            service.wake()  # there is something that it has not seen, or could try
+            agent_service.wake()  # there is something that it has not seen, or could try
         step.result = "is starting" if started else "already running"
         timeline.changed |= started
 
@@ -351,7 +351,7 @@ def _verify(context: Context, begun: _Begun, ahead: probe.Listing, timeline: Tim
         moved = begun.observed is not begun.session.observed
         findings = {} if moved else ahead.wait(_PROBE_SECONDS)
         new = [each for each in directories if each not in findings]
-        findings.update(probe.Listing(new, connections.whose).wait(_PROBE_SECONDS))
+        findings.update(probe.Listing(new, fuse_connections.whose).wait(_PROBE_SECONDS))
         found = {mount.id: findings.get(mount.directory, _ANOTHER) for mount in up}
         # Last: a directory without a mount answers, too. Whether it is ours, the table alone says;
         # of what does not answer, systemd is asked which process that is by now.
@@ -372,7 +372,7 @@ def _verify(context: Context, begun: _Begun, ahead: probe.Listing, timeline: Tim
     if refused:
         # What we have seen is what status says, and the service goes on from there.
         reasons.remember(refused)
-        service.wake()
+        agent_service.wake()
     return silent
 
 
@@ -380,10 +380,10 @@ def _summarise(context: Context, failures: Failures, installed: Installed | None
     for mount in context.mounts:
         error = failures.get(mount.id)
         access = "ro" if mount.read_only else "rw"
-        told = f"failed: {error.message}" if error else f"mounted {access}"
+        outcome = f"failed: {error.message}" if error else f"mounted {access}"
         if error and error.problem is Problem.MOUNT_BUSY:
-            told = "pending: the new options wait until it is no longer in use"
-        journal.say(f"  {mount.directory} <- s3://{mount.bucket}  {told}")
+            outcome = "pending: the new options wait until it is no longer in use"
+        journal.say(f"  {mount.directory} <- s3://{mount.bucket}  {outcome}")
     failed = {
         mount_id for mount_id, error in failures.items() if error.problem is not Problem.MOUNT_BUSY
     }

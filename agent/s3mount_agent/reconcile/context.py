@@ -8,9 +8,9 @@ from s3mount_agent import __version__
 from s3mount_agent.config.configuration import Configuration, WhenBusy
 from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.core.mounts import Mount, Owner
-from s3mount_agent.core.roles import Conduct, OnFailure, conduct, role_of
+from s3mount_agent.core.node_roles import Conduct, OnFailure, conduct, role_of
 from s3mount_agent.mountpoint.program import Installed
-from s3mount_agent.supervisor.protocol import Supervisor, supervisor
+from s3mount_agent.supervisor.interface import Supervisor, supervisor
 from s3mount_agent.system import node, systemd
 
 
@@ -63,14 +63,14 @@ class Context:
     @property
     def words(self) -> str:
         """What the node is, and where that is from, in a few words."""
-        told = [f"role {self.conduct.role.value}", f"mode {self.conduct.mode.value}"]
-        told += [f"{each.value} in {each.file}" for each in self.facts.node_types[:1]]
-        told.append(f"files belong to {self.facts.user if self.owner else 'root'}")
-        return ", ".join(told)
+        facts = [f"role {self.conduct.role.value}", f"mode {self.conduct.mode.value}"]
+        facts += [f"{each.value} in {each.file}" for each in self.facts.node_types[:1]]
+        facts.append(f"files belong to {self.facts.user if self.owner else 'root'}")
+        return ", ".join(facts)
 
     def describe(self, installed: Installed | None) -> dict[str, str]:
         """The node as status shows it."""
-        told = {
+        node = {
             "role": self.conduct.role.value,
             "mode": self.conduct.mode.value,
             "cluster": self.facts.cluster,
@@ -78,7 +78,7 @@ class Context:
             "agent": __version__,
             "mount_s3": str(installed or ""),
         }
-        return {key: value for key, value in told.items() if value}
+        return {key: value for key, value in node.items() if value}
 
 
 def gather(configuration: Configuration) -> Context:

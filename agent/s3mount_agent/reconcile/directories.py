@@ -6,9 +6,9 @@ import threading
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from s3mount_agent.core.definition import Definition
-from s3mount_agent.core.directory import is_below
+from s3mount_agent.core.directory_rules import is_below
 from s3mount_agent.core.errors import AgentError, Problem
+from s3mount_agent.core.mount_definition import Definition
 from s3mount_agent.core.states import Presence
 from s3mount_agent.filesystem import mountinfo, safe_path
 from s3mount_agent.filesystem.mountinfo import Entry

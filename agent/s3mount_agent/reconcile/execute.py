@@ -9,13 +9,13 @@ from functools import partial
 
 from s3mount_agent.config.configuration import WhenBusy
 from s3mount_agent.core import errors
-from s3mount_agent.core.definition import Definition
 from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.core.masking import is_secret
+from s3mount_agent.core.mount_definition import Definition
 from s3mount_agent.core.mounts import Mount
 from s3mount_agent.core.resources import divide
 from s3mount_agent.core.states import few_files
-from s3mount_agent.decide.events import Event
+from s3mount_agent.decide.journal_events import Event
 from s3mount_agent.decide.plan import Action, Kind, Observed, Placed, Plan, Wanted
 from s3mount_agent.filesystem import mountinfo, procfs
 from s3mount_agent.mountpoint import install
@@ -25,7 +25,7 @@ from s3mount_agent.reconcile import directories
 from s3mount_agent.reconcile.context import Context
 from s3mount_agent.reconcile.observe import observe
 from s3mount_agent.state import secrets
-from s3mount_agent.supervisor.protocol import Supervisor
+from s3mount_agent.supervisor.interface import Supervisor
 from s3mount_agent.system import capacity, journal
 from s3mount_agent.system.threads import together
 
@@ -87,8 +87,8 @@ def warnings(wanted: Sequence[Wanted]) -> tuple[str, ...]:
     """What jobs on this node may run into, a sentence each."""
     cpus = capacity.read().cpus
     definitions = (each.definition for each in wanted)
-    told = (few_files(each.directory, each.options.write_files, cpus) for each in definitions)
-    return tuple(sentence for sentence in told if sentence)
+    sentences = (few_files(each.directory, each.options.write_files, cpus) for each in definitions)
+    return tuple(sentence for sentence in sentences if sentence)
 
 
 def _not_lowered(new: Definition, placed: Placed | None) -> Definition:

@@ -10,12 +10,12 @@ the whole look to tell, which knows all that can be the matter.
 from __future__ import annotations
 
 from s3mount_agent.core.states import Presence
-from s3mount_agent.decide.status import MountStatus, NodeStatus, judge
+from s3mount_agent.decide.mount_status import MountStatus, NodeStatus, judge
 from s3mount_agent.filesystem import lock, paths, procfs
 from s3mount_agent.filesystem.mountinfo import Table
 from s3mount_agent.state import status_file
-from s3mount_agent.supervisor import connections
-from s3mount_agent.supervisor.connections import Connection
+from s3mount_agent.supervisor import fuse_connections
+from s3mount_agent.supervisor.fuse_connections import Connection
 
 
 def take() -> NodeStatus | None:
@@ -35,11 +35,11 @@ def take() -> NodeStatus | None:
 
 
 def _see(known: MountStatus, table: Table) -> MountStatus | None:
-    connection = connections.load(known.path)
+    connection = fuse_connections.load(known.path)
     if connection is None or known.pending or not _is_as_it_was(known, connection):
         return None
-    own = connections.ours(table, known.path, connection, running=True)
-    presence, _ = connections.lies_there(table, known.path, own)
+    own = fuse_connections.ours(table, known.path, connection, running=True)
+    presence, _ = fuse_connections.lies_there(table, known.path, own)
     if presence is not Presence.OURS:
         return None
     same = known.pid == known.asked

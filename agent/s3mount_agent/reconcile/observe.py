@@ -10,18 +10,18 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from s3mount_agent.core.errors import AgentError, Problem
+from s3mount_agent.core.node_roles import Mode
 from s3mount_agent.core.options import Options
-from s3mount_agent.core.roles import Mode
 from s3mount_agent.core.states import Presence, Stranger
 from s3mount_agent.decide.hang import Condition
+from s3mount_agent.decide.mount_status import MountStatus, NodeStatus, judge
 from s3mount_agent.decide.plan import Observed, Placed
-from s3mount_agent.decide.status import MountStatus, NodeStatus, judge
 from s3mount_agent.filesystem import holders, mountinfo, paths, procfs
 from s3mount_agent.filesystem.mountinfo import Table
-from s3mount_agent.state import held, status_file
+from s3mount_agent.state import held_down, status_file
 from s3mount_agent.state.status_file import now
-from s3mount_agent.supervisor import connections, service
-from s3mount_agent.supervisor.protocol import Supervisor, supervisor
+from s3mount_agent.supervisor import agent_service, fuse_connections
+from s3mount_agent.supervisor.interface import Supervisor, supervisor
 
 if TYPE_CHECKING:  # they would bring much to `status`, which needs nothing of it
     from s3mount_agent.mountpoint.program import Installed
@@ -57,10 +57,10 @@ def judge_table(
     dead_binds: dict[str, tuple[tuple[str, str], ...]] = {}
     waiting: dict[str, str] = {}
     for directory, here in _by_directory(placed).items():
-        connection = connections.load(directory)
+        connection = fuse_connections.load(directory)
         running = any(each.serves or each.starting for each in here)
-        own = connections.ours(table, directory, connection, running=running)
-        presence[directory], other = connections.lies_there(table, directory, own)
+        own = fuse_connections.ours(table, directory, connection, running=running)
+        presence[directory], other = fuse_connections.lies_there(table, directory, own)
         if other is not None:
             strangers[directory] = holders.stranger(other)
         if connection is not None:
@@ -146,15 +146,15 @@ def _from_configuration() -> NodeStatus:
     from s3mount_agent.reconcile.context import gather
 
     context = gather(desired.in_force().configuration)
-    down = held.load()
+    down = held_down.load()
     rows = [status_file.fresh(mount, held=mount.id in down) for mount in context.mounts]
     mounts = judge_all(rows, observe(context.supervisor))
-    told = context.describe(program.find())
-    return NodeStatus(told, mounts, status_file.now(), "just now", *_running())
+    described = context.describe(program.find())
+    return NodeStatus(described, mounts, status_file.now(), "just now", *_running())
 
 
 def _running() -> tuple[bool, str | None]:
-    return service.is_up(), paths.broken_command()
+    return agent_service.is_up(), paths.broken_command()
 
 
 def remember(
@@ -173,7 +173,7 @@ def remember(
     ``observed`` is the node for who has seen it already, and changed nothing since.
     """
     before = status_file.load()
-    down = held.load()
+    down = held_down.load()
     observed = observed or look_at(context)
     rows: list[MountStatus] = []
     for mount in context.mounts:

@@ -13,7 +13,7 @@ from s3mount_agent.mountpoint.program import Installed
 from s3mount_agent.reconcile import execute
 from s3mount_agent.reconcile.context import gather
 from s3mount_agent.reconcile.observe import observe
-from s3mount_agent.state import held
+from s3mount_agent.state import held_down
 from s3mount_agent.system import journal
 
 _PROGRAM = "/usr/bin/mount-s3"
@@ -46,7 +46,7 @@ def preview(url: str | None = None, say: Callable[[str], None] = journal.say) ->
 
 def _with_hands(todo: Plan) -> Plan:
     """What an administrator unmounted is neither new nor broken: it is told as what it is."""
-    down = held.load()
+    down = held_down.load()
     because = "it was unmounted by hand, and apply mounts it again"
     actions = tuple(
         dataclasses.replace(action, because=because)

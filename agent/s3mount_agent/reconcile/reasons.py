@@ -23,17 +23,17 @@ LastWords = Callable[[str, int], str]
 
 def why(placed: Placed, finding: Finding, last_words: LastWords | None = None) -> Failure:
     """The reason why S3 cannot be used."""
-    told = finding.error or f"no answer within {finding.seconds:.0f} seconds"
-    unknown = AgentError(Problem.S3_ERRORS, f"S3 answers with errors: {told}")
+    words = finding.error or f"no answer within {finding.seconds:.0f} seconds"
+    unknown = AgentError(Problem.S3_ERRORS, f"S3 answers with errors: {words}")
     return complaint(placed, last_words) or passing(unknown)
 
 
 def complaint(placed: Placed, last_words: LastWords | None = None) -> Failure | None:
     """What mount-s3 has just said of S3 in the journal, if that can be understood."""
     definition = placed.definition
-    told = (last_words or journal.last_words)("mount-s3", placed.pid or 0)
+    words = (last_words or journal.last_words)("mount-s3", placed.pid or 0)
     # The newest line first: older ones may be of another fault.
-    for line in reversed(told.splitlines()):
+    for line in reversed(words.splitlines()):
         read = messages.explain(line, bucket=definition.bucket, directory=definition.directory)
         if read.problem not in (Problem.MOUNT_FAILED, Problem.WRITE_LIMIT):
             return passing(read)
@@ -49,8 +49,8 @@ def not_ours(directory: str, observed: Observed) -> AgentError:
     """Why what lies on a directory is not the mount that was there."""
     stranger = observed.strangers.get(directory)
     if stranger is not None:
-        told = f"something else is mounted on {stranger.directory}: {stranger.words}"
-        return AgentError(Problem.DIRECTORY_IN_USE, told, hint=stranger.mend)
+        message = f"something else is mounted on {stranger.directory}: {stranger.words}"
+        return AgentError(Problem.DIRECTORY_IN_USE, message, hint=stranger.mend)
     return AgentError(Problem.MOUNT_ENDED, f"{directory} was mounted, but is not any more")
 
 

@@ -11,13 +11,13 @@ from s3mount_agent.config import config_file, desired, source
 from s3mount_agent.config.desired import Desired, overridden
 from s3mount_agent.config.source import Fetched
 from s3mount_agent.core.errors import AgentError, Problem
-from s3mount_agent.decide.events import Event
+from s3mount_agent.decide.journal_events import Event
 from s3mount_agent.filesystem import lock
 from s3mount_agent.reconcile import execute
 from s3mount_agent.reconcile.session import read_node, tell_wait
-from s3mount_agent.state import identity
-from s3mount_agent.state import origin as origins
-from s3mount_agent.state.origin import Origin
+from s3mount_agent.state import config_origin as origins
+from s3mount_agent.state import machine
+from s3mount_agent.state.config_origin import Origin
 from s3mount_agent.state.timeline import waiting_for
 from s3mount_agent.system import journal
 
@@ -54,7 +54,7 @@ def refresh(*, anew: bool = False, say: Callable[[str], object] = _nobody) -> Ne
     """
     for _ in range(_ATTEMPTS):
         origin = origins.load()
-        if origin is None or identity.is_foreign():
+        if origin is None or machine.is_foreign():
             return News()
         with waiting_for(f"asking {origin.shown_url}", _SOURCE_SECONDS, say=say):
             answer = _ask(origin, anew=anew or desired.is_damaged())
@@ -109,18 +109,20 @@ def _put_in_force(fetched: Fetched, origin: Origin) -> News:
     kept = desired.keep_damaged()
     changed = new.save()
     if version != origin.version or origin.problem or kept:
-        told = f"version {newer.shown} of {origin.url} is in force"
+        message = f"version {newer.shown} of {origin.url} is in force"
         if kept:
-            told += f"; {config_file.PATH} was damaged: what it held is kept as {kept}"
-        journal.event(Event.REFRESHED, told)
+            message += f"; {config_file.PATH} was damaged: what it held is kept as {kept}"
+        journal.event(Event.REFRESHED, message)
     return News(changed)
 
 
 def _refuse(error: AgentError, origin: Origin, seen: str) -> News:
     _note(origin._replace(seen=seen, problem=error.message), origin, error)
-    told = f"{error.message}; version {origin.shown} stays in force"
+    message = f"{error.message}; version {origin.shown} stays in force"
     return News(
-        error=AgentError(error.problem, told, cause=error.cause, hint=error.hint, more=error.more)
+        error=AgentError(
+            error.problem, message, cause=error.cause, hint=error.hint, more=error.more
+        )
     )
 
 

@@ -20,7 +20,7 @@ from s3mount_agent.filesystem import lock
 from s3mount_agent.reconcile import directories
 from s3mount_agent.reconcile.context import Context, gather
 from s3mount_agent.reconcile.observe import look_at
-from s3mount_agent.state import held, in_force
+from s3mount_agent.state import held_down, in_force
 from s3mount_agent.state.timeline import Waiting, clock_after
 from s3mount_agent.system import journal, node
 from s3mount_agent.system.retry import patiently
@@ -110,7 +110,7 @@ class Patience:
     def __call__(self, want: Wanted) -> None:
         """Returns when a mount is up; raises why it is not."""
         directory = want.mount.directory
-        told = Waiting(directory, self._budget)
+        waiting = Waiting(directory, self._budget)
         self.first.add(directory)
 
         def attempt() -> None:
@@ -124,7 +124,7 @@ class Patience:
                 self.first.discard(directory)
 
         try:
-            patiently(attempt, budget=self._budget, on_retry=told)
+            patiently(attempt, budget=self._budget, on_retry=waiting)
         except AgentError as error:
             if is_lasting(error):
                 self._give_up(want)
@@ -155,5 +155,5 @@ class Patience:
     def _here(self, want: Wanted) -> Placed | None:
         """The mount as it is placed, unless somebody else has changed it since it was written."""
         here = self._supervisor.placed().get(want.mount.id)
-        same = here is not None and here.text == want.text and want.mount.id not in held.load()
+        same = here is not None and here.text == want.text and want.mount.id not in held_down.load()
         return here if same else None

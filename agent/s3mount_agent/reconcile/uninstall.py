@@ -17,9 +17,9 @@ from s3mount_agent.filesystem import disk, files, holders, metrics_file, paths
 from s3mount_agent.filesystem.mountinfo import Table
 from s3mount_agent.mountpoint import install
 from s3mount_agent.reconcile.session import node_session
-from s3mount_agent.reconcile.takedown import covered, require_changeable, take_down
+from s3mount_agent.reconcile.unmount import covered, require_changeable, take_down
 from s3mount_agent.state import inventory
-from s3mount_agent.supervisor import connections, crawlers, needrestart, service
+from s3mount_agent.supervisor import agent_service, crawlers, fuse_connections, needrestart
 from s3mount_agent.system import journal, systemd
 
 _LOCK_SECONDS = 120.0
@@ -65,12 +65,12 @@ def _step(number: int, do: Callable[[], str]) -> None:
     """One of the steps, which says what it has done; an end in its middle leaves a sentence about
     what is left."""
     try:
-        told = do()
+        outcome = do()
     except (AgentError, KeyboardInterrupt):
         left = ", ".join(_STEPS[number:])
         journal.say(f"stopped: all mounts are down, still here: {left}; run it again to go on")
         raise
-    journal.say(told)
+    journal.say(outcome)
 
 
 def _busy(observed: Observed) -> list[AgentError]:
@@ -80,7 +80,9 @@ def _busy(observed: Observed) -> list[AgentError]:
     for placed in observed.placed.values():
         directory = placed.definition.directory
         running = placed.serves or placed.starting
-        own = connections.ours(table, directory, connections.load(directory), running=running)
+        own = fuse_connections.ours(
+            table, directory, fuse_connections.load(directory), running=running
+        )
         users = holders.of(own) if own and running else ""
         if observed.on(directory) is Presence.COVERED:
             found.append(covered(directory, observed))
@@ -113,7 +115,7 @@ def _tell(
 
 
 def _end_service(metrics: str | None) -> str:
-    service.take_down()
+    agent_service.take_down()
     each: tuple[Callable[[], object], ...] = (
         partial(crawlers.keep_out, ()),
         needrestart.take_back,

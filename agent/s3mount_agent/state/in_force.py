@@ -11,11 +11,11 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from s3mount_agent.core.masking import masked
-from s3mount_agent.filesystem import codec, files, paths
+from s3mount_agent.filesystem import files, json_codec, paths
 
 PATH = paths.STATE / "in-force.json"
 _SCHEMA = 1
-# core/roles.py has them, which who only looks need not load.
+# core/node_roles.py has them, which who only looks need not load.
 _OVERRIDES = {
     "role": ("head", "compute", "login", "standalone"),
     "mode": ("systemd", "direct"),
@@ -34,7 +34,7 @@ class InForce(NamedTuple):
 
 def load() -> InForce | None:
     """What is in force, or None where nothing is written down of it."""
-    return codec.read(PATH, _build)
+    return json_codec.read(PATH, _build)
 
 
 def save(record: InForce) -> bool:
@@ -45,7 +45,7 @@ def save(record: InForce) -> bool:
         return False
     # Who may not read config.yaml may not read its copy.
     mode = files.permissions(paths.CONFIG) or 0o644
-    return codec.write(PATH, {"schema": _SCHEMA, **record._asdict()}, exactly=mode)
+    return json_codec.write(PATH, {"schema": _SCHEMA, **record._asdict()}, exactly=mode)
 
 
 def version() -> str:
@@ -60,18 +60,18 @@ def is_edited() -> bool:
 
 
 def _build(fields: Any) -> InForce | None:
-    if codec.field(fields, "schema", int) != _SCHEMA:
+    if json_codec.field(fields, "schema", int) != _SCHEMA:
         return None
     return InForce(
-        codec.field(fields, "text", str),
-        codec.optional(fields, "url", str),
+        json_codec.field(fields, "text", str),
+        json_codec.optional(fields, "url", str),
         overrides_of(fields["overrides"]),
     )
 
 
 def overrides_of(value: object) -> dict[str, str]:
     """The bootstrap's own options as they are written down; raises ValueError or TypeError."""
-    overrides = codec.named_texts(value)
+    overrides = json_codec.named_texts(value)
     for name, word in overrides.items():
         if word not in _OVERRIDES.get(name, ()):
             raise ValueError(f"{name} cannot be {word!r}")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from s3mount_agent.filesystem import codec, files, paths
+from s3mount_agent.filesystem import files, json_codec, paths
 
 PATH = paths.STATE / "made.json"
 
@@ -45,7 +45,7 @@ class Belongings:
 
 def load(path: Path = PATH) -> Belongings:
     """What is written down; nothing if nothing is, or if it is damaged."""
-    return codec.read(path, _build) or Belongings()
+    return json_codec.read(path, _build) or Belongings()
 
 
 def save(belongings: Belongings, path: Path = PATH) -> None:
@@ -58,10 +58,10 @@ def save(belongings: Belongings, path: Path = PATH) -> None:
 
 def _build(fields: Any) -> Belongings:
     return Belongings(
-        directories=codec.texts(fields.get("directories", [])),
-        packages=codec.texts(fields.get("packages", [])),
-        installing=codec.field(fields, "installing", bool, default=False),
-        fuse_conf_before=codec.optional(fields, "fuse_conf_before", str),
-        fuse_conf_made=codec.field(fields, "fuse_conf_made", bool, default=False),
-        updatedb=codec.texts(fields.get("updatedb", [])),
+        directories=json_codec.texts(fields.get("directories", [])),
+        packages=json_codec.texts(fields.get("packages", [])),
+        installing=json_codec.field(fields, "installing", bool, default=False),
+        fuse_conf_before=json_codec.optional(fields, "fuse_conf_before", str),
+        fuse_conf_made=json_codec.field(fields, "fuse_conf_made", bool, default=False),
+        updatedb=json_codec.texts(fields.get("updatedb", [])),
     )

@@ -6,7 +6,7 @@ import os
 
 from s3mount_agent.core.errors import AgentError
 from s3mount_agent.core.masking import is_secret, masked
-from s3mount_agent.filesystem import codec, files, paths
+from s3mount_agent.filesystem import files, json_codec, paths
 
 PATH = paths.STATE / "secrets.json"
 _SOURCE, _KEY = "source", "key"
@@ -15,7 +15,7 @@ _SOURCE, _KEY = "source", "key"
 def load() -> dict[str, str]:
     """All of them by name; nothing for who may not read them."""
     try:
-        return codec.read(PATH, codec.named_texts) or {}
+        return json_codec.read(PATH, json_codec.named_texts) or {}
     except AgentError:
         return {}
 
@@ -25,7 +25,7 @@ def keep(**values: str | None) -> None:
     known = load()
     new = {name: value for name, value in {**known, **values}.items() if value is not None}
     if new:
-        codec.write(PATH, new, exactly=0o600)
+        json_codec.write(PATH, new, exactly=0o600)
     elif known:
         files.remove(PATH)
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.core.states import Failure, State
 from s3mount_agent.core.text import epoch
-from s3mount_agent.decide.status import REMEMBERED, MountStatus, NodeStatus
-from s3mount_agent.filesystem import codec, files, paths
+from s3mount_agent.decide.mount_status import REMEMBERED, MountStatus, NodeStatus
+from s3mount_agent.filesystem import files, json_codec, paths
 from s3mount_agent.state import in_force
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 PATH = paths.RUN / "status.json"
 _SCHEMA = 1
-# core/roles.py has them, which who only looks need not load.
+# core/node_roles.py has them, which who only looks need not load.
 _MODES = ("systemd", "direct")
 _TIME = "%Y-%m-%dT%H:%M:%SZ"
 
@@ -70,10 +70,12 @@ def pending_of(busy: AgentError, until: str = "", *, gone: bool = False) -> str:
 
     if gone:
         return f"{busy.message}: {busy.cause}" if busy.cause else busy.message
-    told = f"{busy.message}{_by(busy)}"
+    message = f"{busy.message}{_by(busy)}"
     if not is_lasting(busy):
-        return f"its new options wait: {told}" + (f", until {until} at the longest" * bool(until))
-    return f"its new options wait for the next `s3mount-agent apply`: {told}"
+        return f"its new options wait: {message}" + (
+            f", until {until} at the longest" * bool(until)
+        )
+    return f"its new options wait for the next `s3mount-agent apply`: {message}"
 
 
 def _by(busy: AgentError | None) -> str:
@@ -102,7 +104,7 @@ def error_of(failure: Failure) -> AgentError:
 
 def load(path: Path = PATH) -> NodeStatus | None:
     """The last snapshot since the node booted, or None if there is none that can be read."""
-    return codec.read(path, _build)
+    return json_codec.read(path, _build)
 
 
 def save(node: Mapping[str, str], mounts: Iterable[MountStatus], path: Path = PATH) -> None:
@@ -111,8 +113,8 @@ def save(node: Mapping[str, str], mounts: Iterable[MountStatus], path: Path = PA
     Without one, status is slower. With an old one it would be wrong.
     """
     rows = [_remembered(mount) for mount in mounts]
-    told = {"at": now(), "of": in_force.version(), "node": dict(node), "mounts": rows}
-    document = {"schema": _SCHEMA, **told}
+    record = {"at": now(), "of": in_force.version(), "node": dict(node), "mounts": rows}
+    document = {"schema": _SCHEMA, **record}
     text = json.dumps(document) + "\n"
     try:
         files.write(path, text)
@@ -132,14 +134,14 @@ def _remembered(mount: MountStatus) -> dict[str, object]:
 def _build(fields: Any) -> NodeStatus | None:
     if fields["schema"] != _SCHEMA:
         return None
-    node = codec.named_texts(fields["node"])
+    node = json_codec.named_texts(fields["node"])
     if node.get("mode", _MODES[0]) not in _MODES:
         raise ValueError(f"there is no mode {node['mode']!r}")
-    mounts = tuple(map(_mount, codec.field(fields, "mounts", list)))
+    mounts = tuple(map(_mount, json_codec.field(fields, "mounts", list)))
     # An agent before this one did not say of which configuration it tells.
-    of = codec.optional(fields, "of", str)
+    of = json_codec.optional(fields, "of", str)
     behind = of is not None and of != in_force.version()
-    return NodeStatus(node, mounts, _moment(codec.field(fields, "at", str)), behind=behind)
+    return NodeStatus(node, mounts, _moment(json_codec.field(fields, "at", str)), behind=behind)
 
 
 def _moment(at: str) -> str:
@@ -148,29 +150,31 @@ def _moment(at: str) -> str:
 
 
 def _mount(fields: Any) -> MountStatus:
-    pending = codec.optional(fields, "pending_since", str)
+    pending = json_codec.optional(fields, "pending_since", str)
     return MountStatus(
-        id=codec.field(fields, "id", str),
-        path=codec.field(fields, "path", str),
-        bucket=codec.field(fields, "bucket", str),
-        read_only=codec.field(fields, "read_only", bool),
+        id=json_codec.field(fields, "id", str),
+        path=json_codec.field(fields, "path", str),
+        bucket=json_codec.field(fields, "bucket", str),
+        read_only=json_codec.field(fields, "read_only", bool),
         state=State(fields["state"]),
-        since=_moment(codec.field(fields, "since", str)),
-        held=codec.field(fields, "held", bool, default=False),
-        pending=codec.optional(fields, "pending", str),
+        since=_moment(json_codec.field(fields, "since", str)),
+        held=json_codec.field(fields, "held", bool, default=False),
+        pending=json_codec.optional(fields, "pending", str),
         pending_since=_moment(pending) if pending is not None else None,
         failure=_failure(fields.get("failure")),
-        hung=codec.field(fields, "hung", bool, default=False),
+        hung=json_codec.field(fields, "hung", bool, default=False),
         s3=_failure(fields.get("s3")),
-        asked=codec.optional(fields, "asked", int),
-        pid=codec.optional(fields, "pid", int),
-        invocation=codec.field(fields, "invocation", str, default=""),
-        write_files=codec.optional(fields, "write_files", int),
+        asked=json_codec.optional(fields, "asked", int),
+        pid=json_codec.optional(fields, "pid", int),
+        invocation=json_codec.field(fields, "invocation", str, default=""),
+        write_files=json_codec.optional(fields, "write_files", int),
     )
 
 
 def _failure(fields: Any) -> Failure | None:
     if fields is None:
         return None
-    code, reason, hint = (codec.field(fields, name, str) for name in ("code", "reason", "hint"))
-    return Failure(code, reason, hint, permanent=codec.field(fields, "permanent", bool))
+    code, reason, hint = (
+        json_codec.field(fields, name, str) for name in ("code", "reason", "hint")
+    )
+    return Failure(code, reason, hint, permanent=json_codec.field(fields, "permanent", bool))

@@ -62,8 +62,8 @@ def waiting_for(
     """Says once what is waited for, which attempt it is (nothing, where there is but one), until
     when, and how to leave, if what is within lasts."""
     until = clock_after(seconds)
-    told = f"[ wait ] {what} ({attempt}until {until} at most; {leaves})"
-    with if_it_lasts(lambda: say(told)):
+    line = f"[ wait ] {what} ({attempt}until {until} at most; {leaves})"
+    with if_it_lasts(lambda: say(line)):
         yield
 
 

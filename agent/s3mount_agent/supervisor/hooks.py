@@ -14,9 +14,9 @@ from collections.abc import Callable, Collection, Iterable
 from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.filesystem import fuse, mountinfo, procfs, safe_path
 from s3mount_agent.filesystem.mountinfo import Entry, Table
-from s3mount_agent.state import identity
-from s3mount_agent.supervisor import connections
-from s3mount_agent.supervisor.connections import Connection
+from s3mount_agent.state import machine
+from s3mount_agent.supervisor import fuse_connections
+from s3mount_agent.supervisor.fuse_connections import Connection
 from s3mount_agent.system import probe
 from s3mount_agent.system.probe import Answer, SilenceError
 
@@ -42,7 +42,7 @@ STORES = {"cache": 0o700, "log-directory": 0o750}
 def clean(directory: str, pid: int) -> bool:
     """Takes away what our dead mount-s3 left on a directory, and remembers what lies there;
     anything else stays."""
-    connection = connections.load(directory)
+    connection = fuse_connections.load(directory)
     table = Table.read()
     if connection is not None and connection.is_alive:
         return True
@@ -50,7 +50,7 @@ def clean(directory: str, pid: int) -> bool:
         _clear_unknown(directory)
         connection = Connection(directory)
     elif connection.device:
-        dead = connections.ours(table, directory, connection, running=False)
+        dead = fuse_connections.ours(table, directory, connection, running=False)
         if dead is not None and dead == table.on(directory):
             _unmount(directory, lazy=True)
         connection = _with_binds(connection, table)
@@ -58,7 +58,7 @@ def clean(directory: str, pid: int) -> bool:
         # Its process ended between its mount and the moment in which that was written down.
         _clear_unknown(directory, ignoring=connection.before)
     after = Table.read()
-    left = connections.ours(after, directory, connection, running=False)
+    left = fuse_connections.ours(after, directory, connection, running=False)
     _remember(
         connection._replace(
             # One that is covered is still there, and gone only when it is seen to be.
@@ -105,7 +105,7 @@ def prepare(directory: str, pid: int, *places: str) -> bool:
     """
     from s3mount_agent.config import environment  # of which the others need nothing
 
-    identity.require_own()
+    machine.require_own()
     clean(directory, pid)
     with contextlib.suppress(AgentError):  # then it starts with what was there before
         environment.settle_node()  # a restart by hand is to find what was just written there
@@ -130,9 +130,9 @@ def ready(directory: str, pid: int) -> bool:
     Raises ``mount-not-ready`` if it takes too long.
     """
     deadline = time.monotonic() + _READY_SECONDS
-    connection = connections.load(directory) or Connection(directory)
+    connection = fuse_connections.load(directory) or Connection(directory)
     while True:
-        found = connections.find_new(Table.read(), connection, pid)
+        found = fuse_connections.find_new(Table.read(), connection, pid)
         start = procfs.started(pid)
         if found is not None and start is not None:
             _remember(
@@ -152,9 +152,9 @@ def ready(directory: str, pid: int) -> bool:
 def _remember(connection: Connection) -> None:
     """Where there is no space for it, the mount is known as one of an older agent would be."""
     try:
-        connections.save(connection)
+        fuse_connections.save(connection)
     except AgentError:
-        connections.forget(connection.directory)
+        fuse_connections.forget(connection.directory)
 
 
 def stop(directory: str, pid: int) -> bool:
@@ -204,9 +204,9 @@ class _Wait:
 
         self._looked = time.monotonic()
         systemd.notify(f"EXTEND_TIMEOUT_USEC={_EXTENSION_SECONDS * 1e6:.0f}")
-        connection = connections.load(self._directory)
+        connection = fuse_connections.load(self._directory)
         if connection is not None:
-            held = held or connections.users(self._directory) or _NOBODY
+            held = held or fuse_connections.users(self._directory) or _NOBODY
             if connection.waiting != held:
                 _remember(connection._replace(waiting=held))
             if self._is_stuck(alone=bool(connection.device) and held == _NOBODY):
@@ -258,17 +258,17 @@ def detach(directory: str, pid: int) -> bool:
     if own is not None:
         fuse.abort(own.minor)
     else:
-        connection = connections.load(directory)
+        connection = fuse_connections.load(directory)
         # It lives on for others although it has been unmounted here.
         if connection is not None and connection.device and connection.is_alive:
-            fuse.abort(connections.gone(connection).minor)
+            fuse.abort(fuse_connections.gone(connection).minor)
     return True
 
 
 def _own(directory: str) -> tuple[Entry | None, Table]:
     table = Table.read()
-    connection = connections.load(directory)
-    return connections.ours(table, directory, connection, running=True), table
+    connection = fuse_connections.load(directory)
+    return fuse_connections.ours(table, directory, connection, running=True), table
 
 
 def _unmount(directory: str, *, lazy: bool) -> None:

@@ -6,9 +6,9 @@ import posixpath
 import re
 from collections.abc import Sequence
 
-from s3mount_agent.core.definition import Definition
-from s3mount_agent.core.roles import Mode
-from s3mount_agent.filesystem import codec
+from s3mount_agent.core.mount_definition import Definition
+from s3mount_agent.core.node_roles import Mode
+from s3mount_agent.filesystem import json_codec
 
 _PLACEHOLDER = re.compile(r"@([A-Z_]+)@")
 # systemd ignores sections that begin with "X-" (systemd.unit(5)): ours says what the unit is for,
@@ -69,5 +69,5 @@ def read_definition(unit_text: str) -> Definition | None:
         return None
     try:
         return Definition.from_json(match["json"])
-    except codec.WRONG:
+    except json_codec.WRONG:
         return None

@@ -14,13 +14,13 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from s3mount_agent.core.definition import Definition
 from s3mount_agent.core.errors import AgentError, Problem
-from s3mount_agent.core.roles import Mode
+from s3mount_agent.core.mount_definition import Definition
+from s3mount_agent.core.node_roles import Mode
 from s3mount_agent.core.states import Presence
 from s3mount_agent.decide.plan import Placed, Wanted
-from s3mount_agent.filesystem import codec, disk, files, paths
-from s3mount_agent.supervisor import connections
+from s3mount_agent.filesystem import disk, files, json_codec, paths
+from s3mount_agent.supervisor import fuse_connections
 from s3mount_agent.supervisor.unit_text import read_definition, render
 from s3mount_agent.system import journal, process, systemd
 
@@ -117,7 +117,7 @@ class Units:
         if moved or not all(each.is_settled(enabled=enabled) for each in facts.values()):
             systemd.reload()
         for want in wanted:
-            connections.adopt(want.mount.directory, facts[want.mount.unit].main_pid)
+            fuse_connections.adopt(want.mount.directory, facts[want.mount.unit].main_pid)
 
     def start_later(self, want: Wanted) -> None:
         """``systemctl start --no-block``."""
@@ -160,7 +160,7 @@ class Units:
         """
         unit, directory = _unit(placed.id), placed.definition.directory
         alive = placed.serves or placed.starting
-        presence = connections.presence(directory, running=alive)
+        presence = fuse_connections.presence(directory, running=alive)
         if presence is Presence.OURS and not alive:
             _outside("clean", directory)  # nothing is lost with a mount whose process is gone
         elif force and alive:
@@ -171,7 +171,7 @@ class Units:
         elif presence is Presence.ABSENT and placed.active:
             # Somebody has unmounted it here, perhaps lazily. Who has it open still, or elsewhere,
             # is waited for: mount-s3 ends with the last of them, having uploaded what they wrote.
-            connections.require_unused(directory)
+            fuse_connections.require_unused(directory)
         elif presence is Presence.ABSENT and placed.starting:
             systemd.kill(unit)
         _await_end(directory, unit, killed=force, patient=patient)
@@ -203,7 +203,7 @@ class Units:
                 for path in (place / units[each.id] for place in _PLACES):
                     if _is_ours(path):
                         files.remove(path)
-                connections.forget(each.definition.directory)
+                fuse_connections.forget(each.definition.directory)
             except AgentError as error:
                 failures[each.id] = error
         systemd.reload()
@@ -279,7 +279,7 @@ def _unit_files() -> Iterator[tuple[Path, str]]:
 
 def _recorded() -> Iterator[tuple[str, Definition]]:
     for path in (each for home in _RECORDS.values() for each in disk.matching(home, "*.json")):
-        known = codec.read(path, Definition.from_json, parse=str)
+        known = json_codec.read(path, Definition.from_json, parse=str)
         if known is not None:
             yield _unit(path.stem), known
 
@@ -296,10 +296,14 @@ def _await_end(directory: str, unit: str, *, killed: bool, patient: bool) -> Non
                 raise
         else:
             return
-        who = "" if killed else connections.users(directory)
+        who = "" if killed else fuse_connections.users(directory)
         if who:
-            raise connections.still_served(directory, who)
-    raise connections.still_served(directory, "") if patient else connections.ending(directory)
+            raise fuse_connections.still_served(directory, who)
+    raise (
+        fuse_connections.still_served(directory, "")
+        if patient
+        else fuse_connections.ending(directory)
+    )
 
 
 def _outside(hook: str, directory: str) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from s3mount_agent.core.resources import Machine
-from s3mount_agent.filesystem import codec, paths
+from s3mount_agent.filesystem import json_codec, paths
 from s3mount_agent.system import probe
 
 _NODE_NAME = Path("/etc/parallelcluster/slurm_plugin/slurm_nodename")
@@ -31,7 +31,7 @@ def read() -> Machine:
 
 def remembered(name_file: Path = _NODE_NAME, path: Path = _REMEMBERED) -> int | None:
     """RealMemory of this node in MiB; an image's or another node's is not ours."""
-    known = codec.read(path, _build)
+    known = json_codec.read(path, _build)
     try:
         same = known is not None and known[0] == name_file.read_text().strip()
     except (OSError, ValueError):
@@ -40,10 +40,10 @@ def remembered(name_file: Path = _NODE_NAME, path: Path = _REMEMBERED) -> int | 
 
 
 def _build(fields: Any) -> tuple[str, int]:
-    memory = codec.field(fields, "real_memory", int)
+    memory = json_codec.field(fields, "real_memory", int)
     if memory <= 0:
         raise ValueError(f"{memory} MiB is no memory")
-    return codec.field(fields, "node", str), memory
+    return json_codec.field(fields, "node", str), memory
 
 
 def ask_slurm(
@@ -62,7 +62,7 @@ def ask_slurm(
     except probe.SilenceError as error:
         return f"{slurm} does not answer: {error.strerror}"
     if found is not None:
-        codec.write(path, {"node": name, "real_memory": found})
+        json_codec.write(path, {"node": name, "real_memory": found})
     return None
 
 

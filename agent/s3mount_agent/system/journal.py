@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from s3mount_agent.core.errors import AgentError
 from s3mount_agent.core.masking import masked
-from s3mount_agent.decide.events import Event
+from s3mount_agent.decide.journal_events import Event
 from s3mount_agent.system import process
 
 if TYPE_CHECKING:
@@ -95,8 +95,8 @@ def warnings(identifier: str, pids: Iterable[int], *, seconds: float) -> list[tu
     oldest first; nothing where the journal cannot be read now. One question for all of them."""
     command = ["journalctl", "--no-pager", "--quiet", "--output=short", "--lines=1000", "_UID=0"]
     since = [f"--since=-{seconds:.0f}s", "--priority=warning", f"--identifier={identifier}"]
-    told = _ask("files", [*command, *since, *(f"_PID={pid}" for pid in pids)], _READ_SECONDS)
-    found = re.findall(rf"^.*? {re.escape(identifier)}\[(\d+)\]: (.*)$", told, re.MULTILINE)
+    lines = _ask("files", [*command, *since, *(f"_PID={pid}" for pid in pids)], _READ_SECONDS)
+    found = re.findall(rf"^.*? {re.escape(identifier)}\[(\d+)\]: (.*)$", lines, re.MULTILINE)
     return [(int(pid), message) for pid, message in found]
 
 

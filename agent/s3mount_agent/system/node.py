@@ -12,8 +12,8 @@ from pathlib import Path
 
 from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.core.mounts import Owner
-from s3mount_agent.core.roles import NodeType
-from s3mount_agent.filesystem import codec, files
+from s3mount_agent.core.node_roles import NodeType
+from s3mount_agent.filesystem import files, json_codec
 from s3mount_agent.system import probe
 
 # ParallelCluster writes both before any custom action runs; the second is not a promise of theirs.
@@ -141,7 +141,7 @@ def _read_dna(path: Path) -> dict[str, str]:
         cluster = json.loads(text)["cluster"]
         found = {key: value for key, value in cluster.items() if isinstance(value, str)}
         return {"node_type": str(cluster.get("node_type", "")), **found}
-    except codec.WRONG as error:
+    except json_codec.WRONG as error:
         raise AgentError(
             Problem.NODE_TYPE,
             f"{path} is not JSON with an object 'cluster'",

@@ -274,8 +274,8 @@ def _take(turn: int, timeout: float) -> None:
                 since = float(os.pread(turn, 20, 0))
             # Seen twice: who has just taken the turn may not have written yet since when.
             if now >= deadline or (now >= since + timeout and since == before):
-                told = f"whoever asked {now - since:.0f} seconds ago still waits"
-                raise SilenceError(errno.ETIMEDOUT, told) from None
+                message = f"whoever asked {now - since:.0f} seconds ago still waits"
+                raise SilenceError(errno.ETIMEDOUT, message) from None
             before = since
             time.sleep(_POLL_SECONDS)
         else:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from s3mount_agent.core.errors import AgentError, Problem
-from s3mount_agent.filesystem import codec, files, paths
+from s3mount_agent.filesystem import files, json_codec, paths
 
 PATH = paths.STATE / "machine.json"
 # Images are often made without emptying it (machine-id(5)), so that it alone is not enough.
@@ -44,12 +44,12 @@ def current() -> Identity:
 
 def claim() -> None:
     """Makes the state on this disk this machine's."""
-    codec.write(PATH, asdict(current()))
+    json_codec.write(PATH, asdict(current()))
 
 
 def is_foreign() -> bool:
     """Whether the state on this disk is of another machine."""
-    kept = codec.read(PATH, _build)
+    kept = json_codec.read(PATH, _build)
     return kept is not None and kept.is_another(current())
 
 
@@ -70,4 +70,6 @@ def _line(path: Path) -> str:
 
 
 def _build(fields: Any) -> Identity:
-    return Identity(codec.field(fields, "instance", str), codec.field(fields, "machine", str))
+    return Identity(
+        json_codec.field(fields, "instance", str), json_codec.field(fields, "machine", str)
+    )

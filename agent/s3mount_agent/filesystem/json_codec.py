@@ -79,7 +79,7 @@ def _set_aside(path: Path, cause: str) -> None:
         path.replace(aside)
     except OSError:  # not root, or read-only: it is told by who can do something about it
         return
-    from s3mount_agent.decide.events import Event  # nearly never, and slow
+    from s3mount_agent.decide.journal_events import Event  # nearly never, and slow
     from s3mount_agent.system import journal
 
     journal.event(

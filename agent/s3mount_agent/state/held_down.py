@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from s3mount_agent.filesystem import codec, files, paths
+from s3mount_agent.filesystem import files, json_codec, paths
 
 # In /run, which a reboot empties.
 PATH = paths.RUN / "held.json"
@@ -15,12 +15,12 @@ PATH = paths.RUN / "held.json"
 
 def load() -> frozenset[str]:
     """The ids of the mounts that are held down."""
-    return frozenset(codec.read(PATH, codec.texts) or ())
+    return frozenset(json_codec.read(PATH, json_codec.texts) or ())
 
 
 def save(ids: Iterable[str]) -> None:
     """Holds these mounts down, and no others."""
     if sorted(ids):
-        codec.write(PATH, sorted(ids))
+        json_codec.write(PATH, sorted(ids))
     else:
         files.remove(PATH)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from s3mount_agent.core.errors import AgentError
 from s3mount_agent.core.masking import masked
-from s3mount_agent.filesystem import codec, files, paths
+from s3mount_agent.filesystem import files, json_codec, paths
 from s3mount_agent.state import in_force, secrets
 
 PATH = paths.STATE / "origin.json"
@@ -42,7 +42,7 @@ class Origin(NamedTuple):
 
 def load(path: Path = PATH) -> Origin | None:
     """The origin, or None if the configuration was given as arguments."""
-    found = codec.read(path, _build)
+    found = json_codec.read(path, _build)
     try:
         record = in_force.load()
     except AgentError:  # not everybody may read it where a password stands in it
@@ -63,14 +63,14 @@ def save(origin: Origin | None, path: Path = PATH) -> None:
     if origin is None:
         files.remove(path)
     else:
-        codec.write(path, {**origin._asdict(), "url": origin.shown_url})
+        json_codec.write(path, {**origin._asdict(), "url": origin.shown_url})
 
 
 def _build(fields: Any) -> Origin:
     return Origin(
-        codec.field(fields, "url", str),
-        codec.field(fields, "version", str, ""),
-        codec.field(fields, "seen", str, ""),
-        codec.optional(fields, "problem", str),
+        json_codec.field(fields, "url", str),
+        json_codec.field(fields, "version", str, ""),
+        json_codec.field(fields, "seen", str, ""),
+        json_codec.optional(fields, "problem", str),
         in_force.overrides_of(fields.get("overrides", {})),
     )

@@ -70,8 +70,8 @@ def role_of(found: list[NodeType]) -> Role:
                 f"{node_type.file} has the unknown node type {node_type.value!r} (known: {known})",
             )
     if len({node_type.value for node_type in found}) > 1:
-        told = " but ".join(f"{node_type.file} says {node_type.value}" for node_type in found)
-        raise AgentError(Problem.NODE_TYPE, f"the node's type is contradictory: {told}")
+        sentence = " but ".join(f"{node_type.file} says {node_type.value}" for node_type in found)
+        raise AgentError(Problem.NODE_TYPE, f"the node's type is contradictory: {sentence}")
     return _BY_NODE_TYPE[found[0].value] if found else Role.STANDALONE
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from s3mount_agent.core.definition import Definition
 from s3mount_agent.core.errors import AgentError
-from s3mount_agent.core.roles import Mode
+from s3mount_agent.core.mount_definition import Definition
+from s3mount_agent.core.node_roles import Mode
 from s3mount_agent.decide.plan import Placed, Wanted
 from s3mount_agent.system import systemd
 
@@ -57,6 +57,6 @@ def supervisor(mode: Mode) -> Supervisor:
         from s3mount_agent.supervisor.units import Units
 
         return Units(mode)
-    from s3mount_agent.supervisor.processes import Processes
+    from s3mount_agent.supervisor.direct import Processes
 
     return Processes()

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
-from s3mount_agent.core.directory import normal
+from s3mount_agent.core.directory_rules import normal
+from s3mount_agent.core.node_roles import Mode
 from s3mount_agent.core.options import Options
-from s3mount_agent.core.roles import Mode
 from s3mount_agent.core.text import parse_json
 
 # Options that name a path of this node.

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.core.states import Presence
-from s3mount_agent.filesystem import codec, files, fuse, paths, procfs
+from s3mount_agent.filesystem import files, fuse, json_codec, paths, procfs
 from s3mount_agent.filesystem.mountinfo import Entry, Table
 
 _HOME = paths.RUN / "connections"
@@ -66,30 +66,30 @@ class Connection(NamedTuple):
 def load(directory: str) -> Connection | None:
     """What is known, or None: nothing was started there since the boot by an agent that remembers.
     Something else than what we wrote is nothing."""
-    known = codec.read(_path(directory), _build)
+    known = json_codec.read(_path(directory), _build)
     return known if known is not None and known.directory == directory else None
 
 
 def _build(fields: Any) -> Connection:
-    device = codec.field(fields, "device", str)
+    device = json_codec.field(fields, "device", str)
     if device and not _DEVICE.fullmatch(device):
         raise ValueError(f"{device!r} is no device")
-    binds = (codec.texts(each) for each in codec.field(fields, "binds", list))
+    binds = (json_codec.texts(each) for each in json_codec.field(fields, "binds", list))
     return Connection(
-        directory=codec.field(fields, "directory", str),
+        directory=json_codec.field(fields, "directory", str),
         device=device,
-        mount=codec.field(fields, "mount", int),
-        pid=codec.field(fields, "pid", int),
-        start=codec.field(fields, "start", int),
-        before=codec.texts(fields["before"]),
+        mount=json_codec.field(fields, "mount", int),
+        pid=json_codec.field(fields, "pid", int),
+        start=json_codec.field(fields, "start", int),
+        before=json_codec.texts(fields["before"]),
         binds=tuple((device, directory, root) for device, directory, root in binds),
-        waiting=codec.field(fields, "waiting", str),
+        waiting=json_codec.field(fields, "waiting", str),
     )
 
 
 def save(connection: Connection) -> None:
     """Writes it down for everybody to read; raises ``no-space`` or ``file-failed``."""
-    codec.write(_path(connection.directory), connection._asdict())
+    json_codec.write(_path(connection.directory), connection._asdict())
 
 
 def forget(directory: str) -> None:

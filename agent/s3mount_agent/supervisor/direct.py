@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from s3mount_agent.config import environment
-from s3mount_agent.core.definition import Definition
 from s3mount_agent.core.errors import AgentError, Problem
+from s3mount_agent.core.mount_definition import Definition
 from s3mount_agent.core.states import Presence
 from s3mount_agent.decide.plan import Placed, Wanted
-from s3mount_agent.filesystem import codec, disk, files, paths, procfs
+from s3mount_agent.filesystem import disk, files, json_codec, paths, procfs
 from s3mount_agent.mountpoint import messages
-from s3mount_agent.supervisor import connections, hooks
+from s3mount_agent.supervisor import fuse_connections, hooks
 from s3mount_agent.system import process
 
 _HOME = paths.RUN / "mounts"
@@ -38,12 +38,14 @@ class Processes:
         """Reads the definitions, and whether their processes live and are mounted."""
         found = {}
         for path in disk.matching(_HOME, "*.json"):
-            known = codec.read(path, lambda text: (Definition.from_json(text), text), parse=str)
+            known = json_codec.read(
+                path, lambda text: (Definition.from_json(text), text), parse=str
+            )
             if known is not None:
                 definition, text = known
                 pid = _living(path.stem)
                 directory = definition.directory
-                mounted = connections.presence(directory, running=pid is not None) in _MOUNTED
+                mounted = fuse_connections.presence(directory, running=pid is not None) in _MOUNTED
                 found[path.stem] = Placed(
                     id=path.stem,
                     definition=definition,
@@ -102,15 +104,15 @@ class Processes:
         """Unmounts and waits for the process to end; while the mount is used neither happens."""
         directory = placed.definition.directory
         alive = placed.pid is not None
-        presence = connections.presence(directory, running=alive)
+        presence = fuse_connections.presence(directory, running=alive)
         if alive and force:
             hooks.detach(directory, 0)
         elif alive and presence is Presence.OURS:
             hooks.unmount(directory, 0)
             _await_end(directory, placed.pid or 0, patient=patient)
         elif alive and presence is Presence.ABSENT:
-            connections.require_unused(directory)
-            if connections.was_mounted(directory):
+            fuse_connections.require_unused(directory)
+            if fuse_connections.was_mounted(directory):
                 _await_end(directory, placed.pid or 0, patient=patient)
             force = True  # it never was, and is of use to nobody
         _end(placed.id, at_once=force)
@@ -123,7 +125,7 @@ class Processes:
             try:
                 for suffix in (".json", ".pid", ".log"):
                     files.remove(_HOME / f"{each.id}{suffix}")
-                connections.forget(each.definition.directory)
+                fuse_connections.forget(each.definition.directory)
             except AgentError as error:
                 failures[each.id] = error
         return failures
@@ -135,10 +137,10 @@ def _await_end(directory: str, pid: int, *, patient: bool) -> None:
     deadline = time.monotonic() + (_GONE_SECONDS if patient else _SOON_SECONDS)
     while procfs.started(pid) is not None:
         if time.monotonic() > deadline:
-            connections.require_unused(directory)
+            fuse_connections.require_unused(directory)
             if patient:
-                raise connections.still_served(directory, "")
-            raise connections.ending(directory)
+                raise fuse_connections.still_served(directory, "")
+            raise fuse_connections.ending(directory)
         time.sleep(0.05)
 
 
@@ -153,7 +155,7 @@ def _explain(mount_id: str, definition: Definition) -> AgentError:
 
 def _living(mount_id: str) -> int | None:
     """The pid of a mount's process, or None if it has ended."""
-    known = codec.read(_HOME / f"{mount_id}.pid", _process, parse=str.split)
+    known = json_codec.read(_HOME / f"{mount_id}.pid", _process, parse=str.split)
     return known[0] if known and procfs.started(known[0]) == known[1] else None
 
 

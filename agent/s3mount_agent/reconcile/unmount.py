@@ -7,7 +7,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from s3mount_agent.core.errors import AgentError, Problem
-from s3mount_agent.core.roles import Mode
+from s3mount_agent.core.node_roles import Mode
 from s3mount_agent.core.states import Presence
 from s3mount_agent.decide.plan import Observed, plan
 from s3mount_agent.filesystem import files, paths
@@ -17,7 +17,7 @@ from s3mount_agent.reconcile.context import Context
 from s3mount_agent.reconcile.execute import Failures
 from s3mount_agent.reconcile.observe import observe, remember
 from s3mount_agent.reconcile.session import Session, node_session
-from s3mount_agent.state import held
+from s3mount_agent.state import held_down
 from s3mount_agent.system import journal, systemd
 
 _LOCK_SECONDS = 120.0
@@ -49,9 +49,9 @@ def require_changeable(context: Context, *, also: Collection[Path] = ()) -> None
 def take_down(ids: frozenset[str], session: Session) -> Failures:
     """Carries out the plan of a node that has only these mounts, and wants none of them."""
     context, observed = session.context, session.observed
-    before = held.load()
+    before = held_down.load()
     # Held first: the daemon may look at any moment, and must not bring them back.
-    held.save(before | ids)
+    held_down.save(before | ids)
     here = {mount.id: mount.directory for mount in context.mounts if mount.id in ids}
     placed = {each.id: each for each in observed.placed.values() if each.id in ids}
     observed = dataclasses.replace(observed, placed=placed)
@@ -69,7 +69,7 @@ def take_down(ids: frozenset[str], session: Session) -> Failures:
     # One that is unmounted here and lives on for others is to stay down all the same.
     after = observe(context.supervisor)
     up = {each.id for each in placed.values() if after.on(each.definition.directory) in _THERE}
-    held.save(before | ids.difference(failures.keys() & up))
+    held_down.save(before | ids.difference(failures.keys() & up))
     here.update({each.id: each.definition.directory for each in placed.values()})
     for mount_id, directory in here.items():
         journal.say(f"{directory}: {_outcome(mount_id, directory, failures, observed)}")
@@ -94,8 +94,8 @@ def _outcome(mount_id: str, directory: str, failures: Failures, observed: Observ
         in_use = error.message == f"{directory} is in use"
         return "in use" if in_use else error.message
     stranger = observed.strangers.get(directory)
-    told = "unmounted" if mount_id in observed.placed else "no mount of the agent is there"
-    return f"{told}; not touched: {stranger.words}" if stranger else told
+    outcome = "unmounted" if mount_id in observed.placed else "no mount of the agent is there"
+    return f"{outcome}; not touched: {stranger.words}" if stranger else outcome
 
 
 def _ids(directories: Collection[str] | None, session: Session) -> frozenset[str]:
