@@ -23,6 +23,7 @@ from s3mount_agent.config import config_file, desired, environment, source
 from s3mount_agent.core.errors import AgentError
 from s3mount_agent.core.mount_definition import Definition
 from s3mount_agent.core.node_roles import Mode, OnFailure, Role
+from s3mount_agent.daemon.surroundings import Surroundings
 from s3mount_agent.decide.journal_events import Event
 from s3mount_agent.filesystem import files, json_codec, paths, procfs
 from s3mount_agent.reconcile import context, directories, glance, observe
@@ -250,7 +251,7 @@ COMMANDS: tuple[Callable[[], object], ...] = (
     observe.take,
     glance.take,
     desired.in_force,
-    desired.begin,
+    Surroundings().begin,
     desired.pending,
     desired.is_damaged,
     environment.load,

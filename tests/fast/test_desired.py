@@ -15,6 +15,8 @@ from s3mount_agent.config import config_file, desired, environment, source
 from s3mount_agent.config.source import Fetched
 from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.core.node_roles import Mode, OnFailure, Role
+from s3mount_agent.core.resources import Machine
+from s3mount_agent.daemon.surroundings import Surroundings
 from s3mount_agent.decide.journal_events import Event
 from s3mount_agent.filesystem import files, lock, paths
 from s3mount_agent.reconcile import refresh, session
@@ -22,7 +24,7 @@ from s3mount_agent.state import config_origin as origins
 from s3mount_agent.state import in_force, machine, secrets
 from s3mount_agent.state.config_origin import Origin
 from s3mount_agent.state.machine import Identity
-from s3mount_agent.system import journal, node
+from s3mount_agent.system import capacity, journal, node
 
 URL = "s3://configurations/s3mount.yaml"
 ONE = "mounts:\n- {bucket: bucket-one, directory: /mnt/s3}\n"
@@ -479,8 +481,9 @@ def test_an_edit_by_hand_waits_until_it_is_put_in_force(place: Place) -> None:
     # A refresh without news does not carry it out in passing.
     assert not refresh.refresh()
     assert (place.bucket, place.config.read_text()) == ("bucket-one", TWO)
-    wanted, wrong = desired.begin()
-    assert (wanted.text, wrong) == (TWO, None)
+    wanted, wrong = Surroundings().begin()
+    assert wrong is None
+    assert wanted == desired.in_force().configuration
     assert (place.bucket, desired.pending()) == ("bucket-two", None)
     assert place.told == [(Event.REFRESHED, f"{place.config} is in force as it was edited")]
 
@@ -488,8 +491,8 @@ def test_an_edit_by_hand_waits_until_it_is_put_in_force(place: Place) -> None:
 def test_with_a_broken_file_the_service_begins_with_the_last_good_one(place: Place) -> None:
     place.begin()
     place.config.write_text(TWO + "  quues: [p1]\n")
-    wanted, wrong = desired.begin()
-    assert wanted.text == ONE
+    wanted, wrong = Surroundings().begin()
+    assert wanted == desired.in_force().configuration
     assert wrong is not None
     assert wrong.message.startswith(f"{place.config}:3:3: ")
     told = desired.pending()
@@ -497,10 +500,23 @@ def test_with_a_broken_file_the_service_begins_with_the_last_good_one(place: Pla
     assert place.bucket == "bucket-one"
 
 
+def test_with_a_file_that_this_node_cannot_have_the_service_begins_with_the_last_good_one(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(capacity, "read", lambda: Machine(4096))
+    place.begin()
+    place.config.write_text(TWO + "memory_percent: 1\n")
+    wanted, wrong = Surroundings().begin()
+    assert wrong is not None
+    assert wrong.problem is Problem.SHARES_IMPOSSIBLE
+    assert wanted == desired.in_force().configuration
+    assert (place.bucket, in_force.is_edited()) == ("bucket-one", True)
+
+
 def test_a_broken_file_without_a_good_one_is_an_error(place: Place) -> None:
     place.config.write_text(WORSE)
     with pytest.raises(AgentError) as caught:
-        desired.begin()
+        Surroundings().begin()
     assert caught.value.problem is Problem.CONFIG_INVALID
 
 
@@ -614,10 +630,10 @@ def test_on_another_machine_nothing_counts_until_a_bootstrap(
     machine_id.write_text("0123\n")
     place.begin()
     machine.PATH.unlink()  # as a version before this one would have left it
-    desired.begin()
+    Surroundings().begin()
     assert machine.is_foreign() is False
     machine_id.write_text("4567\n")
-    for look in (desired.in_force, desired.on_disk, desired.begin):
+    for look in (desired.in_force, desired.on_disk, Surroundings().begin):
         with pytest.raises(AgentError) as caught:
             look()
         assert caught.value.problem is Problem.FOREIGN_MACHINE

@@ -169,20 +169,25 @@ def in_force() -> Desired:
     return _with_origin(kept.text, f"the configuration in force ({record.PATH})")
 
 
-def begin() -> tuple[Desired, AgentError | None]:
-    """Puts config.yaml in force; where it is broken, the last good one stays in force.
+def begin(
+    require_possible: Callable[[Configuration], object],
+) -> tuple[Desired, AgentError | None]:
+    """Puts config.yaml in force; where it is broken, or ``require_possible`` says that this node
+    cannot have it, the last good one stays in force.
 
     Returns what is in force, and what is wrong with config.yaml. Raises that where there is no
     last good one.
     """
     machine.require_own()
+    edited = record.is_edited()
     try:
         wanted = on_disk()
+        if edited:
+            require_possible(wanted.configuration)
     except AgentError as error:
         if record.load() is None:
             raise
         return in_force(), error
-    edited = record.is_edited()
     # Where there is no space to write it down, it is the configuration all the same.
     with contextlib.suppress(AgentError):
         wanted.save()

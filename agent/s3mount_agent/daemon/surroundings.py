@@ -62,9 +62,11 @@ class Surroundings:
         return desired.in_force().configuration
 
     def begin(self) -> tuple[Configuration, AgentError | None]:
-        """Puts config.yaml in force, and what is wrong with it where the last good one stays;
-        raises that where there is none."""
-        wanted, wrong = desired.begin()
+        """Puts config.yaml in force, and what is wrong with it, or impossible on this node, where
+        the last good one stays; raises that where there is none."""
+        wanted, wrong = desired.begin(
+            lambda configuration: execute.require_divisible(self.gather(configuration))
+        )
         return wanted.configuration, wrong
 
     def edited(self) -> int:
