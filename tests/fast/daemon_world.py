@@ -13,6 +13,7 @@ from s3mount_agent.config.configuration import Configuration, Row
 from s3mount_agent.core.buckets import Bucket
 from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.core.mount_definition import Definition
+from s3mount_agent.core.mounts import Mount
 from s3mount_agent.core.node_roles import Mode
 from s3mount_agent.core.states import Failure, Presence
 from s3mount_agent.daemon.loop import Daemon
@@ -202,7 +203,7 @@ class World(Surroundings):
             todo, wanted, observed, around, start=start, told=told, hands=hands, patient=False
         )
 
-    def tidy(self, wanted: Iterable[str]) -> None:
+    def tidy(self, wanted: Iterable[Mount]) -> None:
         pass
 
     def install_later(self) -> None:

@@ -147,6 +147,20 @@ def test_shared_parents_go_with_the_last_mount(home: Path) -> None:
     assert list(home.iterdir()) == []
 
 
+def test_where_a_wanted_mount_stores_stays_and_goes_with_it(home: Path) -> None:
+    home.chmod(0o755)
+    options = f"--cache {home}/cache/ --log-directory {home}/log"
+    want = wanted(home / "mount", options=options)
+    directories.make(want.mount.directory)
+    directories.make_stores(want.definition)
+    made = {str(home / name) for name in ("cache", "log", "mount")}
+    directories.tidy([want.mount])
+    assert set(inventory.load().directories) == {str(each) for each in home.iterdir()} == made
+    directories.tidy(())
+    assert inventory.load().directories == ()
+    assert list(home.iterdir()) == []
+
+
 def wanted(directory: Path, bucket: str = "my-bucket", options: str = "") -> Wanted:
     mount = parse_mount(bucket, str(directory), options)
     command = ("/usr/bin/mount-s3", *mount.arguments(None))

@@ -7,11 +7,18 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from fast.in_memory import context
+from s3mount_agent.core.errors import AgentError, Problem
+from s3mount_agent.decide.plan import Observed
 from s3mount_agent.filesystem import lock, paths
+from s3mount_agent.mountpoint import install
+from s3mount_agent.reconcile import uninstall
 from s3mount_agent.supervisor import agent_service
 from s3mount_agent.system import systemd
 
@@ -96,3 +103,23 @@ def test_a_lock_that_was_removed_by_its_holder_is_taken_anew(tmp_path: Path) -> 
     assert lock.holder(path) == os.getpid()
     released.set()
     waiting.join(20)
+
+
+@pytest.mark.parametrize("end", [KeyboardInterrupt(), AgentError(Problem.FILE_FAILED, "no space")])
+def test_an_uninstall_that_ends_among_the_mounts_says_what_is_left(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], end: BaseException
+) -> None:
+    session = SimpleNamespace(context=context(), observed=Observed({}, {}))
+
+    def stopped(*_: object) -> None:
+        raise end
+
+    monkeypatch.setattr(uninstall, "node_session", lambda *_, **__: nullcontext(session))
+    monkeypatch.setattr(uninstall, "require_changeable", lambda *_, **__: None)
+    monkeypatch.setattr(install, "packages_to_take_back", lambda: ([], {}))
+    monkeypatch.setattr(uninstall, "take_down", stopped)
+    with pytest.raises(type(end)):
+        uninstall.uninstall()
+    said = capsys.readouterr().out
+    assert "still here: mounts (`s3mount-agent status` tells which), the agent's service" in said
+    assert "all mounts are down" not in said

@@ -101,6 +101,19 @@ def test_a_unit_that_somebody_has_put_in_the_place_of_ours_stays(
     assert disabled == ([] if replaced else [mount.unit])
 
 
+def test_the_link_of_a_unit_that_somebody_has_deleted_goes_too(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(units, "_PLACES", (tmp_path,))
+    monkeypatch.setattr(systemd, "ETC", tmp_path)
+    monkeypatch.setattr(systemd, "reload", lambda: None)
+    there, theirs = "mountpoint-s3-91ef1212.service", "mountpoint-s3-theirs.service"
+    (tmp_path / there).write_text("")
+    systemd.enable([UNIT, there, theirs])
+    assert Units(Mode.SYSTEMD).remove(()) == {}
+    assert {each.name for each in systemd.wanted_at_boot().iterdir()} == {there, theirs}
+
+
 @pytest.mark.parametrize(
     ("patient", "problem"), [(True, Problem.MOUNT_BUSY), (False, Problem.MOUNT_ENDING)]
 )

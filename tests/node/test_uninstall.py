@@ -86,8 +86,13 @@ def test_uninstall_refuses_while_a_mount_is_in_use(
         assert states(node)[WRITABLE] == "ok"
         assert node.read(f"{WRITABLE}/{SEEN}").startswith(SEEN)
         reader.kill()
+    # Nor does what somebody has deleted, or written badly, leave something behind.
+    node.run(["rm", f"/etc/systemd/system/{UNIT[READONLY]}"])
+    node.write("/etc/s3mount-agent/config.yaml.bad", "mounts: }\n")
     node.run(["s3mount-agent", "uninstall"])
     assert not node.exists("/opt/s3mount-agent")
+    left = ["find", "/etc/systemd", "/etc/s3mount-agent", "-name", "*s3*", "!", "-path"]
+    assert node.run([*left, "/etc/s3mount-agent"]).stdout == ""
 
 
 def test_uninstall_leaves_what_the_agent_did_not_bring(
@@ -97,8 +102,12 @@ def test_uninstall_leaves_what_the_agent_did_not_bring(
     node.run(["mkdir", "-m", "2770", WRITABLE])
     node.write("/etc/fuse.conf", "user_allow_other\n")
     disk, known = whole(node, ignoring=BUT), packages(node)
-    assert cluster.custom_action(node, COMPUTE).returncode == 0
+    stores = "--cache /srv/s3-cache --log-directory /srv/s3-log"
+    arguments = [*COMPUTE[:-1], f"{COMPUTE[-1]} {stores}"]
+    assert cluster.custom_action(node, arguments).returncode == 0
+    assert node.exists("/srv/s3-cache")
     node.run(["s3mount-agent", "unmount", "--all"])
+    node.run(["find", "/srv/s3-log", "-type", "f", "-delete"])  # else there is something in it
     node.write(f"{READONLY}/mine", "put here while nothing was mounted\n")
     node.run(["s3mount-agent", "uninstall"])
     assert packages(node) == known

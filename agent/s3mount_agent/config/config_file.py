@@ -32,6 +32,11 @@ def read(path: Path | None = None) -> str:
     return text
 
 
+def damaged() -> Path:
+    """Where one that is no configuration any more is kept when a good one takes its place."""
+    return PATH.with_name(f"{PATH.name}.bad")
+
+
 def render(configuration: Configuration, mounts: tuple[Mount, ...]) -> str:
     """The text of a configuration that was given as arguments."""
     import yaml

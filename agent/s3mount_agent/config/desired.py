@@ -223,7 +223,7 @@ def keep_damaged() -> Path | None:
     where; None where there is none."""
     if not is_damaged() or not disk.exists(config_file.PATH):
         return None
-    aside = config_file.PATH.with_name(f"{config_file.PATH.name}.bad")
+    aside = config_file.damaged()
     disk.move(config_file.PATH, aside)
     return aside
 

@@ -202,7 +202,7 @@ class Daemon:
         up = tuple(each for each in wanted if each.mount.id not in down)
         self._reconcile(up, observed, context, keep=failures)
         if installed is not None:
-            around.tidy(mount.directory for mount in context.mounts)
+            around.tidy(context.mounts)
         # What this node cannot have yet, for want of mount-s3 or of a mount's owner.
         self._unmade = bool(failures)
         failures = {**self._failures(), **failures}

@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager
 from s3mount_agent.config import config_file, desired
 from s3mount_agent.config.configuration import Configuration
 from s3mount_agent.core.errors import AgentError
+from s3mount_agent.core.mounts import Mount
 from s3mount_agent.daemon.health import Health
 from s3mount_agent.daemon.neighbours import Neighbours
 from s3mount_agent.daemon.senses import Senses
@@ -131,7 +132,7 @@ class Surroundings:
             todo, wanted, observed, around, start=start, told=told, patient=False
         )
 
-    def tidy(self, wanted: Iterable[str]) -> None:
+    def tidy(self, wanted: Iterable[Mount]) -> None:
         """Removes directories that the agent made and nobody wants any more."""
         directories.tidy(wanted)
 

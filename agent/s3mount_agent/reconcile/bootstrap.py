@@ -243,7 +243,7 @@ def _begin_mounts(begun: _Begun, installed: Installed, timeline: Timeline) -> No
     begun.starts = execute.prepare(begun.todo, begun.wanted, observed, context)
     begun.unbegun = begun.starts.begin(context.supervisor)
     begun.failures.update(begun.starts.failures)
-    directories.tidy(mount.directory for mount in context.mounts)
+    directories.tidy(context.mounts)
     _tell_neighbours(context, timeline)
     if begun.todo:
         begun.observed = look_at(context)

@@ -6,9 +6,10 @@ import threading
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from s3mount_agent.core.directory_rules import is_below
+from s3mount_agent.core.directory_rules import is_below, normal
 from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.core.mount_definition import Definition
+from s3mount_agent.core.mounts import Mount
 from s3mount_agent.core.states import Presence
 from s3mount_agent.filesystem import mountinfo, safe_path
 from s3mount_agent.filesystem.mountinfo import Entry
@@ -82,12 +83,16 @@ def _write_down(made: Iterable[str]) -> None:
             inventory.save(belongings)
 
 
-def tidy(wanted: Iterable[str]) -> None:
-    """Removes those that the agent made for mounts that are no longer wanted.
+def tidy(wanted: Iterable[Mount]) -> None:
+    """Removes those that the agent made for mounts that are no longer wanted, to be mounted on or
+    to be stored in.
 
     They are still there where the power went before they could be removed with their mount.
     """
-    kept = set(wanted)
+    kept: set[str] = set()
+    for mount in wanted:
+        stores = filter(None, map(mount.options.value, hooks.STORES))
+        kept.update([mount.directory, *map(normal, stores)])
     left = [
         made
         for made in inventory.load().directories

@@ -4,7 +4,7 @@ neighbours, packages, own files. What was made is written down in state/inventor
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 
 from s3mount_agent.config import config_file, desired
@@ -16,6 +16,7 @@ from s3mount_agent.decide.plan import Observed
 from s3mount_agent.filesystem import disk, files, holders, metrics_file, paths
 from s3mount_agent.filesystem.mountinfo import Table
 from s3mount_agent.mountpoint import install
+from s3mount_agent.reconcile import directories
 from s3mount_agent.reconcile.session import node_session
 from s3mount_agent.reconcile.unmount import covered, require_changeable, take_down
 from s3mount_agent.state import inventory
@@ -39,7 +40,12 @@ def uninstall(*, dry_run: bool = False) -> list[AgentError]:
         if dry_run or busy:
             _tell(observed, going if dry_run else None, stay, [each.message for each in busy])
             return busy
-        failures = take_down(frozenset(observed.placed), session)
+        with _step(0):
+            failures = take_down(frozenset(observed.placed), session)
+            if not failures:
+                # What is left of others: units that somebody has deleted, directories to store in.
+                session.context.supervisor.remove(())
+                directories.tidy(())
         if failures:
             left = [observed.placed[each].definition.directory for each in failures]
             journal.say(
@@ -48,29 +54,40 @@ def uninstall(*, dry_run: bool = False) -> list[AgentError]:
             )
             return list(failures.values())
         metrics = session.context.configuration.metrics.prometheus
-        _step(0, lambda: _end_service(metrics))
-        _step(1, install.take_back_allow_other)
-        _step(2, install.take_back_packages)
-        # The lock goes with them: who waits for it sees that it is another one by then.
-        _step(3, _remove_own_files)
+        rest: tuple[Callable[[], str], ...] = (
+            partial(_end_service, metrics),
+            install.take_back_allow_other,
+            install.take_back_packages,
+            # The lock goes with them: who waits for it sees that it is another one by then.
+            _remove_own_files,
+        )
+        for number, do in enumerate(rest, start=1):
+            with _step(number):
+                journal.say(do())
     journal.say("nothing of the agent is left on this node")
     return []
 
 
-# What is done after the mounts, in this order.
-_STEPS = ("the agent's service", "/etc/fuse.conf", "the packages", "the agent itself")
+# What is done, in this order.
+_STEPS = (
+    "mounts (`s3mount-agent status` tells which)",
+    "the agent's service",
+    "/etc/fuse.conf",
+    "the packages",
+    "the agent itself",
+)
 
 
-def _step(number: int, do: Callable[[], str]) -> None:
-    """One of the steps, which says what it has done; an end in its middle leaves a sentence about
-    what is left."""
+@contextlib.contextmanager
+def _step(number: int) -> Iterator[None]:
+    """One of the steps; an end in its middle leaves a sentence about what is left."""
     try:
-        outcome = do()
+        yield
     except (AgentError, KeyboardInterrupt):
+        down = "all mounts are down, " if number else ""
         left = ", ".join(_STEPS[number:])
-        journal.say(f"stopped: all mounts are down, still here: {left}; run it again to go on")
+        journal.say(f"stopped: {down}still here: {left}; run it again to go on")
         raise
-    journal.say(outcome)
 
 
 def _busy(observed: Observed) -> list[AgentError]:
@@ -110,8 +127,9 @@ def _tell(
         journal.say("  give /etc/fuse.conf its text back, unless it was changed since")
     for directory in made.directories:
         journal.say(f"  remove the directory {directory}, if it is empty")
-    own = (config_file.PATH, paths.LINK, paths.RUN, paths.STATE, paths.ROOT)
-    journal.say(f"  remove its service, its units, {', '.join(map(str, own))}")
+    own = (config_file.PATH, config_file.damaged(), paths.LINK, paths.RUN, paths.STATE, paths.ROOT)
+    there = [str(path) for path in own if disk.exists(path) or disk.is_link(path)]
+    journal.say(f"  remove its service, its units, {', '.join(there)}")
 
 
 def _end_service(metrics: str | None) -> str:
@@ -127,7 +145,7 @@ def _end_service(metrics: str | None) -> str:
             # A few lines that stay in a file which cannot be written are no reason to stay.
             journal.say(f"{error.message}: {error.cause}")
     metrics_file.take_back(metrics)
-    return f"took back {_STEPS[0]}"
+    return f"took back {_STEPS[1]}"
 
 
 def _readable() -> Desired:
@@ -144,6 +162,7 @@ def _remove_own_files() -> str:
     /etc/s3mount-agent/environment stays: the agent reads it, but did not make it.
     """
     files.remove(config_file.PATH)
+    files.remove(config_file.damaged())
     disk.remove_if_empty(config_file.PATH.parent)
     # /usr/local may be read-only, or lead to nowhere.
     with contextlib.suppress(AgentError, OSError):
@@ -151,4 +170,4 @@ def _remove_own_files() -> str:
             files.remove(paths.LINK)
     for path in (paths.RUN, paths.STATE, paths.ROOT):
         disk.remove_tree(path)
-    return f"took back {_STEPS[3]}"
+    return f"took back {_STEPS[4]}"

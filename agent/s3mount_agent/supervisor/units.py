@@ -186,8 +186,8 @@ class Units:
             systemd.kill(_unit(placed.id))
 
     def remove(self, placed: Sequence[Placed]) -> dict[str, AgentError]:
-        """Removes the unit files and what systemd remembers of them; one that somebody else has
-        put in the place of ours stays."""
+        """Removes the unit files and what systemd remembers of them, also of those that somebody
+        has deleted; one that somebody else has put in the place of ours stays."""
         units = {each.id: _unit(each.id) for each in placed}
         enabled = [unit for unit in units.values() if _is_ours(systemd.ETC / unit)]
         failures: dict[str, AgentError] = {}
@@ -206,6 +206,7 @@ class Units:
                 fuse_connections.forget(each.definition.directory)
             except AgentError as error:
                 failures[each.id] = error
+        _sweep_links()
         systemd.reload()
         for unit in units.values():
             systemd.reset_failed(unit)
@@ -275,6 +276,14 @@ def _unit_files() -> Iterator[tuple[Path, str]]:
             text = files.read(path) if _UNIT_NAME.fullmatch(path.name) else None
             if text is not None:
                 yield path, text
+
+
+def _sweep_links() -> None:
+    """`systemctl disable` leaves the link of a unit that somebody has deleted."""
+    for link in disk.matching(systemd.wanted_at_boot(), "mountpoint-s3-*.service"):
+        if _UNIT_NAME.fullmatch(link.name) and not disk.exists(link):
+            with contextlib.suppress(AgentError):  # it starts nothing
+                files.remove(link)
 
 
 def _recorded() -> Iterator[tuple[str, Definition]]:

@@ -98,12 +98,17 @@ def reload() -> None:
 def enable(units: Iterable[str]) -> None:
     """Has units of ours in /etc started at every boot: what `systemctl enable` does with
     WantedBy=multi-user.target, but that it also has systemd read all units anew."""
-    wants = ETC / "multi-user.target.wants"
+    wants = wanted_at_boot()
     with files.told_plainly(f"write to {wants}"):
         wants.mkdir(exist_ok=True)
         for unit in units:
             with contextlib.suppress(FileExistsError):
                 (wants / unit).symlink_to(ETC / unit)
+
+
+def wanted_at_boot() -> Path:
+    """Where the links lie that :func:`enable` makes."""
+    return ETC / "multi-user.target.wants"
 
 
 def disable(units: Iterable[str]) -> None:
