@@ -4,6 +4,8 @@ that cannot be had yet is tried again."""
 from __future__ import annotations
 
 import dataclasses
+import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -231,3 +233,26 @@ def test_mount_s3_that_somebody_has_installed_is_seen_soon(world: World) -> None
     daemon.cycle()
     assert world.supervisor.log == ["write s3", "start s3"]
     assert not daemon.is_due(table_changed=False)
+
+
+def test_why_mount_s3_is_missing_is_said_as_the_last_attempt_said_it(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a bootstrap, apply or a later attempt wrote down is not replaced by a lesser reason."""
+    path = tmp_path / "status.json"
+    monkeypatch.setattr(status_file.load, "__defaults__", (path,))
+    world.up, world.wanted, world.program = None, [OLD], None
+    daemon = Daemon(world)
+    unknown = AgentError(Problem.PACKAGES_FAILED, "its lock is taken", retry_for=math.inf)
+    for error in (AgentError(Problem.SIGNATURE_BAD, "its signature is bad"), unknown):
+        failure = status_file.failure_of(error)
+        row = status_file.fresh(OLD.mount)._replace(failure=failure)
+        status_file.save({"role": "head"}, [row], path)
+        for _ in range(2):
+            daemon.cycle()
+            said = status_file.failure_of(world.failures[OLD.mount.id])
+            assert said == failure
+    # One that failed when there was a mount-s3 did not for want of it.
+    status_file.save({"mount_s3": "1.24.0"}, [row], path)
+    daemon.cycle()
+    assert "not be installed yet" in world.failures[OLD.mount.id].message

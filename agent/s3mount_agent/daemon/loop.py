@@ -195,7 +195,8 @@ class Daemon:
         self._follow(observed)
         wanted: tuple[Wanted, ...] = ()
         if installed is None:
-            failures = dict.fromkeys((mount.id for mount in context.mounts), self._install_later())
+            later, known = self._install_later(), around.why_missing()
+            failures = {mount.id: known.get(mount.id, later) for mount in context.mounts}
         else:
             wanted, failures = around.want(context, installed, observed)
         down = around.held()
@@ -214,7 +215,7 @@ class Daemon:
         return mounts
 
     def _install_later(self) -> AgentError:
-        """Has another attempt made to install mount-s3, now and then; says so in the meantime."""
+        """Has another attempt made to install mount-s3, now and then; what to say meanwhile."""
         now = self._around.now()
         if now >= self._install_due:
             self._install_due = now + _INSTALL_SECONDS

@@ -87,6 +87,15 @@ class Surroundings:
         known = status_file.load()
         return known.mounts if known else ()
 
+    def why_missing(self) -> Failures:
+        """What the last attempt to install mount-s3 said, by mount; nothing where none has."""
+        known = status_file.load()
+        if known is None or "mount_s3" in known.node:
+            return {}
+        return {
+            each.id: status_file.error_of(each.failure) for each in known.mounts if each.failure
+        }
+
     def alone(self) -> AbstractContextManager[None]:
         """Keeps others from changing the node. Not waited for: while another command works, SIGTERM
         must still be heard. Raises ``locked``."""

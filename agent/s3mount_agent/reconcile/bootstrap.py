@@ -207,11 +207,15 @@ def _install(context: Context, timeline: Timeline) -> tuple[Installed | None, Ag
 
 def install_only() -> None:
     """Installs mount-s3 if it is missing, and changes nothing else: what an administrator holds
-    down stays down, and his edit of config.yaml waits. Raises why it could not be had."""
+    down stays down, and his edit of config.yaml waits. Raises, and writes down, why it could not be
+    had."""
     with node_session("install-mount-s3") as session:
-        _, missing = _install(session.context, Timeline())
-    if missing is not None:
-        raise missing
+        context = session.context
+        _, missing = _install(context, Timeline())
+        if missing is not None:
+            failures = {mount.id: missing for mount in context.mounts}
+            remember(context, None, failures, observed=session.observed)
+            raise missing
 
 
 def _tell_packages_lock(holder: str, seconds: float) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -96,10 +97,14 @@ def failure_of(error: AgentError) -> Failure:
 
 def error_of(failure: Failure) -> AgentError:
     """The inverse of :func:`failure_of`, without its cause."""
+    from s3mount_agent.decide.retry_policy import is_lasting
+
     known = {problem.code: problem for problem in Problem}
     problem = known.get(failure.code, Problem.MOUNT_FAILED)
-    retry_for = 0 if failure.permanent else None
-    return AgentError(problem, failure.reason, hint=failure.hint, retry_for=retry_for)
+    error = AgentError(problem, failure.reason, hint=failure.hint)
+    if is_lasting(error) is failure.permanent:
+        return error
+    return error.retried_for(0 if failure.permanent else math.inf)
 
 
 def load(path: Path = PATH) -> NodeStatus | None:
