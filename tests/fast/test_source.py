@@ -139,6 +139,7 @@ class Web:
     etag: str | None = '"v1"'
     codes: list[int] = field(default_factory=list)
     how: str = ""
+    refusal: bytes = b"refused"
     asked: list[str | None] = field(default_factory=list)
 
 
@@ -165,7 +166,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def answer(self, code: int) -> None:
         content = self.content
-        body = {200: content.body, 304: b""}.get(code, b"refused")
+        body = {200: content.body, 304: b""}.get(code, content.refusal)
         headers = {"ETag": content.etag, "Content-Length": str(len(body))}
         if code == 302:
             headers["Location"] = content.how
@@ -408,13 +409,48 @@ def test_half_an_answer_of_s3_is_none(web: Web, monkeypatch: pytest.MonkeyPatch,
 
 
 @pytest.mark.usefixtures("aws", "impatient")
-@pytest.mark.parametrize(("code", "patience"), [(403, 0), (404, 0), (429, math.inf)])
-def test_a_refusal_of_s3_is_final(
+@pytest.mark.parametrize(("code", "patience"), [(403, 20), (404, 0), (429, math.inf)])
+def test_a_refusal_of_s3_lasts_but_a_role_may_be_new(
     web: Web, monkeypatch: pytest.MonkeyPatch, code: int, patience: float
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", web.url.rpartition("/")[0])
     web.codes = [code] * 9
     assert failure("s3://configurations/x")[0] == patience
+
+
+@pytest.mark.usefixtures("aws", "impatient")
+@pytest.mark.parametrize(
+    ("reason", "words", "meant", "patience"),
+    [
+        (
+            "RequestTimeTooSkewed",
+            "The difference between the request time and the current time is too large.",
+            Problem.CLOCK_WRONG,
+            math.inf,
+        ),
+        ("AccessDenied", "Request has expired", Problem.CLOCK_WRONG, math.inf),
+        ("SignatureDoesNotMatch", "It does not match", Problem.SIGNATURE_WRONG, 20),
+        ("ExpiredToken", "It has expired.", Problem.CREDENTIALS_EXPIRED, math.inf),
+        ("InvalidAccessKeyId", "It is not known.", Problem.CREDENTIALS_INVALID, 20),
+        ("AccessDenied", "Access Denied", Problem.SOURCE_FAILED, 20),
+        ("AllAccessDisabled", "It has been disabled.", Problem.SOURCE_FAILED, 20),
+    ],
+)
+def test_each_reason_of_a_refusal_has_its_own_patience_and_hint(
+    web: Web,
+    monkeypatch: pytest.MonkeyPatch,
+    reason: str,
+    words: str,
+    meant: Problem,
+    patience: float,
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", web.url.rpartition("/")[0])
+    web.codes, web.etag = [403] * 3, None
+    web.refusal = f"<Error><Code>{reason}</Code><Message>{words}</Message></Error>".encode()
+    error = refusal("s3://configurations/x")
+    assert (error.problem, error.hint) == (Problem.SOURCE_FAILED, meant.hint)
+    assert error.retry_for == patience
+    assert reason in error.message
 
 
 @pytest.mark.usefixtures("aws", "impatient")

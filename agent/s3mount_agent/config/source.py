@@ -11,18 +11,31 @@ import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from s3mount_agent.config.yaml_text import LARGEST_BYTES, decode
 from s3mount_agent.core.errors import AgentError, Problem
+from s3mount_agent.decide.retry_policy import pace_of
 from s3mount_agent.filesystem import disk
+from s3mount_agent.mountpoint import messages
 from s3mount_agent.system import probe
+
+if TYPE_CHECKING:
+    from botocore.exceptions import ClientError
 
 _TIMEOUT_SECONDS = 20.0
 _WHOLE_SECONDS = 60.0
 _FILE_SECONDS = 5.0
 # What is mounted as root must not come over a line that others can write on.
 _ON_THIS_NODE = ("http://127.0.0.1:", "http://localhost:")
+
+# Where these are wrong, no other place and no other policy would help.
+_OF_THE_NODE = (
+    Problem.CLOCK_WRONG,
+    Problem.SIGNATURE_WRONG,
+    Problem.CREDENTIALS_EXPIRED,
+    Problem.CREDENTIALS_INVALID,
+)
 
 
 @dataclass(frozen=True)
@@ -73,7 +86,7 @@ def _from_s3(url: str, known: str) -> Fetched | None:
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
         if status == 304:
             return None
-        raise _failed(url, error, final=status in (403, 404)) from None
+        raise _refused(url, error, missing=status == 404) from None
     except (BotoCoreError, OSError, ValueError) as error:
         raise _failed(url, error) from None
 
@@ -87,7 +100,7 @@ def _from_ssm(name: str, known: str) -> Fetched | None:
         answer = _client("ssm").get_parameter(Name=name, WithDecryption=True)
     except ClientError as error:
         missing = error.response.get("Error", {}).get("Code") == "ParameterNotFound"
-        raise _failed(f"ssm:{name}", error, final=missing) from None
+        raise _refused(f"ssm:{name}", error, missing=missing) from None
     except BotoCoreError as error:
         raise _failed(f"ssm:{name}", error) from None
     parameter = answer["Parameter"]
@@ -111,7 +124,7 @@ def _from_web(url: str, known: str) -> Fetched | None:
     except web.WebError as error:
         if error.status == 304:
             return None
-        raise _failed(url, error, final=error.final) from None
+        raise _failed(url, error, retry_for=0 if error.final else math.inf) from None
     return _fetched(url, bytes(data), answer.get("ETag") or _digest(data), known)
 
 
@@ -122,7 +135,7 @@ def _from_file(path: str, known: str) -> Fetched | None:
     except probe.SilenceError as error:
         raise _failed(path, error) from None
     except (OSError, ValueError) as error:
-        raise _failed(path, error, final=True) from None
+        raise _failed(path, error, retry_for=0) from None
     data = text.encode(errors="surrogateescape")
     return _fetched(path, data, _digest(data), known)
 
@@ -170,13 +183,28 @@ def _client(service: str) -> Any:
     return create(service, region_name=region, config=config)
 
 
-def _failed(url: str, error: Exception, *, final: bool = False) -> AgentError:
+def _refused(url: str, error: ClientError, *, missing: bool) -> AgentError:
+    """A clock, a key or a token that is wrong has its own patience and hint, as with a mount."""
+    says = "Forbidden: " if _reason(error).startswith("403") else ""  # as mount-s3 does
+    meant = messages.explain(f"{says}{error}", bucket=url, directory=url)
+    return _failed(
+        url,
+        error,
+        retry_for=0 if missing else pace_of(meant).quick_for,
+        hint=meant.problem.hint if meant.problem in _OF_THE_NODE else None,
+    )
+
+
+def _failed(
+    url: str, error: Exception, *, retry_for: float = math.inf, hint: str | None = None
+) -> AgentError:
     words = " ".join(str(error).split())
     return AgentError(
         Problem.SOURCE_FAILED,
         f"the configuration {url} could not be read: {_reason(error) or words[:200]}",
         cause=words,
-        retry_for=0 if final else math.inf,
+        hint=hint,
+        retry_for=retry_for,
     )
 
 
