@@ -18,7 +18,7 @@ from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.core.masking import is_secret, masked
 from s3mount_agent.core.mount_definition import Definition
 from s3mount_agent.core.node_roles import Mode
-from s3mount_agent.filesystem import paths
+from s3mount_agent.filesystem import json_codec, paths
 from s3mount_agent.state import config_origin, in_force, machine, secrets
 from s3mount_agent.state.config_origin import Origin
 from s3mount_agent.supervisor.unit_text import render
@@ -175,6 +175,37 @@ def test_a_proxy_counts_wherever_it_is_named(
     assert {**place.settled(), **by_systemd}.keys() == set(PROXIES)
     environment.load()
     assert os.environ["https_proxy"] == os.environ["HTTPS_PROXY"] == PROXY
+
+
+def test_the_proxy_that_an_image_was_made_behind_does_not_go_along(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("https_proxy", PROXY)
+    environment.keep_given()
+    json_codec.write(machine.PATH, {"instance": "", "machine": "that it was made on"})
+    monkeypatch.delenv("https_proxy")
+    monkeypatch.setattr(machine, "MACHINE_ID", place.file("machine-id"))
+    place.file("machine-id").write_text("that it is booted as\n")
+    environment.load()  # as `--check` does
+    assert not set(PROXIES) & set(os.environ)
+    environment.keep_given()
+    machine.claim()
+    environment.load()
+    assert not set(PROXIES) & set(os.environ)
+    assert place.settled() == {}
+
+
+def test_a_proxy_is_kept_until_it_is_given_empty(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("https_proxy", PROXY)
+    environment.keep_given()
+    monkeypatch.delenv("https_proxy")
+    environment.keep_given()  # by sudo, which takes it away
+    assert place.settled()["https_proxy"] == PROXY
+    monkeypatch.setenv("https_proxy", "")
+    environment.keep_given()
+    assert place.settled() == {}
 
 
 def test_without_a_proxy_nothing_is_set(place: Place) -> None:

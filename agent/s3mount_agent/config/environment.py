@@ -17,7 +17,7 @@ from pathlib import Path
 
 from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.filesystem import files, paths
-from s3mount_agent.state import secrets
+from s3mount_agent.state import machine, secrets
 from s3mount_agent.system import node
 
 PATH = paths.CONFIGURATION / "environment"
@@ -149,16 +149,26 @@ def require_understood() -> None:
 def load() -> None:
     """Puts what the node's files say into this process's environment; proxies in both cases."""
     own = parse(_readable())
-    proxies = _proxies(own, os.environ, _of_parallelcluster(), secrets.load())
+    proxies = _proxies(own, os.environ, _of_parallelcluster(), _kept())
     os.environ.update({**own, **proxies})
 
 
 def keep_given() -> None:
     """Keeps the proxies that this process was started with: ParallelCluster's script has them,
-    the units that it leaves behind have not."""
+    the units that it leaves behind have not.
+
+    Started with none, which is what sudo makes of it, it keeps what is known; one that is given
+    empty is forgotten, and what was kept on another machine, too.
+    """
     given = {name: _of(name, os.environ) for name in _KINDS}
-    if given["http_proxy"] or given["https_proxy"]:
-        secrets.keep(**given)
+    named = given["http_proxy"] is not None or given["https_proxy"] is not None
+    if named or machine.is_foreign():
+        secrets.keep(**{name: value or None for name, value in given.items()})
+
+
+def _kept() -> dict[str, str]:
+    """What a bootstrap of this machine was started with; an image has what another one was."""
+    return {} if machine.is_foreign() else secrets.load()
 
 
 def settle_node() -> dict[str, str]:
@@ -167,7 +177,7 @@ def settle_node() -> dict[str, str]:
     text = _readable()
     by_systemd = {each.name for each in read(text) if each.value is not None}
     own = parse(text)
-    proxies = _proxies(own, {}, _of_parallelcluster(), secrets.load())
+    proxies = _proxies(own, {}, _of_parallelcluster(), _kept())
     wanted = {**{n: v for n, v in own.items() if n not in by_systemd}, **proxies}
     _write(NODE, {n: v for n, v in wanted.items() if n not in by_systemd})
     return own
