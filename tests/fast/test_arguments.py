@@ -163,9 +163,26 @@ def test_a_quote_is_shown_where_it_was_opened(text: str, why: str) -> None:
     assert caught.value.message.endswith(f"cannot be split: {why}")
 
 
-def as_nobody(*words: str) -> subprocess.CompletedProcess[str]:
+# What a Mac has not, of what we use elsewhere.
+A_MAC = """
+import fcntl, os, select, signal, socket, time
+LINUX = {
+    os: ("O_PATH", "memfd_create", "MFD_", "pidfd_open", "P_PIDFD", "pipe2", "sched_"),
+    fcntl: ("F_SEAL_", "F_ADD_SEALS", "F_OFD_"),
+    socket: ("SOCK_CLOEXEC", "SOCK_NONBLOCK", "SO_PEERCRED"),
+    select: ("epoll", "EPOLL"),
+    signal: ("pidfd_send_signal",),
+    time: ("CLOCK_BOOTTIME",),
+}
+for module, names in LINUX.items():
+    for name in [each for each in dir(module) if each.startswith(names)]:
+        delattr(module, name)
+"""
+
+
+def as_nobody(*words: str, computer: str = "") -> subprocess.CompletedProcess[str]:
     """Runs the agent as an ordinary user of a computer that is no node."""
-    code = (
+    code = computer + (
         "import os, sys\n"
         "sys.path.insert(0, sys.argv.pop(1))\n"
         "import s3mount_agent.cli as cli, s3mount_agent.commands.bootstrap, yaml\n"
@@ -212,6 +229,26 @@ def test_an_ordinary_user_may_check_a_file() -> None:
         f"{file.name} is good. Nothing was changed; a node would mount:",
         "  /mnt/s3 <- s3://my-bucket  rw",
     ]
+
+
+@needs_root
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (("bootstrap", "--check", *GOOD), Exit.OK, "The arguments are good."),
+        (("bootstrap", "--check", "--config", "{}"), Exit.OK, "{} is good."),
+        (("validate", "{}"), Exit.OK, "{} is good."),
+        (("bootstrap", "x", "/mnt/s3", ""), Exit.USAGE, "error [bucket-invalid]"),
+    ],
+)
+def test_any_computer_may_be_a_mac(words: tuple[str, ...], code: Exit, said: str) -> None:
+    with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
+        Path(file.name).chmod(0o644)
+        file.write("mounts: [{bucket: my-bucket, directory: /mnt/s3}]")
+        file.flush()
+        answer = as_nobody(*(word.format(file.name) for word in words), computer=A_MAC)
+    assert (answer.returncode, "[internal]" in answer.stderr) == (code, False), answer.stderr
+    assert said.format(file.name) in answer.stdout + answer.stderr
 
 
 @needs_root

@@ -35,7 +35,6 @@ _LOST = Path("/run/s3mount-agent/lost-entries")
 _lost_here = 0
 # journald's priorities: syslog(3).
 _ERROR, _INFO = 3, 6
-_SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 _SYNC_SECONDS = 2.0
 _READ_SECONDS = 5.0
 # What did not answer is not asked again for so long: many mounts may have to be explained.
@@ -148,10 +147,10 @@ def _send(message: str, fields: dict[str, str]) -> bool:
     for name, value in {"MESSAGE": message, **fields}.items():
         data = value.encode(errors="replace")
         parts.append(b"%s\n%s%s\n" % (name.encode(), struct.pack("<Q", len(data)), data))
-    kind = socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
     entry = b"".join(parts)
     try:
-        with socket.socket(socket.AF_UNIX, kind) as channel:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
+            channel.settimeout(0)  # never waits
             try:
                 channel.sendto(entry, str(_SOCKET))
             except OSError as error:
@@ -169,10 +168,12 @@ def _send_as_file(channel: socket.socket, entry: bytes) -> None:
     """What is too large for a datagram is handed over in memory that nobody can change any more."""
     import socket
 
+    # Named here: arguments and files are checked on systems, too, which have none.
+    seals = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
     with os.fdopen(os.memfd_create("entry", os.MFD_ALLOW_SEALING | os.MFD_CLOEXEC), "wb") as file:
         file.write(entry)
         file.flush()
-        fcntl.fcntl(file.fileno(), fcntl.F_ADD_SEALS, _SEALS)
+        fcntl.fcntl(file.fileno(), fcntl.F_ADD_SEALS, seals)
         descriptors = struct.pack("i", file.fileno())
         channel.sendmsg([], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, descriptors)], 0, str(_SOCKET))
 

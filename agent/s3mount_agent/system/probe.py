@@ -168,7 +168,7 @@ def ask(
     deadline = time.monotonic() + timeout
     name = place or f"{function.__module__}.{function.__qualname__}{arguments!r}"
     with _turn(name, timeout) as turn:
-        reader, writer = os.pipe2(os.O_CLOEXEC)
+        reader, writer = os.pipe()
         pid = os.fork()
         if pid == 0:
             _answer(function, arguments, writer, turn)
@@ -208,7 +208,7 @@ class Listing:
         self._pid = 0
         if not directories:
             return
-        self._reader, writer = os.pipe2(os.O_CLOEXEC)
+        self._reader, writer = os.pipe()
         # With a thread for each directory: a child for each would take as long as most looks do.
         self._pid = os.fork()
         if self._pid == 0:
