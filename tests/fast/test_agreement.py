@@ -5,25 +5,32 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import re
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
-from fast.in_memory import context
+from fast.in_memory import context, parse_mount
 from fast.ward import Ward
 from s3mount_agent.config import config_file
+from s3mount_agent.config.configuration import of_mounts
 from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.core.mount_definition import Definition
 from s3mount_agent.core.node_roles import Mode
 from s3mount_agent.core.states import Presence, State
 from s3mount_agent.decide.plan import Observed, Placed
 from s3mount_agent.filesystem import lock
-from s3mount_agent.reconcile import reasons
+from s3mount_agent.reconcile import bootstrap, reasons
 from s3mount_agent.reconcile.observe import judge_all
+from s3mount_agent.reconcile.session import Session
 from s3mount_agent.state import status_file
+from s3mount_agent.state.timeline import Timeline
+from s3mount_agent.supervisor import agent_service
 from s3mount_agent.system import journal
-from s3mount_agent.system.probe import Answer, Finding
+from s3mount_agent.system.probe import Answer, Finding, Listing
 
 DENIED = "ListObjectsV2 failed: Service error: Access Denied"
 CONFIGURATION = "mounts: [{bucket: my-bucket, directory: /mnt/s3}]"
@@ -55,7 +62,7 @@ def test_apply_and_status_say_the_same(seen: Observed) -> None:
     around = context(config_file.parse(CONFIGURATION, "x"))
     (mount,) = around.mounts
     finding = Finding(Answer.ERROR, error="Permission denied")
-    failures, refused = reasons.unanswered(around.mounts, seen, {mount.id: finding})
+    failures, refused = reasons.unanswered(around.mounts, seen, {mount.id: finding}, {})
     reasons.remember(refused)
     known = status_file.load()
     assert known is not None
@@ -77,7 +84,7 @@ def test_a_mount_that_does_not_answer_is_the_services_to_judge(
 ) -> None:
     around = context(config_file.parse(CONFIGURATION, "x"))
     (mount,) = around.mounts
-    failures, refused = reasons.unanswered(around.mounts, seen, {mount.id: Finding(answer)})
+    failures, refused = reasons.unanswered(around.mounts, seen, {mount.id: Finding(answer)}, {})
     assert failures[mount.id].problem is Problem.MOUNT_SILENT
     assert refused == {}
 
@@ -92,3 +99,49 @@ def test_the_service_goes_on_from_what_apply_has_found(tmp_path: Path) -> None:
     assert ward.health.descriptors
     ward.settle()
     assert ward.condition("one").s3 is None
+
+
+@pytest.mark.parametrize(
+    ("presence", "failed", "line"),
+    [
+        (Presence.OURS, 0, r"\[  ok  \] verify .* 1 of 1 mounts answer"),
+        (Presence.OURS, 1, r"\[failed\] verify .* 1 of 2 mounts answer"),
+        (Presence.ABSENT, 0, r"\[failed\] verify .* 0 of 1 mounts answer"),
+    ],
+)
+def test_a_mount_whose_change_waits_is_verified_as_it_is(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    presence: Presence,
+    failed: int,
+    line: str,
+) -> None:
+    names = ["used", "failed"][: 1 + failed]
+    mounts = tuple(parse_mount(f"bucket-{name}", str(tmp_path / name), "") for name in names)
+    around = context(of_mounts(mounts))
+    errors = (AgentError(Problem.MOUNT_BUSY, "in use"), AgentError(Problem.ACCESS_DENIED, "no"))
+    failures = {mount.id: error for mount, error in zip(mounts, errors)}
+    (tmp_path / "used").mkdir()
+    seen = Observed({}, {mounts[0].directory: presence})
+    monkeypatch.setattr(bootstrap, "judge_table", lambda *_, **__: seen)
+    session = cast(Session, SimpleNamespace(context=around, observed=seen))
+    begun = bootstrap._Begun(session, None, 0, False, failures, seen)
+    found = bootstrap._verify(around, begun, Listing(()), Timeline())
+    assert re.search(line, capsys.readouterr().out)
+    # One that has gone meanwhile has but come to its change.
+    assert found == ({} if presence is Presence.OURS else {mounts[0].id: errors[0]})
+
+
+@pytest.mark.parametrize("up", [True, False])
+def test_a_service_that_does_not_come_up_is_no_step_that_is_ok(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *, up: bool
+) -> None:
+    monkeypatch.setattr(agent_service, "ensure_running", lambda *, new: True)
+    monkeypatch.setattr(agent_service, "comes_up", lambda: up)
+    session = cast(Session, SimpleNamespace(context=context(), observed=Observed({}, {})))
+    begun = bootstrap._Begun(session, None, 0, True, {}, session.observed)
+    bootstrap._call_service(begun, Timeline())
+    said = capsys.readouterr().out
+    assert said.startswith("[  ok  ] daemon" if up else "[failed] daemon")
+    assert ("is starting" if up else "the agent's service is down: `") in said

@@ -38,11 +38,10 @@ from s3mount_agent.state.timeline import (
 )
 from s3mount_agent.supervisor import agent_service, crawlers, fuse_connections, needrestart
 from s3mount_agent.system import capacity, journal, node, probe
-from s3mount_agent.system.probe import Answer, Finding
+from s3mount_agent.system.probe import Answer
 from s3mount_agent.system.threads import if_it_lasts
 
 _PROBE_SECONDS = 30.0
-_ANOTHER = Finding(Answer.SILENT, "its mount-s3 ended and was started anew meanwhile")
 # How long mount-s3's installation and the mounts are tried for: a head node must not keep the whole
 # stack waiting, since the daemon goes on trying; a compute node has no better use for its time,
 # within ParallelCluster's own limit of half an hour.
@@ -137,8 +136,6 @@ def bootstrap(
                 if not begun.call_service():
                     agent_service.wake()
             raise KeyboardInterrupt(LEFT) from None
-        if not agent_service.comes_up():
-            journal.say(f"warning: the agent's service is down: `{agent_service.how_to_start()}`")
         leftovers.sweep_builds()
         _summarise(context, failures, begun.installed)
     finally:
@@ -315,6 +312,8 @@ def _call_service(begun: _Begun, timeline: Timeline) -> None:
             agent_service.wake()  # there is something that it has not seen, or could try
         step.result = "is starting" if started else "already running"
         timeline.changed |= started
+        if not agent_service.comes_up():
+            step.fail(f"the agent's service is down: `{agent_service.how_to_start()}`")
 
 
 def _tell_neighbours(context: Context, timeline: Timeline) -> None:
@@ -345,10 +344,17 @@ def _tell_what_failed(step: Step, context: Context, failures: Failures) -> None:
         step.fail("; ".join([f"failed: {', '.join(fails)}", *also]))
 
 
+def _waiting(failures: Failures) -> Failures:
+    """Those that are no failures: the mount is up, and in use, and its change waits."""
+    return {key: error for key, error in failures.items() if error.problem is Problem.MOUNT_BUSY}
+
+
 def _verify(context: Context, begun: _Begun, ahead: probe.Listing, timeline: Timeline) -> Failures:
     """Lists each directory once: that takes the mount, the credentials and S3. What was found
-    ``ahead`` holds where nothing was changed since."""
-    up = [mount for mount in context.mounts if mount.id not in begun.failures]
+    ``ahead`` holds where nothing was changed since. A mount whose change waits is up, too."""
+    waits = _waiting(begun.failures)
+    failed = begun.failures.keys() - waits.keys()
+    up = [mount for mount in context.mounts if mount.id not in failed]
     listing = waiting_for("verify: all mounts are listed", _PROBE_SECONDS)
     with timeline.step("verify") as step, listing:
         directories = [mount.directory for mount in up]
@@ -356,23 +362,20 @@ def _verify(context: Context, begun: _Begun, ahead: probe.Listing, timeline: Tim
         findings = {} if moved else ahead.wait(_PROBE_SECONDS)
         new = [each for each in directories if each not in findings]
         findings.update(probe.Listing(new, fuse_connections.whose).wait(_PROBE_SECONDS))
-        found = {mount.id: findings.get(mount.directory, _ANOTHER) for mount in up}
+        found = {mount.id: findings.get(mount.directory, reasons.ANOTHER) for mount in up}
         # Last: a directory without a mount answers, too. Whether it is ours, the table alone says;
         # of what does not answer, systemd is asked which process that is by now.
         if all(each.answer is Answer.ANSWERS for each in found.values()):
             observed = judge_table(begun.observed.placed, Table.read(), also=directories)
         else:
             observed = look_at(context)
-        silent, refused = reasons.unanswered(context.mounts, observed, found)
-        for mount in up:
-            if not observed.is_ours(mount.directory):
-                silent[mount.id] = reasons.not_ours(mount.directory, observed)
-                refused.pop(mount.id, None)
-        step.result = f"{len(up) - len(silent)} of {len(context.mounts)} mounts answer"
-        if silent:
-            step.fail(step.result)
-        elif not up:
+        silent, refused = reasons.unanswered(up, observed, found, waits)
+        answer = len(up) - len(silent)
+        step.result = f"{answer} of {len(context.mounts)} mounts answer"
+        if not up:
             step.skip("no mount is up" if context.mounts else "there are no mounts")
+        elif answer < len(context.mounts):
+            step.fail(step.result)
     if refused:
         # What we have seen is what status says, and the service goes on from there.
         reasons.remember(refused)
@@ -388,9 +391,7 @@ def _summarise(context: Context, failures: Failures, installed: Installed | None
         if error and error.problem is Problem.MOUNT_BUSY:
             outcome = "pending: the new options wait until it is no longer in use"
         journal.say(f"  {mount.directory} <- s3://{mount.bucket}  {outcome}")
-    failed = {
-        mount_id for mount_id, error in failures.items() if error.problem is not Problem.MOUNT_BUSY
-    }
+    failed = failures.keys() - _waiting(failures).keys()
     good = sum(mount.id not in failed for mount in context.mounts)
     what = f"mount-s3 {installed}" if installed else "no mount-s3 yet"
     journal.say(f"{good} of {len(context.mounts)} mounts are up, with {what}")

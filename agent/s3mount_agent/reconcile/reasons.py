@@ -16,6 +16,8 @@ from s3mount_agent.system import journal
 from s3mount_agent.system.probe import Answer, Finding
 
 _LOCK_SECONDS = 10.0
+ANOTHER = Finding(Answer.SILENT, "its mount-s3 ended and was started anew meanwhile")
+"""Of a mount that is no longer the one that was to be listed."""
 
 
 LastWords = Callable[[str, int], str]
@@ -72,18 +74,26 @@ def remember(refused: Mapping[str, tuple[int, Failure]]) -> None:
 
 
 def unanswered(
-    mounts: Iterable[Mount], observed: Observed, findings: Mapping[str, Finding]
+    mounts: Iterable[Mount],
+    observed: Observed,
+    findings: Mapping[str, Finding],
+    waits: Mapping[str, AgentError],
 ) -> tuple[dict[str, AgentError], dict[str, tuple[int, Failure]]]:
     """Why mounts could not be listed, by id; and of those whom S3 refused, their processes and
-    reasons, in the service's words."""
+    reasons, in the service's words. The changes of those in ``waits`` may be made at any moment:
+    why they waited is all that is known of one that has gone by then."""
     failures: dict[str, AgentError] = {}
     refused = {}
     for mount in mounts:
-        finding = findings.get(mount.id)
-        if finding is None or finding.answer is Answer.ANSWERS:
-            continue
+        finding = findings[mount.id]
         here = observed.placed.get(mount.id)
-        if finding.answer is Answer.ERROR and here is not None and here.pid:
+        if mount.id in waits and (finding is ANOTHER or not observed.is_ours(mount.directory)):
+            failures[mount.id] = waits[mount.id]
+        elif not observed.is_ours(mount.directory):
+            failures[mount.id] = not_ours(mount.directory, observed)
+        elif finding.answer is Answer.ANSWERS:
+            continue
+        elif finding.answer is Answer.ERROR and here is not None and here.pid:
             reason = why(here, finding)
             refused[mount.id] = here.pid, reason
             failures[mount.id] = status_file.error_of(reason).caused_by(finding.error)
