@@ -3,16 +3,19 @@ mount namespaces."""
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from fast.small_fuse import MAY_MOUNT
+from fast.small_fuse import MAY_MOUNT, SmallFuse
+from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.core.mount_definition import Definition
 from s3mount_agent.core.node_roles import Mode
 from s3mount_agent.core.states import Presence
@@ -22,7 +25,7 @@ from s3mount_agent.filesystem.mountinfo import Entry, Table
 from s3mount_agent.reconcile.observe import judge_table
 from s3mount_agent.supervisor import fuse_connections, hooks
 from s3mount_agent.supervisor.fuse_connections import Connection
-from s3mount_agent.system import probe
+from s3mount_agent.system import probe, systemd
 from s3mount_agent.system.probe import Answer, Finding
 
 HOME = "/mnt/of-nobody-here"
@@ -291,6 +294,47 @@ def test_a_process_that_ended_before_its_mount_was_written_down_leaves_nothing(
     kept = fuse_connections.load(HOME)
     assert kept is not None
     assert kept.before == ("0:50",)
+
+
+@pytest.mark.skipif(not MAY_MOUNT, reason="mounts, which takes root and /dev/fuse")
+def test_a_stop_goes_on_where_the_node_has_no_process_or_file_left_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once the hook has ended, systemd kills mount-s3, and what is being written is lost."""
+    mounted = SmallFuse(tmp_path / "mount")
+    entry = Table.read().on(mounted.directory)
+    assert entry is not None
+    start = procfs.started(mounted.pid) or 0
+    fuse_connections.save(Connection(mounted.directory, entry.device, entry.id, mounted.pid, start))
+    left = {"fork": 3, "notify": 1, "is_stopping": 1}
+    for module, name, error in (
+        (os, "fork", OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))),
+        (systemd, "notify", OSError(errno.ENOBUFS, os.strerror(errno.ENOBUFS))),
+        (systemd, "is_stopping", AgentError(Problem.PROGRAM_TIMEOUT, "it did not end")),
+    ):
+        works = getattr(module, name)
+
+        def fails_at_first(
+            *words: str,
+            name: str = name,
+            error: Exception = error,
+            works: Callable[..., object] = works,
+        ) -> object:
+            if left[name]:
+                left[name] -= 1
+                raise error
+            return works(*words)
+
+        monkeypatch.setattr(module, name, fails_at_first)
+    for seconds in ("_QUIET_SECONDS", "_LOOK_SECONDS", "_SHUTDOWN_SECONDS"):
+        monkeypatch.setattr(hooks, seconds, 0.0)
+    try:
+        assert hooks.stop(mounted.directory, mounted.pid) is True
+        assert Table.read().on(mounted.directory) is None
+        assert left == dict.fromkeys(left, 0)
+    finally:
+        mounted.die()
+        subprocess.run(["umount", "--lazy", mounted.directory], check=False, capture_output=True)
 
 
 def test_dead_bind_mounts_are_remembered_for_as_long_as_they_are_there(

@@ -163,19 +163,23 @@ def stop(directory: str, pid: int) -> bool:
     lose what is being written.
 
     The wait matters: on its way out mount-s3 unmounts the directory once more, whatever lies on it
-    by then. At a shutdown there is not much time.
+    by then. At a shutdown there is not much time. A node that has no process or file left to look
+    with is waited for, too: once this ends, systemd kills mount-s3.
     """
     wait = _Wait(directory, pid)
-    while procfs.started(pid) is not None:
+    while True:
         try:
+            if procfs.started(pid) is None:
+                return True
             unmount(directory, pid)
             held = ""
         except AgentError as error:
             held = error.cause or error.message
+        except OSError as error:
+            held = f"somebody unknown, as nobody can look ({error})"
         if not wait.goes_on(held):
             detach(directory, pid)
             return False
-    return True
 
 
 def tear(directory: str, pid: int) -> bool:
@@ -200,9 +204,15 @@ class _Wait:
         time.sleep(min(_LOOK_SECONDS, max(_POLL_SECONDS, waited / 10)))
         if waited < _QUIET_SECONDS or time.monotonic() - self._looked < _LOOK_SECONDS:
             return True
+        self._looked = time.monotonic()
+        try:
+            return self._has_time(held, waited)
+        except (AgentError, OSError):
+            return True  # who cannot look knows of no reason to end
+
+    def _has_time(self, held: str, waited: float) -> bool:
         from s3mount_agent.system import systemd  # of which a start needs nothing
 
-        self._looked = time.monotonic()
         systemd.notify(f"EXTEND_TIMEOUT_USEC={_EXTENSION_SECONDS * 1e6:.0f}")
         connection = fuse_connections.load(self._directory)
         if connection is not None:
