@@ -74,6 +74,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command = parser.find(words[0])
         given = parser.parse(command, words[1:])
     except Exception as error:
+        if words[0] == "bootstrap" and "--check" not in words:
+            import_module("s3mount_agent.commands.bootstrap").write_down(error)
         return _tell(error)
     return guarded(lambda: _run(given), debug=debug or given.debug, interrupted=command.interrupted)
 

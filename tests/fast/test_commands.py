@@ -22,13 +22,14 @@ from s3mount_agent.core.errors import AgentError, Exit, Problem
 from s3mount_agent.core.node_roles import OnFailure, Role
 from s3mount_agent.core.resources import Machine
 from s3mount_agent.core.states import Presence
+from s3mount_agent.decide.journal_events import Event
 from s3mount_agent.decide.plan import Observed, Placed
 from s3mount_agent.filesystem import paths
 from s3mount_agent.mountpoint import program
 from s3mount_agent.mountpoint.program import Installed
 from s3mount_agent.reconcile import bootstrap, execute, preview, refresh
 from s3mount_agent.state import config_origin, held_down, in_force
-from s3mount_agent.system import capacity, threads
+from s3mount_agent.system import capacity, journal, threads
 
 EXAMPLE = Path(__file__).parents[2] / "docs/s3mount.example.yaml"
 OLD = """\
@@ -43,6 +44,7 @@ mounts:
 - {bucket: bucket-two, directory: /mnt/two, allow_delete: true}
 - {bucket: bucket-four, directory: /mnt/four}
 """
+NEWS = "version 2 of s3://b/k is in force"
 Run = Callable[..., "tuple[int, str, str]"]
 
 
@@ -60,6 +62,19 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
         return code, out, err
 
     return told
+
+
+@pytest.fixture
+def written(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The codes of the bootstraps that failed, as the journal is told of them."""
+    codes: list[str] = []
+
+    def event(kind: Event, message: str, *, error_code: str, cause: str) -> None:
+        assert kind is Event.BOOTSTRAP_FAILED
+        codes.append(error_code)
+
+    monkeypatch.setattr(journal, "event", event)
+    return codes
 
 
 class Node:
@@ -314,15 +329,15 @@ def test_apply_ends_with_what_became_of_it(
     seen = []
 
     def applied(
-        read: Callable[[], desired.Desired], by: str
+        read: Callable[[], desired.Desired], by: str, news: str
     ) -> tuple[dict[str, AgentError], object]:
-        assert by == "apply"
+        assert (by, news) == ("apply", NEWS if now else "")
         seen.append(read())
         return {str(number): error for number, error in enumerate(failures)}, None
 
     def asks(*, anew: bool, say: object) -> refresh.News:
         asked.append(anew)
-        return refresh.News()
+        return refresh.News(NEWS)
 
     monkeypatch.setattr(refresh, "refresh", asks)
     monkeypatch.setattr(bootstrap, "bootstrap", applied)
@@ -390,6 +405,38 @@ def test_a_bootstrap_fails_where_failing_helps(
         bool(failure and code),
         bool(failure and not code),
     )
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (["bootstrap", "--rolle", "head"], "usage"),
+        (["bootstrap", "--check", "--rolle", "head"], None),
+        (["apply", "--rolle", "head"], None),
+        (["bootstrap", "my-bucket", "mnt", ""], "directory-invalid"),
+    ],
+)
+def test_the_journal_knows_why_a_bootstrap_could_not_begin(
+    run: Run, written: list[str], words: list[str], code: str | None
+) -> None:
+    assert run(*words)[0] == Exit.USAGE
+    assert written == ([code] if code else [])
+
+
+def test_the_journal_knows_which_mounts_a_bootstrap_failed_for(
+    written: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = """\
+mounts:
+- {bucket: my-bucket, directory: /mnt/one}
+- {bucket: my-bucket, directory: /mnt/two, on_failure: continue}
+"""
+    around = context(config_file.parse(text, "x"))
+    one, two = around.mounts
+    silent = AgentError(Problem.MOUNT_SILENT, "/mnt/one is mounted but cannot be listed")
+    assert bootstrap_face.outcome({one.id: silent, two.id: BROKEN}, around) == Exit.FAILED
+    assert written == ["mount-silent"]
+    assert "[mount-silent]" in capsys.readouterr().err
 
 
 def test_each_role_fails_by_its_own_mount(capsys: pytest.CaptureFixture[str]) -> None:

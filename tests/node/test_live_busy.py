@@ -45,6 +45,8 @@ def test_wait_is_pending_until_the_mount_is_free(site: Site) -> None:
         assert "error [mount-busy]" in answer.stderr
         assert "sh (pid " in answer.stderr  # who uses it
         assert f"{USED} <- s3://{site.bucket}  pending: " in answer.stdout
+        assert f" of {site.source.url} is in force\n" in answer.stdout
+        assert "2 of 2 mounts answer" in answer.stdout
         assert BUSY in site.mount(USED)["pending"]
         assert (site.mount(USED)["state"], site.mount(USED)["pid"]) == ("ok", used)
         assert f"pending: its new options wait: {BUSY}" in site.agent("status", code=3).stdout

@@ -18,13 +18,12 @@ def main(given: Given) -> int:
 
     from s3mount_agent.config import desired
     from s3mount_agent.reconcile import bootstrap
-    from s3mount_agent.reconcile.refresh import refresh
+    from s3mount_agent.reconcile.refresh import News, refresh
 
-    if given.has("--now"):
-        wrong = refresh(anew=True, say=say_aside).error
-        if wrong is not None:
-            raise wrong
-    failures, _ = bootstrap.bootstrap(desired.on_disk, by="apply")
+    news = refresh(anew=True, say=say_aside) if given.has("--now") else News()
+    if news.error is not None:
+        raise news.error
+    failures, _ = bootstrap.bootstrap(desired.on_disk, by="apply", news=news.in_force)
     errors = list(failures.values())
     waiting = [e for e in errors if e.problem is Problem.MOUNT_BUSY and not is_lasting(e)]
     tell(errors)

@@ -32,13 +32,18 @@ def main(given: Given) -> int:
         return _run(given)
     except AgentError as error:
         if not given.has("--check"):
-            journal.event(
-                Event.BOOTSTRAP_FAILED,
-                error.message,
-                error_code=error.problem.code,
-                cause=error.cause or "",
-            )
+            write_down(error)
         raise
+
+
+def write_down(error: AgentError) -> None:
+    """Has the journal know why a bootstrap fails: ParallelCluster keeps little of what it says."""
+    journal.event(
+        Event.BOOTSTRAP_FAILED,
+        error.message,
+        error_code=error.problem.code,
+        cause=error.cause or "",
+    )
 
 
 def _run(given: Given) -> int:
@@ -59,7 +64,7 @@ def _run(given: Given) -> int:
     environment.load()
 
     from s3mount_agent.config import desired
-    from s3mount_agent.reconcile import bootstrap
+    from s3mount_agent.reconcile import bootstrap, preview
 
     if only_checks:
         wanted = (
@@ -67,7 +72,7 @@ def _run(given: Given) -> int:
             if url is not None
             else desired.from_arguments(given.words, _overrides(given))
         )
-        context = bootstrap.check(wanted.configuration)
+        context = preview.check(wanted.configuration)
         if given.has("--check"):
             check.on_node(given, context)
         return Exit.OK
@@ -97,6 +102,8 @@ def outcome(failures: Failures, context: Context) -> int:
         if any(pace_of(error).slow is not None for error in failures.values()):
             journal.say("the agent keeps trying: `s3mount-agent status` tells how it goes")
         return Exit.OK
+    for error in fatal:
+        write_down(error)
     tell(fatal)
     return Exit.FAILED
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from s3mount_agent.config import config_file
-from s3mount_agent.config.configuration import Configuration
 from s3mount_agent.config.desired import Desired
 from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.core.node_roles import OnFailure
@@ -19,12 +18,11 @@ from s3mount_agent.decide.plan import Observed, Plan, Wanted, plan
 from s3mount_agent.filesystem import fuse, leftovers
 from s3mount_agent.filesystem.mountinfo import Table
 from s3mount_agent.mountpoint import install
-from s3mount_agent.mountpoint.flag_check import require_known_to
 from s3mount_agent.mountpoint.program import Installed
-from s3mount_agent.reconcile import directories, execute, reasons
-from s3mount_agent.reconcile.context import Context, gather
+from s3mount_agent.reconcile import directories, execute, preview, reasons
+from s3mount_agent.reconcile.context import Context
 from s3mount_agent.reconcile.execute import Failures
-from s3mount_agent.reconcile.observe import judge_table, look_at, observe, remember
+from s3mount_agent.reconcile.observe import judge_table, look_at, remember
 from s3mount_agent.reconcile.session import Patience, Session, node_session, still_in_force
 from s3mount_agent.state import held_down
 from s3mount_agent.state.timeline import (
@@ -37,7 +35,7 @@ from s3mount_agent.state.timeline import (
     waiting_for,
 )
 from s3mount_agent.supervisor import agent_service, crawlers, fuse_connections, needrestart
-from s3mount_agent.system import capacity, journal, node, probe
+from s3mount_agent.system import capacity, journal, probe
 from s3mount_agent.system.probe import Answer
 from s3mount_agent.system.threads import if_it_lasts
 
@@ -87,31 +85,18 @@ class _Begun:
         return self.called
 
 
-def check(configuration: Configuration) -> Context:
-    """Refuses what cannot be done on this node; changes nothing."""
-    node.require_root()
-    context = gather(configuration)
-    _require_possible(context, observe(context.supervisor))
-    return context
-
-
-def _require_possible(context: Context, observed: Observed) -> None:
-    execute.require_possible(context, observed)
-    version = install.version_to_be(context.configuration.install)
-    for mount in context.mounts:
-        require_known_to(version, mount.options)
-
-
 def bootstrap(
     read: Callable[[], Desired | None],
     by: str = "bootstrap",
     *,
     again: Callable[[], None] | None = None,
+    news: str = "",
 ) -> tuple[Failures, Context]:
     """Brings the node to what is desired and returns what is wrong with its mounts, by id.
 
     Raises an AgentError where nothing could be done at all. Run again, it changes nothing.
-    ``read``, ``by`` and ``again`` are those of :func:`node_session`.
+    ``read``, ``by`` and ``again`` are those of :func:`node_session`; ``news`` is a sentence about
+    what was put in force just before.
     """
     timeline, ahead = Timeline(), probe.Listing(())
     try:
@@ -119,10 +104,10 @@ def bootstrap(
         with node_session(by, read, again=again) as session:
             context, ahead = session.context, _list_ahead(session)
             with timeline.step("facts") as step:
-                _require_possible(context, session.observed)
+                preview.require_doable(context, session.observed)
                 step.result = "; ".join(filter(None, [context.words, slurm]))
             try:
-                begun = _begin(session, timeline)
+                begun = _begin(session, timeline, news)
             except KeyboardInterrupt:
                 _leave_to_agent(session)
                 raise KeyboardInterrupt(LEFT) from None
@@ -159,7 +144,7 @@ def _leave_to_agent(session: Session) -> None:
             agent_service.wake()
 
 
-def _begin(session: Session, timeline: Timeline) -> _Begun:
+def _begin(session: Session, timeline: Timeline, news: str) -> _Begun:
     """All that is done under the lock."""
     context = session.context
     leftovers.sweep_files()
@@ -169,7 +154,8 @@ def _begin(session: Session, timeline: Timeline) -> _Begun:
         held_down.save(())
         # With those of the mounts, so that systemd need not read its units more than once.
         new = agent_service.put_in_place()
-        step.result = f"{config_file.PATH} " + ("is now in force" if changed else "unchanged")
+        before = news or f"{config_file.PATH} unchanged"
+        step.result = f"{config_file.PATH} is now in force" if changed else before
         timeline.changed |= changed
     failures = {mount.id: missing for mount in context.mounts if missing}
     begun = _Begun(session, installed, timeline.elapsed, new, failures, session.observed)

@@ -6,15 +6,17 @@ import dataclasses
 from collections.abc import Callable
 
 from s3mount_agent.config import desired
+from s3mount_agent.config.configuration import Configuration
 from s3mount_agent.core.errors import together
-from s3mount_agent.decide.plan import Kind, Plan, plan
+from s3mount_agent.decide.plan import Kind, Observed, Plan, plan
 from s3mount_agent.mountpoint import install, program
+from s3mount_agent.mountpoint.flag_check import require_known_to
 from s3mount_agent.mountpoint.program import Installed
 from s3mount_agent.reconcile import execute
-from s3mount_agent.reconcile.context import gather
+from s3mount_agent.reconcile.context import Context, gather
 from s3mount_agent.reconcile.observe import observe
 from s3mount_agent.state import held_down
-from s3mount_agent.system import journal
+from s3mount_agent.system import journal, node
 
 _PROGRAM = "/usr/bin/mount-s3"
 
@@ -42,6 +44,23 @@ def preview(url: str | None = None, say: Callable[[str], None] = journal.say) ->
         write_files=tuple((directory, number) for directory, number in files if number is not None),
         warnings=execute.warnings(wanted),
     )
+
+
+def check(configuration: Configuration) -> Context:
+    """Refuses what cannot be done on this node."""
+    node.require_root()
+    context = gather(configuration)
+    require_doable(context, observe(context.supervisor))
+    return context
+
+
+def require_doable(context: Context, observed: Observed) -> None:
+    """Refuses what :func:`execute.require_possible` does, and options that the mount-s3 which will
+    be installed does not know."""
+    execute.require_possible(context, observed)
+    version = install.version_to_be(context.configuration.install)
+    for mount in context.mounts:
+        require_known_to(version, mount.options)
 
 
 def _with_hands(todo: Plan) -> Plan:

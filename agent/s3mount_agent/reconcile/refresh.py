@@ -31,14 +31,14 @@ _Answer = Union[Fetched, AgentError, None]
 
 @dataclass(frozen=True)
 class News:
-    """Whether something else is in force now, and what is wrong with the newest version or with
-    its source."""
+    """A sentence about what is in force now and was not, and what is wrong with the newest version
+    or with its source."""
 
-    in_force: bool = False
+    in_force: str = ""
     error: AgentError | None = None
 
     def __bool__(self) -> bool:
-        return self.in_force
+        return bool(self.in_force)
 
 
 def _nobody(line: str) -> None:
@@ -108,12 +108,12 @@ def _put_in_force(fetched: Fetched, origin: Origin) -> News:
     execute.require_possible(session.context, session.observed)
     kept = desired.keep_damaged()
     changed = new.save()
+    message = f"version {newer.shown} of {origin.url} is in force"
+    if kept:
+        message += f"; {config_file.PATH} was damaged: what it held is kept as {kept}"
     if version != origin.version or origin.problem or kept:
-        message = f"version {newer.shown} of {origin.url} is in force"
-        if kept:
-            message += f"; {config_file.PATH} was damaged: what it held is kept as {kept}"
         journal.event(Event.REFRESHED, message)
-    return News(changed)
+    return News(message if changed else "")
 
 
 def _refuse(error: AgentError, origin: Origin, seen: str) -> News:
