@@ -98,6 +98,17 @@ def test_everything_that_is_wrong_is_told_at_once() -> None:
     ]
 
 
+def test_mounts_in_each_others_way_are_told_beside_all_else() -> None:
+    pairs = ("my-bucket", "/mnt/a", "", "my-bucket", "/mnt/b", "--cache /var/cache/x")
+    error = refusal(*pairs, "x", "/mnt/a", "--foo --bar", "bucket-4", "/mnt/b", "--foo")
+    messages = [each.message for each in (error, *error.more)]
+    assert [message.partition(": ")[0] for message in messages] == [
+        *("argument 7", "argument 9", "argument 9", "argument 12"),
+        "the directory /mnt/a is given twice",
+        "the directory /mnt/b is given twice",
+    ]
+
+
 def test_what_is_told_of_many_errors_fits_and_says_how_many_there_are(
     capfdbinary: pytest.CaptureFixture[bytes],
 ) -> None:

@@ -166,3 +166,53 @@ def test_every_key_has_a_type_and_a_default_in_the_documents() -> None:
 )
 def test_a_time_is_told_as_it_is_written(seconds: int, told: str) -> None:
     assert duration(seconds) == told
+
+
+def told(text: str) -> list[str]:
+    return [error.message.removeprefix(f"{NAME}:") for error in refusals(text)]
+
+
+def test_every_two_mounts_in_each_others_way_are_told() -> None:
+    rows = ["/mnt/a", "/mnt/b", "/mnt/a", "/mnt/b/c", "/mnt/b"]
+    text = "mounts:\n" + "".join(f"- {{bucket: my-bucket, directory: {row}}}\n" for row in rows)
+    assert sorted(told(text)) == [
+        "4:3: the directory /mnt/a is given twice",
+        "5:3: the directories /mnt/b and /mnt/b/c lie inside each other",
+        "6:3: the directory /mnt/b is given twice",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "expected"),
+    [
+        ("", "alow_other: true", ["there is no key 'alow_other'", "given twice"]),
+        ("", "weight: much", ["a whole number", "given twice"]),
+        ("weight: 0", "options: --foo --bar", ["a whole", "--foo", "--bar", "given twice"]),
+        (
+            "options: --cache=/var/cache/x",
+            "weight: 0, read_only: true, allow_delete: true, cache: /var/cache/x",
+            ["a whole number", "exclude each other", "given twice", "share the cache"],
+        ),
+        # Nothing that follows from another error: other nodes may be meant, or other options.
+        ("on: [head]", "on: [compyte]", ["one of head"]),
+        ("queues: [a]", "queue: [b]", ["'queue' is called 'queues'"]),
+        ("on: [head]", "xyzzy: [compute]", ["there is no key 'xyzzy'"]),
+        ("on: [head]", "on: [compute], chace: /x, max_cache_size: 5", ["there is no key 'chace'"]),
+        ("on: [head]", "on: [compute], options: --allow-delete, roles: {hed: {}}", ["one of head"]),
+    ],
+)
+def test_what_is_wrong_in_a_row_hides_nothing(first: str, second: str, expected: list[str]) -> None:
+    rows = (f"- {{bucket: my-bucket, directory: /mnt/s3, {each}}}\n" for each in (first, second))
+    found = told("mounts:\n" + "".join(rows))
+    assert len(found) == len(expected), found
+    for message, words in zip(found, expected):
+        assert words in message
+
+
+def test_a_key_that_is_given_twice_hides_nothing() -> None:
+    text = "refresh: 5m\nrefresh: 6m\nmounts:\n- bucket: x\n  directory: /mnt/a\n  bucket: my-b\n"
+    (twice, again, bucket) = told(text)
+    assert twice == "2:1: the key 'refresh' is given twice"
+    assert again == "6:3: the key 'bucket' is given twice"
+    assert bucket.startswith("4:11: 'x' is not a bucket")
+    assert [each.partition(":")[0] for each in told("a: 1\na: 2\nb: 'x\n")] == ["2", "3"]

@@ -258,3 +258,39 @@ def test_any_text_is_refused_or_stays_the_same_read_again(text: str) -> None:
         assert parse_options(shlex.join(options.arguments())) == options
         return
     assert refusal.problem.exit_code is Exit.USAGE
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("--foo --bar", ["no option '--foo'", "no option '--bar'"]),
+        ("--foo 7 x --uid root --gid 8", ["no option '--foo'", "--uid takes a whole number"]),
+        ("--uid --bar", ["--uid takes a whole number", "no option '--bar'"]),
+        ("--foreground --uid 7 --uid 8", ["--foreground is not for", "--uid is given twice"]),
+        (
+            "--allow-delete --read-only --allow-root --allow-other --max-cache-size 5",
+            [
+                "--read-only and --allow-delete exclude",
+                "--allow-root and --allow-other exclude",
+                "--max-cache-size needs --cache",
+            ],
+        ),
+        ("--read-only --allow-delete --foo", ["no option '--foo'", "--read-only and --allow-del"]),
+        # What the mistyped one would have been is not called missing as well.
+        ("--chace /var/cache/x --max-cache-size 5", ["no option '--chace'"]),
+        ("--memory-target 512 --read-part-size 1GB", ["--read-part-size takes"]),
+    ],
+)
+def test_all_that_is_wrong_with_options_is_told_at_once(text: str, told: list[str]) -> None:
+    with pytest.raises(AgentError) as caught:
+        parse_options(text)
+    errors = [caught.value, *caught.value.more]
+    assert len(errors) == len(told), [error.message for error in errors]
+    for error, words in zip(errors, told):
+        assert words in error.message
+
+
+def test_options_that_are_wrong_everywhere_are_not_read_to_their_end() -> None:
+    with pytest.raises(AgentError) as caught:
+        parse_options("--foo " * 10_000)
+    assert len(caught.value.more) == 29

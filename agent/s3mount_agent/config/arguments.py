@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from s3mount_agent.core.buckets import parse_bucket
+from s3mount_agent.core.buckets import Bucket, parse_bucket
 from s3mount_agent.core.directory_rules import parse_directory
 from s3mount_agent.core.errors import AgentError, Problem, together
-from s3mount_agent.core.mounts import MOST_MOUNTS, Mount, require_consistent, require_sound
+from s3mount_agent.core.mounts import MOST_MOUNTS, Mount, colliding, unsound
+from s3mount_agent.core.options import Options
 from s3mount_agent.mountpoint.flag_check import parse_options
 
 _Read = TypeVar("_Read")
@@ -41,18 +42,17 @@ def parse_arguments(arguments: Sequence[str]) -> tuple[Mount, ...]:
     errors: list[AgentError] = []
     mounts: list[Mount] = []
     for at in range(0, len(arguments), 3):
-        before = len(errors)
         bucket = _read(parse_bucket, at, arguments, errors)
         directory = _read(parse_directory, at + 1, arguments, errors)
         options = _read(parse_options, at + 2, arguments, errors)
-        if len(errors) == before and bucket and directory and options is not None:
-            try:
-                mounts.append(require_sound(Mount(bucket, directory, options)))
-            except AgentError as error:
-                errors.append(error)
+        if directory:  # what could not be read of a mount collides with no other
+            mount = Mount(bucket or Bucket(""), directory, options or Options())
+            errors += unsound(mount)
+            mounts.append(mount)
+    errors += (error for _, error in colliding(mounts))
     if errors:
         raise together(errors)
-    return require_consistent(tuple(mounts))
+    return tuple(mounts)
 
 
 def _read(
@@ -61,8 +61,9 @@ def _read(
     try:
         return parse(arguments[at])
     except AgentError as error:
-        message = f"argument {at + 1}: {error.message}"
-        errors.append(AgentError(error.problem, message, cause=error.cause, hint=error.hint))
+        for each in (error, *error.more):
+            message = f"argument {at + 1}: {each.message}"
+            errors.append(AgentError(each.problem, message, cause=each.cause, hint=each.hint))
         return None
 
 

@@ -20,7 +20,8 @@ def parse(text: str, name: str) -> Configuration:
     from s3mount_agent.config import yaml_text
     from s3mount_agent.config.keys import read_configuration
 
-    return read_configuration(yaml_text.parse(text, name), Source(name, text))
+    source = Source(name, text)
+    return read_configuration(yaml_text.read(source), source)
 
 
 def read(path: Path | None = None) -> str:

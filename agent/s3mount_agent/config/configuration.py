@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
 from s3mount_agent.core.buckets import Bucket
-from s3mount_agent.core.mounts import Mount, require_consistent, require_sound
+from s3mount_agent.core.errors import AgentError
+from s3mount_agent.core.mounts import Mount, colliding, require_consistent, unsound
 from s3mount_agent.core.node_roles import Mode, OnFailure, Role
 from s3mount_agent.core.options import Options
 from s3mount_agent.core.versions import Install
-from s3mount_agent.mountpoint.flag_check import check_flag_conflicts
+from s3mount_agent.mountpoint import flag_check
 
 
 class WhenBusy(str, Enum):
@@ -69,19 +70,17 @@ class Row:
         return (not self.on or role in self.on) and (not self.queues or queue in self.queues)
 
     def mount(self, role: Role) -> Mount:
-        """The mount as nodes in a role shall have it; raises ``option-conflict``."""
+        """The mount as nodes in a role shall have it."""
         options = self.base.over(Options())
         if role in self.by_role:
             options = self.by_role[role].over(options)
-        check_flag_conflicts(options)
-        mount = Mount(
+        return Mount(
             self.bucket,
             self.directory,
             options,
             owner=self.owner,
             weight=self.weight,
         )
-        return require_sound(mount)
 
 
 @dataclass(frozen=True)
@@ -123,18 +122,6 @@ class Configuration:
         """The queues and login pools that it names."""
         return {queue for row in self.rows for queue in row.queues}
 
-    def require_consistent(self) -> None:
-        """Raises where mounts of one node, of any role and queue, get in each other's way."""
-        for role in Role:
-            rows = [each for each in self.rows if not each.on or role in each.on]
-            queues = [frozenset(each.queues) for each in rows]
-
-            def together(one: int, other: int, queues: list[frozenset[str]] = queues) -> bool:
-                mine, theirs = queues[one], queues[other]
-                return not mine or not theirs or not mine.isdisjoint(theirs)
-
-            require_consistent([each.mount(role) for each in rows], together)
-
     def busy_policy(self, directory: str, role: Role, queue: str) -> WhenBusy:
         """What to do about a mount of a node that must change while it is used."""
         row = self._row(directory, role, queue)
@@ -149,6 +136,33 @@ class Configuration:
         """One directory may belong to different mounts on different nodes."""
         found = (e for e in self.rows if e.directory == directory and e.is_for(role, queue))
         return next(found, None)
+
+
+def conflicts(rows: Sequence[Row | None]) -> Iterator[tuple[int, AgentError]]:
+    """What is wrong with mounts, each alone and all together on a node of any role and queue: once
+    each, with the number of the row. None stands for a row of which that cannot be said."""
+    told: set[tuple[int, str]] = set()
+    for role in Role:
+        numbered = [(n, e) for n, e in enumerate(rows) if e and (not e.on or role in e.on)]
+        for place, error in _conflicts([row for _, row in numbered], role):
+            number = numbered[place][0]
+            if (number, error.message) not in told:
+                told.add((number, error.message))
+                yield number, error
+
+
+def _conflicts(rows: Sequence[Row], role: Role) -> Iterator[tuple[int, AgentError]]:
+    queues = [frozenset(row.queues) for row in rows]
+    mounts = [row.mount(role) for row in rows]
+
+    def meet(one: int, other: int) -> bool:
+        mine, theirs = queues[one], queues[other]
+        return not mine or not theirs or not mine.isdisjoint(theirs)
+
+    for place, mount in enumerate(mounts):
+        for error in (*flag_check.conflicts(mount.options), *unsound(mount)):
+            yield place, error
+    yield from colliding(mounts, meet)
 
 
 def of_mounts(

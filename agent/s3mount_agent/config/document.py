@@ -76,10 +76,14 @@ class Source:
         except AgentError as error:
             if len(self.errors) >= _MOST_ERRORS:
                 raise
-            self.errors.append(error)
+            self.keep(error)
+        return None
+
+    def keep(self, error: AgentError) -> None:
+        """Keeps an error, for others to be found; raises all that were where there are many."""
+        self.errors.append(error)
         if len(self.errors) >= _MOST_ERRORS:
             self.settle()
-        return None
 
     def settle(self) -> None:
         """Raises what was found: the first error, with the others in its company."""
@@ -95,15 +99,34 @@ class Source:
         hint: str | None = None,
         quote: bool = True,
     ) -> NoReturn:
-        """Raises an error that names file, line and column and quotes the line (unless it holds
-        what nobody should read)."""
+        """Raises :meth:`error`."""
+        raise self.error(mark, message, problem=problem, hint=hint, quote=quote)
+
+    def error(
+        self,
+        mark: Mark,
+        message: str,
+        *,
+        problem: Problem = Problem.CONFIG_INVALID,
+        hint: str | None = None,
+        quote: bool = True,
+    ) -> AgentError:
+        """An error that names file, line and column and quotes the line (unless it holds what
+        nobody should read)."""
         # It may quote a value, which may be as long as the file; status and the journal keep it.
         cut = message if len(message) <= 500 else f"{message[:500]}…"
-        raise AgentError(
+        return AgentError(
             problem,
             f"{self.name}:{mark.line}:{mark.column}: {cut}",
             cause=self._quoted(mark) if quote else None,
             hint=hint,
+        )
+
+    def located(self, mark: Mark, error: AgentError) -> AgentError:
+        """An error that has no place yet, with its company, at a place."""
+        every = (error, *error.more)
+        return together(
+            [self.error(mark, e.message, problem=e.problem, hint=e.hint) for e in every]
         )
 
     def _quoted(self, mark: Mark) -> str:

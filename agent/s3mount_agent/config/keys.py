@@ -5,10 +5,16 @@ Keys for mount-s3's flags come from mountpoint/flags.py, defaults from config/co
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
-from s3mount_agent.config.configuration import Configuration, Layer, Metrics, Row, WhenBusy
+from s3mount_agent.config.configuration import (
+    Configuration,
+    Layer,
+    Metrics,
+    Row,
+    WhenBusy,
+    conflicts,
+)
 from s3mount_agent.config.document import Items, Node, Scalar, Source, Table
 from s3mount_agent.config.schema import Built, Key, ListOf, MapOf, Section, flag_keys
 from s3mount_agent.config.value_kinds import (
@@ -21,7 +27,7 @@ from s3mount_agent.config.value_kinds import (
     located,
     one_of,
 )
-from s3mount_agent.core.buckets import parse_bucket
+from s3mount_agent.core.buckets import Bucket, parse_bucket
 from s3mount_agent.core.directory_rules import may_be_read, parse_directory
 from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.core.node_roles import Mode, OnFailure, Role
@@ -194,10 +200,25 @@ def _row(values: dict[str, Any]) -> Row:
     own = {key.into or key.name for key in _OWN_KEYS}
     given = {name: value for name, value in values.items() if name in own}
     layer = _layer({name: value for name, value in values.items() if name not in own})
-    row = Row(**given, base=layer)
-    for role in row.on or Role:
-        row.mount(role)
-    return row
+    return Row(**given, base=layer)
+
+
+def _known(values: dict[str, Any]) -> Row | None:
+    """Of a row in which something is wrong, what can be held against other rows: its directory and
+    its nodes, and its options if all of them could be read."""
+    unread = {name for name, value in values.items() if _is_unread(value)}
+    if "directory" not in values or unread & {"directory", "on", "queues", ""}:
+        return None
+    known = {**values, "bucket": values.get("bucket") or Bucket("")}
+    if unread - {"bucket", "owner", "weight", "when_busy", "on_failure"}:
+        place = ("bucket", "directory", "on", "queues")
+        return _row({name: value for name, value in known.items() if name in place})
+    return _row({name: value for name, value in known.items() if value is not None})
+
+
+def _is_unread(value: Any) -> bool:
+    parts = value.values() if isinstance(value, dict) else value
+    return value is None or (isinstance(value, (dict, tuple)) and None in parts)
 
 
 INSTALL = Section(
@@ -257,7 +278,7 @@ TOP = Section(
         Key(
             "mounts",
             ListOf(
-                Built(MOUNT, _row, "mount"),
+                Built(MOUNT, _row, "mount", _known),
                 empty="no mounts are named here: write [] if nothing is to be mounted",
             ),
             "the mounts",
@@ -328,38 +349,11 @@ def _configuration(values: dict[str, Any]) -> Configuration:
 def read_configuration(node: Node, source: Source) -> Configuration:
     """The configuration that a file's tree means; raises the first thing that is wrong, with all
     others in its company, each with its place in the file."""
-    configuration = source.attempt(_read, node, source)
-    source.settle()
-    if configuration is None:  # cannot be: what is wrong has been raised
-        raise AssertionError(source.name)
-    try:
-        configuration.require_consistent()
-    except AgentError:
-        _blame(configuration, node, source)
-        raise
-    return configuration
-
-
-def _read(node: Node, source: Source) -> Configuration:
-    configuration: Configuration = Built(TOP, _configuration).read(node, source)
-    return configuration
-
-
-def _blame(configuration: Configuration, node: Node, source: Source) -> None:
-    """Raises what is wrong with mounts together, at the first that does not fit to those above."""
+    values = source.attempt(TOP.read, node, source) or {}
     mounts = node.get("mounts") if isinstance(node, Table) else None
-    places: tuple[Node, ...] = mounts.items if isinstance(mounts, Items) else ()
-
-    def first(count: int) -> Configuration:
-        return dataclasses.replace(configuration, rows=configuration.rows[:count])
-
-    good, bad = 0, len(places)
-    while bad - good > 1:
-        middle = (good + bad) // 2
-        try:
-            first(middle).require_consistent()
-            good = middle
-        except AgentError:
-            bad = middle
-    if places:
-        located(first(bad).require_consistent, places[bad - 1], source)
+    places = mounts.items if isinstance(mounts, Items) else (mounts or node,)
+    for number, error in conflicts(values.get("rows") or ()):
+        source.keep(source.located(places[number].mark, error))
+    source.settle()
+    configuration: Configuration = located(lambda: _configuration(values), node, source)
+    return configuration

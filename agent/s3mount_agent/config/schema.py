@@ -125,7 +125,8 @@ class Key:
 
 @dataclass(frozen=True)
 class Section:
-    """A mapping with known keys, read into a dict of the attributes that are given.
+    """A mapping with known keys, read into a dict of the attributes that are given: None is what
+    could not be read, under "" where nobody knows which key was meant.
 
     ``of`` is the class whose attributes they are, ``flat`` whether they are those of the object
     that the section is a part of. ``never`` are names of what is refused on purpose, with why.
@@ -148,6 +149,7 @@ class Section:
             missing.discard(name if name in known else self._meant(name) or "")
             row = source.attempt(self._row, word, source)
             if row is None:
+                values.setdefault(self._into(self._meant(name)), None)
                 continue
             if word.text != name and any(key.text == name for key, _ in node):
                 message = f"the key {name!r} is given twice, once as {word.text!r}"
@@ -156,7 +158,7 @@ class Section:
             if isinstance(row.kind, Section) and row.kind.flat:
                 values.update(read or {})
             else:
-                values[row.into or row.name] = read
+                values[self._into(row.name)] = read
         for name in [key.name for key in self.keys if key.name in missing]:
             source.attempt(source.refuse, node.mark, f"the key {name!r} is missing here")
         return values
@@ -184,6 +186,9 @@ class Section:
         by_name.update((word, key.name) for key in self.keys for word in key.aka)
         close = difflib.get_close_matches(name[:100], by_name, n=1)
         return by_name[close[0]] if close else None
+
+    def _into(self, name: str | None) -> str:
+        return next((key.into or key.name for key in self.keys if key.name == name), "")
 
     def schema(self) -> dict[str, Any]:
         """A closed object."""
@@ -225,13 +230,16 @@ class Built:
     section: Section
     build: Callable[[dict[str, Any]], Any]
     name: str = "mapping"
+    known: Callable[[dict[str, Any]], Any] = lambda values: None
+    """What is made of a section in which something is wrong."""
 
     def read(self, node: Node, source: Source) -> Any:
-        """The object; None where something in it is wrong, which is kept in the source."""
+        """The object, or what is known of it where something in it is wrong, which is kept in the
+        source."""
         before = len(source.errors)
         values = self.section.read(node, source)
         if len(source.errors) > before:
-            return None
+            return self.known(values)
         return located(lambda: self.build(values), node, source)
 
     def schema(self) -> dict[str, Any]:

@@ -254,4 +254,4 @@ def located(read: Callable[[], Any], node: Node, source: Source) -> Any:
     except AgentError as error:
         if error.message.startswith(f"{source.name}:"):
             raise
-        source.refuse(node.mark, error.message, problem=error.problem, hint=error.hint)
+        raise source.located(node.mark, error) from None

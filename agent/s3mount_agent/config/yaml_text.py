@@ -67,11 +67,27 @@ def _not_utf8(message: str) -> AgentError:
 
 def parse(text: str, name: str) -> Node:
     """The tree of a YAML text; raises ``config-invalid`` with the place in ``name``."""
+    source = Source(name, text)
+    node = read(source)
+    source.settle()
+    return node
+
+
+def read(source: Source) -> Node:
+    """The tree of a YAML text. What does not keep it from being read, such as a key that is given
+    twice, is kept in the source; raises the rest, with that."""
+    node = source.attempt(_parse, source.text, source)
+    if node is None:
+        source.settle()
+        raise AssertionError(source.name)
+    return node
+
+
+def _parse(text: str, source: Source) -> Node:
     import yaml
 
-    source = Source(name, text)
     if len(text.encode(errors="replace")) > LARGEST_BYTES:
-        raise _too_large(name)
+        raise _too_large(source.name)
     try:
         loader = yaml.SafeLoader(text)
         return _Reader(loader, source).document()
@@ -162,11 +178,12 @@ class _Reader:
             event = self._loader.peek_event()
             key = self._node(depth + 1)
             if not isinstance(key, Scalar):
-                self._refuse(event, "a key must be a single word")
-            elif key.text in entries:
-                self._refuse(event, f"the key {key.text!r} is given twice")
-            else:
-                entries[key.text] = (key, self._node(depth + 1))
+                self._source.refuse(_mark(event), "a key must be a single word")
+            if key.text in entries:
+                message = f"the key {key.text!r} is given twice"
+                self._source.attempt(self._refuse, event, message)
+            value = self._node(depth + 1)
+            entries.setdefault(key.text, (key, value))
         self._loader.get_event()
         return Table(tuple(entries.values()), mark)
 

@@ -382,12 +382,12 @@ class AgentError(Exception):
 
 def together(errors: Sequence[AgentError]) -> AgentError:
     """The first of some errors, with the others in its company."""
-    first, *others = errors
+    first, *others = [each for error in errors for each in (error, *error.more)]
     return AgentError(
         first.problem,
         first.message,
         cause=first.cause,
         hint=first.hint,
         retry_for=first.retry_for,
-        more=(*first.more, *others),
+        more=others,
     )

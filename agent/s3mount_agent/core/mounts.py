@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import bisect
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from s3mount_agent.core.buckets import Bucket
 from s3mount_agent.core.directory_rules import ancestors, normal
-from s3mount_agent.core.errors import AgentError, Problem
+from s3mount_agent.core.errors import AgentError, Problem, together
 from s3mount_agent.core.masking import is_secret
 from s3mount_agent.core.options import Options
 
@@ -81,55 +82,61 @@ class Mount:
         return ("--foreground", *options.arguments(), self.bucket.name, self.directory)
 
 
-def require_sound(mount: Mount) -> Mount:
-    """Returns the mount, or refuses a prefix in its bucket and in its options, and options that are
-    too long to be executed."""
+def unsound(mount: Mount) -> Iterator[AgentError]:
+    """What is wrong with a mount by itself: a prefix both in its bucket and in its options, a
+    secret, options that are too long to be executed."""
     if mount.bucket.prefix and "prefix" in mount.options:
-        raise AgentError(
+        yield AgentError(
             Problem.OPTION_CONFLICT,
             f"the prefix is given twice: in 's3://{mount.bucket}' and as --prefix",
         )
     for name, value in mount.options.flags:
         if value and is_secret(value):
             own = "AWS_ENDPOINT_URL" if name == "endpoint-url" else "what mount-s3 reads instead"
-            raise AgentError(
+            yield AgentError(
                 Problem.OPTION_VALUE,
                 f"the option --{name} holds a secret, which everybody can see in `ps`",
                 hint=f"set {own} in /etc/s3mount-agent/environment",
             )
     sizes = [len(word.encode(errors="surrogateescape")) + 1 for word in mount.arguments(None)]
     if max(sizes) > _LONGEST_WORD or sum(sizes) > _LONGEST_COMMAND:
-        raise AgentError(
+        yield AgentError(
             Problem.OPTION_VALUE,
             f"the options of {mount.directory[:60]} have {sum(sizes)} bytes, the longest of them "
             f"{max(sizes)}",
             hint=f"at most {_LONGEST_WORD} bytes each, and {_LONGEST_COMMAND} together",
         )
-    return mount
 
 
-def require_consistent(
-    mounts: Sequence[Mount], together: Callable[[int, int], bool] = lambda one, other: True
-) -> tuple[Mount, ...]:
-    """Returns the mounts, or refuses those that get in each other's way; ``together`` says whether
-    two of them, by their place in the list, can be on the same node at all.
+def require_consistent(mounts: Sequence[Mount]) -> tuple[Mount, ...]:
+    """Returns the mounts, or refuses those that get in each other's way, all at once."""
+    errors = [error for _, error in colliding(mounts)]
+    if errors:
+        raise together(errors)
+    return tuple(mounts)
+
+
+def colliding(
+    mounts: Sequence[Mount], meet: Callable[[int, int], bool] = lambda one, other: True
+) -> Iterator[tuple[int, AgentError]]:
+    """Where mounts get in each other's way, with the number of the later of the two; ``meet`` says
+    whether two of them, by their numbers, can be on the same node at all.
 
     In about linear time: a file from outside must not make that endless.
     """
-    places = _Places(mounts, together)
+    places = _Places(mounts, meet)
     for number, mount in enumerate(mounts):
-        places.require_apart(number, mount)
+        yield from places.not_apart(number, mount)
     for number, mount in enumerate(mounts):
-        places.require_outside(number, mount)
-        places.require_own_cache(number, mount)
-    return tuple(mounts)
+        yield from places.inside(number, mount)
+        yield from places.shared_cache(number, mount)
 
 
 class _Places:
     """What mounts take up: their directories, ids and caches, each by name with who has it."""
 
-    def __init__(self, mounts: Sequence[Mount], together: Callable[[int, int], bool]) -> None:
-        self._mounts, self._together = mounts, together
+    def __init__(self, mounts: Sequence[Mount], meet: Callable[[int, int], bool]) -> None:
+        self._mounts, self._meet = mounts, meet
         self._directories: dict[str, list[int]] = {}
         self._ids: dict[str, list[int]] = {}
         self._caches: dict[str, list[int]] = {}
@@ -139,56 +146,61 @@ class _Places:
             if "cache" in mount.options:
                 self._caches.setdefault(_path(mount, "cache"), []).append(number)
 
-    def _other(self, number: int, holders: Iterable[int]) -> Mount | None:
-        others = (each for each in holders if each != number and self._together(number, each))
-        found = next(others, None)
-        return None if found is None else self._mounts[found]
+    def _other(self, number: int, holders: Sequence[int], *, alike: bool = False) -> int | None:
+        """One of the holders that meets a mount. Where two are alike, each would find the other:
+        only the later does."""
+        if alike:
+            holders = holders[: bisect.bisect_left(holders, number)]
+        return next((e for e in holders if e != number and self._meet(number, e)), None)
 
-    def require_apart(self, number: int, mount: Mount) -> None:
-        """No two mounts have one directory or one id, or lie inside each other."""
+    def not_apart(self, number: int, mount: Mount) -> Iterator[tuple[int, AgentError]]:
+        """Two mounts have one directory or one id, or lie inside each other."""
         for place in ancestors(mount.directory):
-            other = self._other(number, self._directories.get(place, ()))
-            if other is not None and place == mount.directory:
-                raise AgentError(
-                    Problem.DIRECTORY_TWICE, f"the directory {mount.directory} is given twice"
-                )
+            same = place == mount.directory
+            other = self._other(number, self._directories.get(place, ()), alike=same)
             if other is not None:
-                raise AgentError(
-                    Problem.DIRECTORY_TWICE,
-                    f"the directories {place} and {mount.directory} lie inside each other",
-                )
-        other = self._other(number, self._ids[mount.id])
-        if other is not None:
-            raise AgentError(
-                Problem.DIRECTORY_TWICE,
-                f"{other.directory} and {mount.directory} would both be the mount {mount.id}",
-                hint="a rare accident: give one of the two another directory",
+                message = f"the directories {place} and {mount.directory} lie inside each other"
+                if same:
+                    message = f"the directory {mount.directory} is given twice"
+                yield max(number, other), AgentError(Problem.DIRECTORY_TWICE, message)
+        other = self._other(number, self._ids[mount.id], alike=True)
+        if other is not None and self._mounts[other].directory != mount.directory:
+            message = (
+                f"{self._mounts[other].directory} and {mount.directory} would both be the mount "
+                f"{mount.id}"
             )
+            hint = "a rare accident: give one of the two another directory"
+            yield number, AgentError(Problem.DIRECTORY_TWICE, message, hint=hint)
 
-    def require_outside(self, number: int, mount: Mount) -> None:
-        """Neither cache nor logs lie in a mount."""
+    def inside(self, number: int, mount: Mount) -> Iterator[tuple[int, AgentError]]:
+        """A cache or logs lie in a mount."""
         for flag in ("cache", "log-directory"):
             path = _path(mount, flag)
             for place in ancestors(path):
                 holders = self._directories.get(place, ())
-                if number in holders or self._other(number, holders) is not None:
-                    raise AgentError(
-                        Problem.OPTION_CONFLICT,
-                        f"--{flag} {path} lies in the mount on {place}",
-                        hint="name a directory on a disk of the node",
-                    )
+                other = number if number in holders else self._other(number, holders)
+                if other is not None:
+                    message = f"--{flag} {path} lies in the mount on {place}"
+                    hint = "name a directory on a disk of the node"
+                    error = AgentError(Problem.OPTION_CONFLICT, message, hint=hint)
+                    yield max(number, other), error
 
-    def require_own_cache(self, number: int, mount: Mount) -> None:
+    def shared_cache(self, number: int, mount: Mount) -> Iterator[tuple[int, AgentError]]:
         """mount-s3 empties its cache directory at start and end: two would empty each other's."""
         if "cache" not in mount.options:
             return
-        for place in ancestors(_path(mount, "cache")):
-            other = self._other(number, self._caches.get(place, ()))
+        own = _path(mount, "cache")
+        for place in ancestors(own):
+            other = self._other(number, self._caches.get(place, ()), alike=place == own)
             if other is not None:
-                raise AgentError(
-                    Problem.OPTION_CONFLICT,
-                    f"{other.directory} and {mount.directory} share the cache directory {place}",
-                    hint="give each mount a --cache directory of its own",
+                yield (
+                    max(number, other),
+                    AgentError(
+                        Problem.OPTION_CONFLICT,
+                        f"{self._mounts[other].directory} and {mount.directory} share the cache "
+                        f"directory {place}",
+                        hint="give each mount a --cache directory of its own",
+                    ),
                 )
 
 

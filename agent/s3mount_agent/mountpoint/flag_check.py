@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import shlex
+from collections import deque
 from collections.abc import Iterator
 
-from s3mount_agent.core.errors import AgentError, Problem
+from s3mount_agent.core.errors import AgentError, Problem, together
 from s3mount_agent.core.options import Options, room
 from s3mount_agent.core.text import require_plain
 from s3mount_agent.core.versions import Version, shown
 from s3mount_agent.mountpoint.flags import FLAGS, SHORT_FLAGS, Flag
 
+# An options string from outside may be wrong in thousands of places.
+_MOST_ERRORS = 30
+
 
 def parse_options(text: str) -> Options:
-    """Reads an options string; raises ``options-unbalanced`` or an ``option-…`` problem.
+    """Reads an options string; raises ``options-unbalanced``, or all ``option-…`` problems at once.
 
     Between options, white space of every kind is harmless: YAML's folded and literal blocks bring
     line breaks. Within one it is refused (``argument-not-text``).
@@ -22,10 +26,11 @@ def parse_options(text: str) -> Options:
         words = shlex.split(text)
     except ValueError as error:
         raise _unbalanced(text, str(error)) from None
-    for word in words:
-        require_plain("option", word)
-    options = Options(tuple(_read_flags(iter(words))))
-    check_flag_conflicts(options)
+    errors: list[AgentError] = []
+    options = Options(tuple(_read_flags(deque(words), errors)))
+    errors += _rivals(options) if errors else conflicts(options)
+    if errors:
+        raise together(errors)
     return options
 
 
@@ -63,18 +68,29 @@ def require_known_to(version: Version, options: Options) -> None:
             )
 
 
-def _read_flags(words: Iterator[str]) -> Iterator[tuple[str, str | None]]:
+def _read_flags(words: deque[str], errors: list[AgentError]) -> Iterator[tuple[str, str | None]]:
+    """The flags that can be read; of the others, what is wrong with them is added to ``errors``."""
     seen: set[str] = set()
-    for word in words:
-        flag, attached = _find(word)
-        if flag.reserved:
-            raise AgentError(
-                Problem.OPTION_RESERVED, f"the option --{flag.name} is not for a mount"
-            )
-        if flag.name in seen and not flag.repeatable:
-            raise AgentError(Problem.OPTION_CONFLICT, f"the option --{flag.name} is given twice")
-        seen.add(flag.name)
-        yield flag.name, _read_value(flag, attached, words)
+    while words and len(errors) < _MOST_ERRORS:
+        word = words.popleft()
+        try:
+            require_plain("option", word)
+            flag, attached = _find(word)
+            if flag.reserved:
+                raise AgentError(
+                    Problem.OPTION_RESERVED, f"the option --{flag.name} is not for a mount"
+                )
+            value = _read_value(flag, attached, words)
+            if flag.name in seen and not flag.repeatable:
+                message = f"the option --{flag.name} is given twice"
+                raise AgentError(Problem.OPTION_CONFLICT, message)
+        except AgentError as error:
+            errors.append(error)
+            while words and not words[0].startswith("-"):
+                words.popleft()  # it may be a value of what was refused
+        else:
+            seen.add(flag.name)
+            yield flag.name, value
 
 
 def _find(word: str) -> tuple[Flag, str | None]:
@@ -95,46 +111,54 @@ def _find(word: str) -> tuple[Flag, str | None]:
     )
 
 
-def _read_value(flag: Flag, attached: str | None, words: Iterator[str]) -> str | None:
+def _read_value(flag: Flag, attached: str | None, words: deque[str]) -> str | None:
     if flag.value is None:
         if attached is not None:
             raise AgentError(Problem.OPTION_VALUE, f"the option --{flag.name} takes no value")
         return None
-    text = attached if attached is not None else next(words, None)
-    if text is None:
+    if attached is None and not words:
         raise AgentError(Problem.OPTION_VALUE, f"the option --{flag.name} needs {flag.value.form}")
+    text = words[0] if attached is None else attached
+    require_plain("option", text)
     if not flag.value.accepts(text):
         raise AgentError(
             Problem.OPTION_VALUE, f"the option --{flag.name} takes {flag.value.form}, not {text!r}"
         )
-    return text
+    return words.popleft() if attached is None else text
 
 
-def check_flag_conflicts(options: Options) -> None:
-    """Refuses options that exclude or lack each other (``option-conflict``)."""
-    for name, _ in options.flags:
-        flag = FLAGS[name]
-        rival = next((other for other in flag.conflicts if other in options), None)
-        if rival:
-            raise AgentError(
-                Problem.OPTION_CONFLICT, f"the options --{name} and --{rival} exclude each other"
-            )
-        if flag.requires and flag.requires not in options:
-            raise AgentError(
+def conflicts(options: Options) -> Iterator[AgentError]:
+    """Where options exclude or lack each other (``option-conflict``)."""
+    yield from _rivals(options)
+    for name in dict(options.flags):
+        needed = FLAGS[name].requires
+        if needed and needed not in options:
+            yield AgentError(
                 Problem.OPTION_CONFLICT,
-                f"the option --{name} needs --{flag.requires}",
-                hint=f"add --{flag.requires}, or leave --{name} out",
+                f"the option --{name} needs --{needed}",
+                hint=f"add --{needed}, or leave --{name} out",
             )
+    yield from _too_large_parts(options)
+
+
+def _rivals(options: Options) -> Iterator[AgentError]:
+    """Options that exclude each other, whatever else is given."""
+    for name in dict(options.flags):
+        for rival in FLAGS[name].conflicts:
+            if rival in options:
+                yield AgentError(
+                    Problem.OPTION_CONFLICT,
+                    f"the options --{name} and --{rival} exclude each other",
+                )
     if options.value("sse") == "AES256" and "sse-kms-key-id" in options:
-        raise AgentError(
+        yield AgentError(
             Problem.OPTION_CONFLICT, "the option --sse-kms-key-id does not go with --sse=AES256"
         )
-    _check_parts(options)
 
 
-def _check_parts(options: Options) -> None:
-    """Refuses parts that a mount's own memory target has no room for: with such a read part
-    mount-s3 does not start, and with such a write part no file can be opened for writing."""
+def _too_large_parts(options: Options) -> Iterator[AgentError]:
+    """Parts that a mount's own memory target has no room for: with such a read part mount-s3 does
+    not start, and with such a write part no file can be opened for writing."""
     target = options.value("memory-target")
     if target is None:
         return
@@ -143,7 +167,7 @@ def _check_parts(options: Options) -> None:
     if int(target) >= need:
         return
     what = "read" if room(int(target)) < buffers.read or buffers.write is None else "write"
-    raise AgentError(
+    yield AgentError(
         Problem.OPTION_CONFLICT,
         f"--memory-target={target} has no room for a {what} part of "
         f"{getattr(buffers, what)} bytes: it takes {need} MiB",
