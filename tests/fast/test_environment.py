@@ -317,7 +317,7 @@ def test_of_a_secret_a_unit_says_only_whether_it_is_another(place: Place) -> Non
     definition = Definition(
         "b", "/mnt/s3", ("mount-s3",), Mode.DIRECT, read_only=True, secrets=(("HTTPS_PROXY", one),)
     )
-    assert definition.essence != bare.essence
+    assert definition.essence() != bare.essence()
     assert Definition.from_json(definition.to_json()) == definition
     unit = render(paths.template("mountpoint-s3.service"), definition, agent=["agent"])
     assert "Environment=\n" in unit

@@ -168,8 +168,8 @@ class Life(RuleBasedStateMachine):
         if action.kind is Kind.KILL:
             world.kill(key)
         elif action.kind is Kind.STOP:
-            before = world.units[key].wants.definition.essence
-            repair = key in ids and ids[key].definition.essence == before
+            before = world.units[key].wants.definition.essence()
+            repair = key in ids and ids[key].definition.essence() == before
             error = world.stop(key)
             if error is not None:
                 failed[key] = error
@@ -206,7 +206,7 @@ class Life(RuleBasedStateMachine):
             if unit is None or action.kind is Kind.WAIT:
                 continue
             want = self.wanted.get(action.directory)
-            same = want is not None and want.definition.essence == unit.wants.definition.essence
+            same = want is not None and want.definition.essence() == unit.wants.definition.essence()
             well = unit.active and unit.mounted and not unit.hangs
             if same and well and want is not None and want.mount.id == action.id:
                 assert action.kind is Kind.WRITE, "a healthy mount is touched"
@@ -301,7 +301,7 @@ class Life(RuleBasedStateMachine):
         for each in self.wanted.values():
             unit = self.world.units[each.mount.id]
             assert (unit.active, unit.mounted, unit.hangs) == (True, True, False)
-            assert unit.wants.definition.essence == each.definition.essence
+            assert unit.wants.definition.essence() == each.definition.essence()
             record = self.records[each.mount.id]
             assert record.trouble is None
             assert not self.open.get(each.mount.id), "what began was told to be over"

@@ -206,11 +206,33 @@ def planned(new: Definition, *, old: Definition = SHARED, active: bool = True) -
     ],
 )
 def test_what_needs_no_new_mount_is_only_written(new: Definition, because: str) -> None:
-    assert new.essence == SHARED.essence
+    assert new.essence() == SHARED.essence()
     found = planned(new)
     assert [(action.kind, action.because) for action in found.actions] == [(Kind.WRITE, because)]
     # What is down is started with it.
     assert [action.kind for action in planned(new, active=False).actions] == [Kind.START]
+
+
+@pytest.mark.parametrize("said", ["512", "0512"])
+def test_a_share_that_is_spelled_out_needs_no_new_mount(said: str) -> None:
+    bare = tuple(word for word in SHARED.command if word not in SHARED.share)
+    share = ("--memory-target=512", "--maximum-throughput-gbps=5")
+    left = changed(command=(bare[0], *share, *bare[1:]), share=share, memory_max=1024)
+    spelled = changed(
+        command=(bare[0], share[1], f"--memory-target={said}", *bare[1:]),
+        share=share[1:],
+        memory_max=None,
+    )
+    for old, new in ((left, spelled), (spelled, left)):
+        assert [action.kind for action in planned(new, old=old).actions] == [Kind.WRITE]
+    other = changed(
+        command=(bare[0], share[1], "--memory-target=600", *bare[1:]),
+        share=share[1:],
+        memory_max=None,
+    )
+    assert [action.because for action in planned(other, old=left).actions] == [
+        "it changed: +[--memory-target=600]"
+    ] * 2
 
 
 @pytest.mark.parametrize(
@@ -233,8 +255,11 @@ def test_what_needs_no_new_mount_is_only_written(new: Definition, because: str) 
             changed(command=("/opt/mount-s3", *SHARED.command[1:])),
             "it changed: -[/usr/bin/mount-s3] +[/opt/mount-s3]",
         ),
-        # The same words, but the user's own now: what the node gives does not change it any more.
-        (changed(share=()), "it changed: +[--memory-target=1024]"),
+        # The user's own now, and not what the node gives.
+        (
+            dataclasses.replace(another_share(2048), share=()),
+            "it changed: +[--memory-target=2048]",
+        ),
         (
             changed(command=(SHARED.command[0], *SHARED.command[:0:-1])),
             "it changed: the order of its options",
@@ -320,7 +345,9 @@ mounts:
     mounts = [row.mounts(Role.COMPUTE, "")[0] for row in rows]
     mounts.append(parse_mount("my-bucket", "/mnt/a", "--uid 7 --allow-other"))
     found = {
-        Definition("b", "/mnt/a", ("m", *mount.arguments(Owner(7, 8))), Mode.DIRECT, False).essence
+        Definition(
+            "b", "/mnt/a", ("m", *mount.arguments(Owner(7, 8))), Mode.DIRECT, False
+        ).essence()
         for mount in mounts
     }
     assert len(found) == 1

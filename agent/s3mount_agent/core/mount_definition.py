@@ -37,19 +37,22 @@ class Definition:
     lazy: bool = False
     """Whether a stop of its unit tears it away from who uses it."""
 
-    @property
-    def essence(self) -> tuple[str, ...]:
+    def essence(self, beside: Definition | None = None) -> tuple[str, ...]:
         """All that a process cannot change about itself: if it differs, it must be started anew.
 
-        Not how it is written: the same options in another order, or with one that mount-s3 takes
-        for granted, are the same.
+        Not how it is written: the same options in another order, with one that mount-s3 takes for
+        granted, or with the share that the other definition leaves to the agent, are the same.
         """
-        own = [word for word in self.command if word not in self.share]
-        plain = (word for word in own if not word.startswith("--"))
-        options = Options.of(word for word in own if word.startswith("--")).normal()
+        shares = {*self.share, *(beside.share if beside else ())}
+        plain = (word for word in self.command if not word.startswith("--"))
+        options = (word for word in self.options.normal().arguments() if word not in shares)
         environment = (f"{name}={value}" for name, value in self.environment)
         secrets = (f"{name}=(secret {value})" for name, value in self.secrets)
-        return (*plain, *options.arguments(), *environment, *secrets)
+        return (*plain, *options, *environment, *secrets)
+
+    def runs_as(self, other: Definition) -> bool:
+        """Whether its process need not be started anew to be the other's."""
+        return self.essence(other) == other.essence(self)
 
     @property
     def options(self) -> Options:

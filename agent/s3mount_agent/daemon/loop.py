@@ -281,14 +281,15 @@ class Daemon:
         stops = todo.of(Kind.STOP)
         # Their starts were not tried, for the same reason.
         unstopped = {action.id for action in stops if action.id in failures}
-        essences = {want.mount.id: want.definition.essence for want in wanted}
+        definitions = {want.mount.id: want.definition for want in wanted}
         for action in todo.actions:
             if action.kind is Kind.WAIT:
                 continue
             error = failures.get(action.id)
             here = observed.placed.get(action.id)
             # Not changed, but to be as it was.
-            repair = here is not None and here.definition.essence == essences.get(action.id)
+            new = definitions.get(action.id)
+            repair = here is not None and new is not None and here.definition.runs_as(new)
             if action.kind is Kind.START and action.id in unstopped:
                 continue
             tried = Tried(action.kind, error, repair)

@@ -235,7 +235,7 @@ def _set_aside(
 def _converge(want: Wanted, here: Placed | None, presence: Presence) -> list[Action]:
     if here is None:
         return [_start(want, "it is new")]
-    if here.definition.essence != want.definition.essence:
+    if not here.definition.runs_as(want.definition):
         because = f"it changed: {difference(here.definition, want.definition)}"
         return [_stop(here, because), _start(want, because)]
     if here.leaving:
@@ -258,8 +258,9 @@ def _converge(want: Wanted, here: Placed | None, presence: Presence) -> list[Act
 
 def difference(old: Definition, new: Definition) -> str:
     """What has to be different, as words taken away and added."""
-    gone = [f"-[{word}]" for word in old.essence if word not in new.essence]
-    come = [f"+[{word}]" for word in new.essence if word not in old.essence]
+    before, after = old.essence(new), new.essence(old)
+    gone = [f"-[{word}]" for word in before if word not in after]
+    come = [f"+[{word}]" for word in after if word not in before]
     return " ".join(gone + come) or "the order of its options"
 
 

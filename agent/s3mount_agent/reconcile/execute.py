@@ -101,7 +101,7 @@ def _not_lowered(new: Definition, placed: Placed | None) -> Definition:
     if placed is None or not (placed.active or placed.starting) or new.memory_max is None:
         return new
     old = placed.definition
-    if old.essence != new.essence:
+    if not old.runs_as(new):
         return new  # it is started anew
     target = next((word for word in new.command if word.startswith("--memory-target=")), "")
     if old.memory_max is None and target in procfs.arguments(placed.pid or 0):
