@@ -12,8 +12,10 @@ import pytest
 
 from s3mount_agent.system.threads import together
 
+# A shell starts what is to run in the background with SIGINT ignored, and so are these tests.
 INTERRUPTED = """
-import sys, threading
+import signal, sys, threading
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from s3mount_agent.system.threads import together
 def hang(): sys.stdout.write("hanging\\n"); sys.stdout.flush(); threading.Event().wait()
 try:
