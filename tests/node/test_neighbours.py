@@ -188,7 +188,7 @@ def test_what_a_user_forges_is_seen_by_none_of_the_commands_that_we_show(node: N
 
 
 def test_services_of_the_site_start_when_the_mounts_are_up(node: Node) -> None:
-    assert show(node, "s3mount.target", "ActiveState") == "active"
+    until(lambda: show(node, "s3mount.target", "ActiveState") == "active")
     for name, when in (("late", "s3mount.target"), ("early", "multi-user.target")):
         node.write(f"/etc/systemd/system/{name}.service", SERVICE.replace("@WHEN@", when))
         node.run(["systemctl", "enable", name])
@@ -202,6 +202,31 @@ def test_services_of_the_site_start_when_the_mounts_are_up(node: Node) -> None:
     # A mount that goes and comes takes no service along.
     await_another(node, kill(node))
     assert show(node, "late.service", "ActiveState") == "active"
+
+
+def test_who_stops_the_service_is_not_told_that_his_job_was_cancelled(node: Node) -> None:
+    """The target wants the service, and it is the service that has it started."""
+    reach = (
+        "import sys; sys.path[:0] = ['/opt/s3mount-agent/current/lib']\n"
+        "from s3mount_agent.supervisor.target import Target\n"
+        "Target().see(all_up=True)\n"
+    )
+    slow = f"/run/systemd/system/{AGENT_UNIT}.d/slow.conf"
+    node.write(slow, "[Service]\nExecStop=sleep 3\n")
+    node.run(["systemctl", "daemon-reload"])
+    try:
+        node.run(["systemctl", "stop", "s3mount.target", "s3mount-wait.service"])
+        with node.popen(["systemctl", "stop", AGENT_UNIT]) as stop:
+            until(lambda: show(node, AGENT_UNIT, "ActiveState") == "deactivating")
+            node.run(["python3", "-IS", "-c", reach])
+            assert stop.communicate(timeout=60)[1] == ""
+            assert stop.returncode == 0
+        assert show(node, AGENT_UNIT, "ActiveState") == "inactive"
+    finally:
+        node.run(["rm", slow])
+        node.run(["systemctl", "daemon-reload"])
+        node.run(["systemctl", "start", AGENT_UNIT])
+    assert status(node, wait=60)["state"] == "ok"
 
 
 def test_updatedb_keeps_out_of_the_mounts_until_the_agent_is_gone(

@@ -36,6 +36,8 @@ class Target:
     def see(self, *, all_up: bool) -> None:
         """Takes note of how the mounts are; waits for nothing."""
         if all_up and not self._reached and systemd.runs():
-            with contextlib.suppress(AgentError):  # an older installation has no target
-                systemd.start_later(TARGET)
+            # An older installation has no target; and who stops the service meanwhile, which the
+            # target wants, is not to hear that his job was cancelled.
+            with contextlib.suppress(AgentError):
+                systemd.start_later(TARGET, yielding=True)
         self._reached = all_up

@@ -121,9 +121,11 @@ def join(unit: str, *, timeout: float) -> bool:
     return process.run(["systemctl", "start", "--", unit], timeout=timeout, check=False).code == 0
 
 
-def start_later(unit: str) -> None:
-    """Has a unit started, without waiting for it."""
-    process.run(["systemctl", "start", "--no-block", "--", unit], timeout=_QUICK_SECONDS)
+def start_later(unit: str, *, yielding: bool = False) -> None:
+    """Has a unit started, without waiting for it. ``yielding``: not where somebody has just asked
+    for the opposite, of it or of what it wants, which would be cancelled; that is an error then."""
+    mode = ["--job-mode=fail"] if yielding else []
+    process.run(["systemctl", "start", "--no-block", *mode, "--", unit], timeout=_QUICK_SECONDS)
 
 
 def restart_later(unit: str) -> None:
