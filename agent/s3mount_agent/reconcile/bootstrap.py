@@ -156,7 +156,7 @@ def _begin(session: Session, timeline: Timeline, news: str) -> _Begun:
         new = agent_service.put_in_place()
         before = news or f"{config_file.PATH} unchanged"
         step.result = f"{config_file.PATH} is now in force" if changed else before
-        timeline.changed |= changed
+        timeline.changed |= changed or bool(news)
     failures = {mount.id: missing for mount in context.mounts if missing}
     begun = _Begun(session, installed, timeline.elapsed, new, failures, session.observed)
     if installed is not None:
