@@ -15,10 +15,12 @@ from pathlib import Path
 
 import pytest
 
+from s3mount_agent.config import environment
 from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.filesystem import metrics_file, mountinfo, safe_path
 from s3mount_agent.filesystem.mountinfo import Entry
-from s3mount_agent.supervisor import hooks
+from s3mount_agent.state import machine
+from s3mount_agent.supervisor import fuse_connections, hooks
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="gives files to somebody else")
 SOMEBODY = 12345
@@ -50,6 +52,25 @@ def test_what_is_common_and_safe_is_accepted(home: Path) -> None:
         [str(home / "fsx/a"), str(home / "fsx/a/b")],
         None,
     )
+
+
+@pytest.mark.parametrize("path", ["sticky/s3", "sticky/s3/below", "s3"])
+def test_what_is_to_be_mounted_on_next_is_there(
+    home: Path, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    """In /tmp after a boot it is not: a link of a user's could be, once mount-s3 comes."""
+    monkeypatch.setattr(fuse_connections, "_HOME", home / "connections")
+    monkeypatch.setattr(environment, "settle_node", dict)
+    monkeypatch.setattr(machine, "PATH", home / "machine.json")
+    (home / "sticky").mkdir()
+    (home / "sticky").chmod(0o1777)
+    with pytest.raises(AgentError) as caught:
+        hooks.prepare(str(home / path), 0)
+    assert caught.value.problem is Problem.PATH_MISSING
+    assert str(home / path) in caught.value.message
+    assert not (home / path).exists()  # who makes it, writes it down
+    safe_path.make(str(home / path))
+    assert hooks.prepare(str(home / path), 0)
 
 
 @needs_root
@@ -186,9 +207,11 @@ def test_no_other_file_is_read(home: Path, kind: str) -> None:
     assert caught.value.problem in (Problem.PATH_UNSAFE, Problem.FILE_FAILED)
 
 
+@pytest.mark.parametrize("path", ["data/s3", "data"])
 def test_a_fuse_mount_of_a_users_is_not_even_touched(
-    home: Path, monkeypatch: pytest.MonkeyPatch
+    home: Path, monkeypatch: pytest.MonkeyPatch, path: str
 ) -> None:
+    """He takes it off again when he likes, and beneath it is what he likes."""
     (home / "data/s3").mkdir(parents=True)
     theirs = Entry(str(home / "data"), "x", "fuse.sshfs", False, 9, user=SOMEBODY)
     monkeypatch.setattr(mountinfo, "read", lambda: {theirs.directory: theirs})
@@ -201,7 +224,7 @@ def test_a_fuse_mount_of_a_users_is_not_even_touched(
 
     monkeypatch.setattr(os, "open", noted)
     with pytest.raises(AgentError, match="FUSE mount") as caught:
-        safe_path._require(str(home / "data/s3"))
+        safe_path._require(str(home / path))
     assert caught.value.problem is Problem.PATH_UNSAFE
     assert "data" not in opened
 
@@ -210,7 +233,7 @@ def test_a_way_that_does_not_answer_is_told_in_time(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(safe_path, "_SECONDS", 0.2)
-    monkeypatch.setattr(safe_path, "_require", lambda directory: threading.Event().wait(60))
+    monkeypatch.setattr(safe_path, "_require", lambda *_: threading.Event().wait(60))
     error = refused(home)
     assert error.problem is Problem.PATH_SILENT
 

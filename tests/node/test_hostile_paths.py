@@ -139,6 +139,32 @@ def test_who_is_quicker_with_a_name_gains_nothing(site: Site, node: Node) -> Non
                 break
 
 
+def test_who_is_quicker_than_a_start_by_systemd_gains_nothing(site: Site, node: Node) -> None:
+    """At a boot /tmp and /scratch may be blank, and it is systemd that starts the unit: his link to
+    a directory of root's PATH was mounted over, and with it what is run there next."""
+    target, victim = "/scratch/s3", "/root/empty"
+    site.set(document(site.row(OTHER), site.row(target)))
+    site.await_mounts(OTHER, target)
+    unit = site.unit(target)
+    start = f"systemctl reset-failed {unit}; systemctl start {unit}"
+    node.run(["mkdir", victim])
+    node.run(["systemctl", "stop", "s3mount-agent", unit])
+    node.run(["rmdir", target])
+    node.run(["sh", "-c", start], check=False)
+    told = node.run(["journalctl", "--no-pager", "-u", unit, "-n", "20"]).stdout
+    assert f"there is no directory {target}" in told
+    assert not node.exists(target)  # and nothing that a link could take the place of
+    with racing(node, target, victim):
+        for _ in range(10):
+            node.run(["sh", "-c", start], check=False)
+            assert mounted(node).keys() == {OTHER}
+    # What he does last may come after his program's end.
+    node.run(["sh", "-c", f"sleep 0.5; rm -rf {target} {target}.away"])
+    node.run(["systemctl", "start", "s3mount-agent"])
+    site.await_mounts(OTHER, target)  # the daemon makes it, and writes that down
+    node.run(["rmdir", victim])
+
+
 def test_what_the_system_searches_is_never_mounted_over(site: Site, node: Node) -> None:
     """Our own next `systemctl` came from the bucket."""
     node.run(["mkdir", "-p", "/srv/bound"])

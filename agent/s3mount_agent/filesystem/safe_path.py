@@ -61,9 +61,13 @@ def survey(directory: str) -> tuple[list[str], str | None]:
     return missing, inside
 
 
-def require(directory: str) -> None:
-    """Refuses a directory on which root cannot mount safely, as :func:`look` does; one that is
-    mounted is judged by the way to it. Raises ``directory-reserved``, too."""
+def require(directory: str, *, there: bool = False) -> None:
+    """Refuses a directory on which root cannot mount safely, as :func:`survey` does; one that is
+    mounted is judged by the way to it. Raises ``directory-reserved``, too.
+
+    ``there``: it is to be mounted on next, and one that is missing is refused (``path-missing``):
+    where others may make directories, what turns up under its name may be theirs, or a link.
+    """
     for alias in mountinfo.aliases(directory, mountinfo.entries()):
         if is_searched(alias):
             raise AgentError(
@@ -76,14 +80,14 @@ def require(directory: str) -> None:
                 Problem.DIRECTORY_RESERVED,
                 f"the programs of this node search {searched}, which {directory} would hide",
             )
-    asked(_require, directory)
+    asked(_require, directory, there)
 
 
 def make(directory: str, mode: int = 0o755) -> None:
     """Makes a directory, and those that are missing on the way to it, for root alone to change.
 
     All by descriptor: whatever happens to the names meanwhile, no mode of anything else changes.
-    Raises as :func:`look` does, and ``no-space``.
+    Raises as :func:`survey` does, and ``no-space``.
     """
     asked(_make, directory, mode)
 
@@ -184,12 +188,15 @@ def _survey(directory: str) -> tuple[list[str], str | None]:
     return [], first.name if first else None
 
 
-def _require(directory: str) -> None:
+def _require(directory: str, there: bool = False) -> None:  # noqa: FBT001, FBT002  through probe.ask
     table = mountinfo.read()
     mounted = directory in table
     judged = posixpath.dirname(directory) if mounted else directory
-    with _open(judged, "mount there", table, kept=mounted):
-        pass
+    # A user could take his own off again, and beneath it is what he likes.
+    _require_touchable(directory, table)
+    with _open(judged, "mount there", table, kept=mounted) as place:
+        if there and place.missing:
+            raise AgentError(Problem.PATH_MISSING, f"there is no directory {directory}")
 
 
 def _make(directory: str, mode: int) -> None:

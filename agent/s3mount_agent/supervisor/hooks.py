@@ -99,9 +99,10 @@ def prepare(directory: str, pid: int, *places: str) -> bool:
     """Before each start: cleans, and refuses what root cannot safely mount on, write to or read.
 
     ``places`` are ``cache=PATH`` and their like. Not only when the configuration comes: whoever can
-    rename on the way has all the time of the world until the next start. Raises
-    ``path-unsafe`` and the other problems of :mod:`system.safe_path`, and ``foreign-machine`` where
-    the unit came with an image of another machine.
+    rename on the way has all the time of the world until the next start. A directory that is
+    missing, as in /tmp after a boot, is made by who can write that down. Raises ``path-unsafe``
+    and the other problems of :mod:`filesystem.safe_path`, and ``foreign-machine`` where the unit
+    came with an image of another machine.
     """
     from s3mount_agent.config import environment  # of which the others need nothing
 
@@ -109,7 +110,7 @@ def prepare(directory: str, pid: int, *places: str) -> bool:
     clean(directory, pid)
     with contextlib.suppress(AgentError):  # then it starts with what was there before
         environment.settle_node()  # a restart by hand is to find what was just written there
-    safe_path.require(directory)
+    safe_path.require(directory, there=True)
     require_places((kind, path) for kind, _, path in (each.partition("=") for each in places))
     return True
 
