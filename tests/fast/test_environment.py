@@ -246,6 +246,13 @@ def test_the_nodes_own_file_wins_and_what_it_excepts_stays(place: Place) -> None
         ("user:pw@proxy:3128", "***@proxy:3128"),
         ("HTTP_PROXY=u:p:w@[fd00::1]:3128", "HTTP_PROXY=***@[fd00::1]:3128"),
         ("a proxy 'u:p@h' is none", "a proxy '***@h' is none"),
+        ("http://user:pa'ss@proxy:3128", "http://***@proxy:3128"),
+        ('"http://user:p/a<s"s@w@proxy:3128/"', '"http://***@proxy:3128/"'),
+        ("HTTP_PROXY=user:pa'ss@proxy:3128,", "HTTP_PROXY=***@proxy:3128,"),
+        ("user:p@ss@proxy", "***@proxy"),
+        ("http://:pa'ss@[fd00::1]:3128", "http://***@[fd00::1]:3128"),
+        ("a file 'https://h/it's?t=a'b&u=c' is none", "a file 'https://h/it's?***' is none"),
+        ("http://proxy:3128 and me@example.org", "http://proxy:3128 and me@example.org"),
         ("at 10:30 mail me@example.org", "at 10:30 mail me@example.org"),
         ("arn:aws:s3:::b/key@2024", "arn:aws:s3:::b/key@2024"),
         ("systemctl stop user@1000.service", "systemctl stop user@1000.service"),
@@ -266,10 +273,16 @@ def test_what_is_masked_stays_so(text: str) -> None:
     assert masked(masked(text)) == masked(text)
 
 
+@pytest.mark.parametrize("piece", ["x://y:", "a:,", "a@", "a'b:", "https://h", "x:/"])
+def test_no_text_takes_long_to_mask(piece: str) -> None:
+    """It would be minutes if for each piece all others were looked at."""
+    masked("a@b " + piece * 80_000)
+
+
 SIGNED = "https://host/s3mount.yaml?X-Amz-Signature=SECRETWORD&X-Amz-Security-Token=SECRETWORD"
-SECRET_PROXY = "http://user:SECRETWORD@proxy:3128"
+SECRET_PROXY = "http://user:it's/SECRETWORD@proxy:3128"
 CONFIGURATION = f"""\
-environment: {{HTTPS_PROXY: '{SECRET_PROXY}', AWS_REGION: eu-west-1}}
+environment: {{HTTPS_PROXY: "{SECRET_PROXY}", AWS_REGION: eu-west-1}}
 mounts: [{{bucket: my-bucket, directory: /mnt/s3}}]
 """
 

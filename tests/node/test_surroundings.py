@@ -47,7 +47,7 @@ export N=o
 
 @pytest.fixture(scope="module")
 def proxy(cluster: Cluster) -> Iterator[Proxy]:
-    with Proxy(cluster.network.address, SECRET) as running:
+    with Proxy(cluster.network.address, f"it's-{SECRET}") as running:  # all that a URL may have
         yield running
 
 
