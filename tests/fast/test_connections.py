@@ -22,6 +22,7 @@ from s3mount_agent.core.states import Presence
 from s3mount_agent.decide.plan import Placed
 from s3mount_agent.filesystem import holders, procfs
 from s3mount_agent.filesystem.mountinfo import Entry, Table
+from s3mount_agent.reconcile import directories
 from s3mount_agent.reconcile.observe import judge_table
 from s3mount_agent.supervisor import fuse_connections, hooks
 from s3mount_agent.supervisor.fuse_connections import Connection
@@ -369,6 +370,43 @@ def test_a_process_that_cannot_be_looked_into_keeps_nobody_waiting(
     assert len(holders.left_by_unmount(OURS)) == 1, "it may be that somebody has it"
     assert holders.is_served(HOME, "mount-s3")
     assert time.monotonic() - began < 40
+
+
+CLEAR = "\x1b[2J\x1b]0;pwned\x07\nroot: all is well"
+
+
+def require_one_line(text: str) -> None:
+    assert text.isprintable()
+    assert "SECRETWORD" not in text
+
+
+def test_a_user_writes_nothing_to_roots_terminal(tmp_path: Path) -> None:
+    """The source of a FUSE, its kind, and the name and the arguments of a program are a user's."""
+    told = "".join(f"\\{ord(c):03o}" for c in CLEAR + " http://u:SECRETWORD@h " + "x" * 500)
+    line = f"40 22 0:99 / {HOME} rw - fuse.{CLEAR[:3]} {told} rw,user_id=1000,group_id=1000"
+    table = tmp_path / "mountinfo"
+    table.write_text(f"{line}\n")
+    (entry,) = Table.read(table).entries
+    found = holders.stranger(entry)
+    require_one_line(found.words)
+    assert len(found.source) == 120
+    with pytest.raises(AgentError) as caught:
+        directories.require_usable(HOME, {HOME: entry}, own=False)
+    require_one_line(caught.value.message)
+    below = entry._replace(directory=f"{HOME}/{CLEAR}")
+    with pytest.raises(AgentError) as caught:
+        directories.require_usable(HOME, {below.directory: below}, own=False)
+    require_one_line(caught.value.message)
+    evil = "open('/proc/self/comm', 'w').write(__import__('sys').argv[1]); print(); input()"
+    arguments = [sys.executable, "-c", evil, CLEAR[:15], "http://u:SECRETWORD@h"]
+    with subprocess.Popen(
+        arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as user:
+        assert user.stdout is not None
+        assert user.stdout.readline() == "\n"
+        require_one_line(holders._named(user.pid))
+        require_one_line(holders._command(user.pid))
+        user.kill()
 
 
 @pytest.mark.parametrize(("waiting", "idle"), [(0, True), (1, False), (None, False)])

@@ -7,7 +7,9 @@ import re
 from typing import Any
 
 from s3mount_agent.core.errors import AgentError, Problem
+from s3mount_agent.core.masking import masked
 
+_LONGEST_NAME = 120
 _MOMENT = re.compile(
     r"([0-9]{4})-(0[1-9]|1[0-2])-([0-2][0-9]|3[01])T([01][0-9]|2[0-3]):([0-5][0-9]):([0-6][0-9])Z"
 )
@@ -27,6 +29,13 @@ def require_plain(what: str, text: str) -> None:
             Problem.ARGUMENT_NOT_TEXT,
             f"the {what} {text!a} holds a line break or another character that cannot be shown",
         )
+
+
+def shown(name: str) -> str:
+    """What somebody else has called a mount or a program, as it is said to people: on one line of
+    at most 120 characters, with nothing in it that a terminal obeys, and masked."""
+    plain = masked("".join(c if c.isprintable() else "?" for c in name))
+    return plain if len(plain) <= _LONGEST_NAME else plain[: _LONGEST_NAME - 1] + "…"
 
 
 def parse_json(text: str) -> Any:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Callable
 
 from s3mount_agent.core.states import Stranger
+from s3mount_agent.core.text import shown
 from s3mount_agent.filesystem import fuse
 from s3mount_agent.filesystem.mountinfo import SELF, Entry, Table
 from s3mount_agent.system import probe
@@ -23,7 +24,6 @@ from s3mount_agent.system import probe
 _MOST = 5
 # Whose mount namespace is the node's.
 _NODE = 1
-_MOST_CHARACTERS = 120
 _SECONDS = 3.0
 _UNKNOWN = "a program that cannot be looked into"
 
@@ -80,7 +80,7 @@ def _copies(entry: Entry, spaces: list[_Namespace]) -> tuple[str, ...]:
     names = []
     for bind in table.entries:
         if _same(bind, entry) and bind.id != entry.id and not _goes(bind, table, going):
-            names.append(f"the bind mount on {bind.directory}")
+            names.append(f"the bind mount on {shown(bind.directory)}")
             going.append(_Unmount.of(bind, table, spaces))
     for space in spaces:
         for copy in space.table.entries if space is not node else ():
@@ -207,7 +207,7 @@ def _named(pid: int) -> str:
         name = Path(f"/proc/{pid}/comm").read_text(errors="replace").strip()
     except OSError:
         name = "a program"
-    return f"{name} (pid {pid})"
+    return f"{shown(name)} (pid {pid})"
 
 
 def stranger(entry: Entry) -> Stranger:
@@ -217,8 +217,8 @@ def stranger(entry: Entry) -> Stranger:
     pid, command = _asked(_serving, entry, unknown=(None, "")) if served else (None, "")
     return Stranger(
         directory=entry.directory,
-        source=entry.source,
-        fstype=entry.fstype,
+        source=shown(entry.source),
+        fstype=shown(entry.fstype),
         uid=entry.user,
         pid=pid,
         command=command,
@@ -265,9 +265,7 @@ def _command(pid: int) -> str:
         words = Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").split(b"\0")
     except OSError:
         return ""
-    text = " ".join(word.decode(errors="replace") for word in words)
-    text = "".join(c if c.isprintable() else "?" for c in text)
-    return text if len(text) <= _MOST_CHARACTERS else text[: _MOST_CHARACTERS - 1] + "…"
+    return shown(" ".join(word.decode(errors="replace") for word in words))
 
 
 def _fstab() -> frozenset[str]:

@@ -11,6 +11,7 @@ from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.core.mount_definition import Definition
 from s3mount_agent.core.mounts import Mount
 from s3mount_agent.core.states import Presence
+from s3mount_agent.core.text import shown
 from s3mount_agent.filesystem import mountinfo, safe_path
 from s3mount_agent.filesystem.mountinfo import Entry
 from s3mount_agent.state import inventory
@@ -30,13 +31,14 @@ def require_usable(directory: str, table: Mapping[str, Entry], *, own: bool) -> 
         if not own or entry.presence is not Presence.OURS:
             raise AgentError(
                 Problem.DIRECTORY_IN_USE,
-                f"{directory} is already a mount of {entry.source} ({entry.fstype})",
+                f"{directory} is already a mount of {shown(entry.source)} ({shown(entry.fstype)})",
             )
         return
     hidden = next((other for other in table if is_below(other, directory)), None)
     if hidden:
         raise AgentError(
-            Problem.DIRECTORY_IN_USE, f"a mount on {directory} would hide the mount on {hidden}"
+            Problem.DIRECTORY_IN_USE,
+            f"a mount on {directory} would hide the mount on {shown(hidden)}",
         )
     _require_free(directory)
 
