@@ -11,8 +11,10 @@ from typing import Union
 
 import pytest
 
+from s3mount_agent.commands import check
 from s3mount_agent.config import config_file, desired, environment, source
 from s3mount_agent.config.source import Fetched
+from s3mount_agent.console import parser
 from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.core.node_roles import Mode, OnFailure, Role
 from s3mount_agent.core.resources import Machine
@@ -126,6 +128,23 @@ def test_the_arguments_have_no_origin_and_replace_one(place: Place) -> None:
     assert not desired.from_arguments(
         ["my-bucket", "/mnt/s3", "--read-only"], {"role": "head"}
     ).save()
+
+
+def test_arguments_whose_own_file_could_not_be_read_are_refused(
+    place: Place,
+) -> None:
+    """At once, with nothing written: each mount by itself may have as long options."""
+    long = f"--prefix {'x' * 6000}/"
+    words = [w for n in range(60) for w in (f"bucket-{n}", f"/mnt/s3-{n}", long)]
+    with pytest.raises(AgentError) as caught:
+        desired.from_arguments(words, {})
+    assert caught.value.problem is Problem.CONFIG_INVALID
+    assert "larger than 256 KiB" in caught.value.message
+    with pytest.raises(AgentError, match="larger than 256 KiB"):
+        check.as_user(parser.parse(parser.find("bootstrap"), ["--check", *words]), {})
+    assert not place.config.exists()
+    fits = desired.from_arguments(words[: 3 * 30], {})
+    assert config_file.parse(fits.text, "x").rows == fits.configuration.rows
 
 
 def test_nothing_is_written_before_it_is_saved(place: Place) -> None:

@@ -40,7 +40,10 @@ def on_node(given: Given, context: Context) -> None:
 def _read(given: Given) -> Configuration:
     url = given.value("--config")
     if url is None:
-        return of_mounts(parse_arguments(given.words))
+        mounts = parse_arguments(given.words)
+        configuration = of_mounts(mounts)
+        config_file.render(configuration, mounts)  # which refuses what could not be read again
+        return configuration
     from s3mount_agent.config import source
 
     fetched = source.fetch(url)

@@ -39,8 +39,11 @@ def damaged() -> Path:
 
 
 def render(configuration: Configuration, mounts: tuple[Mount, ...]) -> str:
-    """The text of a configuration that was given as arguments."""
+    """The text of a configuration that was given as arguments; raises ``config-invalid`` where it
+    would be larger than what is read."""
     import yaml
+
+    from s3mount_agent.config import yaml_text
 
     document: dict[str, object] = {
         "mounts": [
@@ -57,4 +60,5 @@ def render(configuration: Configuration, mounts: tuple[Mount, ...]) -> str:
         if value is not None:
             document[name] = value.value
     text: str = yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=1000)
+    yaml_text.require_small(_HEADER + text, "the configuration of these arguments")
     return _HEADER + text

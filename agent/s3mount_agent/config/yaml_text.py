@@ -51,6 +51,12 @@ def decode(data: bytes, name: str) -> str:
         ) from None
 
 
+def require_small(text: str, name: str) -> None:
+    """Refuses a text that is larger than :func:`parse` reads (``config-invalid``)."""
+    if len(text.encode(errors="replace")) > LARGEST_BYTES:
+        raise _too_large(name)
+
+
 def _too_large(name: str) -> AgentError:
     return AgentError(
         Problem.CONFIG_INVALID,
@@ -86,8 +92,7 @@ def read(source: Source) -> Node:
 def _parse(text: str, source: Source) -> Node:
     import yaml
 
-    if len(text.encode(errors="replace")) > LARGEST_BYTES:
-        raise _too_large(source.name)
+    require_small(text, source.name)
     try:
         loader = yaml.SafeLoader(text)
         return _Reader(loader, source).document()
