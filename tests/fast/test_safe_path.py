@@ -270,6 +270,10 @@ def test_a_bind_mount_of_the_systems_is_the_systems(
     error = refused(home / "sbin")
     assert error.problem is Problem.DIRECTORY_RESERVED
     assert "/usr/local/sbin" in error.message
+    with pytest.raises(AgentError) as caught:
+        safe_path.make_store(str(home / "logs"), 0o750)
+    assert caught.value.problem is Problem.DIRECTORY_RESERVED
+    assert not (home / "logs").exists()
 
 
 @pytest.mark.parametrize("directory", ["/opt/tool", "/opt/tool/bin", "/opt/tool/bin/x"])
@@ -290,27 +294,53 @@ def test_where_programs_are_searched_nothing_is_mounted(
         ("cron.d/site", "SHELL=/bin/sh\nPATH = '/apps/bin'\n* * * * * root true"),
         ("login.defs", "ENV_SUPATH\tPATH=/sbin:/apps/bin"),
         ("environment", 'export PATH="/apps/bin:/usr/bin"'),
+        ("profile", "if true; then\n  PATH=/usr/bin:/apps/bin; export PATH\nfi"),
+        ("profile.d/site.sh", 'export PATH="/apps/bin${PATH:+:${PATH}}"  # not /apps/data'),
+        ("bash.bashrc", "[ -d /apps/data ] && PATH+=:$PATH:/apps/bin/"),
+        ("root/.bashrc", "#PATH=/apps/data\nPATH=$OTHER/apps/data:/apps/$OTHER:/apps/bin"),
+        ("root/.profile", "MANPATH=/apps/data declare -x PATH=/apps/bin"),
+        ("systemd/system.conf", "[Manager]\nDefaultEnvironment=PATH=/apps/bin"),
+        ("systemd/system.conf.d/x.conf", 'ManagerEnvironment="PATH=/usr/bin:/apps/bin"'),
     ],
 )
 def test_where_a_root_path_leads_nothing_is_mounted(
     home: Path, monkeypatch: pytest.MonkeyPatch, name: str, line: str
 ) -> None:
-    """sudo's, cron's, login's."""
+    """sudo's, cron's, login's, a shell's, systemd's."""
     safe_path.require("/apps/bin")
-    files_, folders = safe_path._PATH_FILES, safe_path._PATH_FOLDERS
-    monkeypatch.setattr(
-        safe_path, "_PATH_FILES", [each.replace("/etc", str(home)) for each in files_]
-    )
-    monkeypatch.setattr(
-        safe_path, "_PATH_FOLDERS", [each.replace("/etc", str(home)) for each in folders]
-    )
-    (home / name).parent.mkdir(exist_ok=True)
+    for kind in ("PATH_FILES", "PATH_FOLDERS"):
+        known = [path.replace("/etc", "") for path in getattr(safe_path, kind)]
+        monkeypatch.setattr(safe_path, kind, [f"{home}{path}" for path in known])
+    (home / name).parent.mkdir(exist_ok=True, parents=True)
     (home / name).write_text(f"{line}\n")
     for directory in ("/apps", "/apps/bin", "/apps/bin/x"):
         error = refused(Path(directory))
         assert error.problem is Problem.DIRECTORY_RESERVED
         assert "search /apps/bin" in error.message
     safe_path.require("/apps/data")
+
+
+def test_a_search_path_counts_by_the_places_that_its_links_lead_to(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (home / "tools/bin").mkdir(parents=True)
+    (home / "bin").symlink_to("tools/bin")
+    safe_path.require(str(home / "tools"))
+    monkeypatch.setenv("PATH", f"/usr/bin:{home}/bin")
+    for path in ("tools", "tools/bin", "tools/bin/x"):
+        assert refused(home / path).problem is Problem.DIRECTORY_RESERVED
+    safe_path.require(str(home / "tools/data"))
+
+
+def test_a_search_path_that_does_not_answer_keeps_no_mount_waiting(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (home / "s3").mkdir()
+    monkeypatch.setattr(safe_path, "_SECONDS", 0.5)
+    monkeypatch.setattr(safe_path, "_searched", lambda: threading.Event().wait(60))
+    safe_path.require(str(home / "s3"))
+    monkeypatch.setenv("PATH", f"/usr/bin:{home}/s3")
+    assert refused(home / "s3").problem is Problem.DIRECTORY_RESERVED
 
 
 @pytest.fixture

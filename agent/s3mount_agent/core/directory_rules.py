@@ -10,7 +10,8 @@ is permitted, and not only one of what is forbidden: docs/security.md.
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 
 from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.core.text import require_plain
@@ -38,6 +39,18 @@ _SEARCHED = tuple(
     "/var/lib /var/spool "
     "/opt/amazon /opt/aws /opt/intel /opt/parallelcluster /opt/s3mount-agent /opt/slurm".split()
 )
+# Where a node says in which other directories root's programs are searched: login, shells, sudo,
+# cron and systemd.
+PATH_FILES = (
+    *(f"/etc/{name}" for name in "environment login.defs profile bash.bashrc bashrc".split()),
+    *(f"/etc/{name}" for name in "sudoers crontab anacrontab systemd/system.conf".split()),
+    *(f"/root/.{name}" for name in "profile bash_profile bash_login bashrc".split()),
+)
+PATH_FOLDERS = ("/etc/cron.d", "/etc/sudoers.d", "/etc/profile.d", "/etc/systemd/system.conf.d")
+_PATH_LINE = re.compile(
+    r"[^#]*?(?:\bPATH\s*\+?=|ENV_(?:SU)?PATH\s+(?:PATH=)?|\bsecure_path\s*\+?=)(.*?)(?:\s#.*)?$"
+)
+_BETWEEN_PLACES = re.compile(r"\$\{?PATH|[\s:;\"',]+")
 # Reading some of these never ends.
 _NO_FILES = ("/dev", "/proc", "/sys")
 
@@ -93,6 +106,14 @@ def reserved_by(path: str) -> str | None:
 def is_searched(path: str) -> bool:
     """Whether root's own programs, libraries or settings are in a directory."""
     return any(path == tree or is_below(path, tree) for tree in _SEARCHED)
+
+
+def in_search_path(path: str, lines: Iterable[str]) -> set[str]:
+    """The directories in a PATH, and in those that lines of ``PATH_FILES`` set. What is in another
+    variable is not known."""
+    values = [path, *(match[1] for line in lines if (match := _PATH_LINE.match(line)))]
+    words = _BETWEEN_PLACES.split(":".join(values))
+    return {normal(word) for word in words if word.startswith("/") and "$" not in word}
 
 
 def may_be_written(path: str) -> bool:

@@ -12,14 +12,19 @@ import contextlib
 import errno
 import os
 import posixpath
-import re
 import stat
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable
 
-from s3mount_agent.core.directory_rules import is_below, is_searched
+from s3mount_agent.core.directory_rules import (
+    PATH_FILES,
+    PATH_FOLDERS,
+    in_search_path,
+    is_below,
+    is_searched,
+)
 from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.filesystem import files, mountinfo
 from s3mount_agent.filesystem.mountinfo import Entry
@@ -68,12 +73,7 @@ def require(directory: str, *, there: bool = False) -> None:
     ``there``: it is to be mounted on next, and one that is missing is refused (``path-missing``):
     where others may make directories, what turns up under its name may be theirs, or a link.
     """
-    for alias in mountinfo.aliases(directory, mountinfo.entries()):
-        if is_searched(alias):
-            raise AgentError(
-                Problem.DIRECTORY_RESERVED,
-                f"{directory} is the same place as {alias}, which belongs to the system",
-            )
+    _require_not_the_systems(directory)
     for searched in _search_path():
         if searched == directory or is_below(searched, directory) or is_below(directory, searched):
             raise AgentError(
@@ -96,8 +96,9 @@ def make_store(directory: str, mode: int) -> None:
     """Makes sure of a directory that mount-s3 writes to, such as its cache: root's, nobody else
     may write in it, and its parent was there before (else it may be that its disk is not).
 
-    Raises as :func:`make` does.
+    Raises as :func:`make` does, and ``directory-reserved``.
     """
+    _require_not_the_systems(directory)
     asked(_make_store, directory, mode)
 
 
@@ -133,26 +134,24 @@ def parent_of(path: str, *, make: bool = True) -> Iterator[tuple[int, str]]:
         yield place.descriptor, name
 
 
-# Where a node says which directories root's programs are searched in: login, sudo, cron.
-_PATH_FILES = tuple(
-    f"/etc/{name}" for name in "environment login.defs sudoers crontab anacrontab".split()
-)
-_PATH_FOLDERS = ("/etc/cron.d", "/etc/sudoers.d")
-_PATH_LINE = re.compile(
-    r"\s*(?:(?:export\s+)?PATH\s*=|ENV_(?:SU)?PATH\s+(?:PATH=)?|Defaults\S*\s.*\bsecure_path\s*=)(.*)"
-)
-
-
 def _search_path() -> list[str]:
-    """Where this node's programs and libraries are searched, beyond what is the same everywhere."""
+    """Where this node's programs and libraries are searched, beyond what is the same everywhere.
+
+    By a child: links may lead anywhere. Where that does not answer, it is our own PATH.
+    """
+    try:
+        return list(probe.ask(_searched, timeout=_SECONDS))
+    except probe.SilenceError:
+        return os.environ.get("PATH", "").split(":")
+
+
+def _searched() -> list[str]:
     libraries = [Path("/etc/ld.so.conf"), *Path("/etc/ld.so.conf.d").glob("*.conf")]
-    places = [line.strip() for line in _lines(libraries)]
-    sources = [Path(each) for each in _PATH_FILES]
-    sources += [each for folder in _PATH_FOLDERS for each in Path(folder).glob("*")]
-    values = [os.environ.get("PATH", "")]
-    values += [match[1] for line in _lines(sources) if (match := _PATH_LINE.match(line))]
-    words = re.split(r"[\s:\"',]+", " ".join(values))
-    return [each for each in [*places, *words] if each.startswith("/")]
+    places = [line.strip() for line in _lines(libraries) if line.startswith("/")]
+    sources = [Path(each) for each in PATH_FILES]
+    sources += [each for folder in PATH_FOLDERS for each in Path(folder).glob("*")]
+    named = {*places, *in_search_path(os.environ.get("PATH", ""), _lines(sources))}
+    return sorted(named | set(map(os.path.realpath, named)))
 
 
 def _lines(paths: Iterable[Path]) -> Iterator[str]:
@@ -172,6 +171,15 @@ def asked(function: Callable[..., Any], path: str, *arguments: object) -> Any:
             f"the file system that {path} is to be on does not answer",
             cause=error.strerror,
         ) from None
+
+
+def _require_not_the_systems(directory: str) -> None:
+    for alias in mountinfo.aliases(directory, mountinfo.entries()):
+        if is_searched(alias):
+            raise AgentError(
+                Problem.DIRECTORY_RESERVED,
+                f"{directory} is the same place as {alias}, which belongs to the system",
+            )
 
 
 def _survey(directory: str) -> tuple[list[str], str | None]:
