@@ -78,13 +78,37 @@ def test_apply_and_status_say_the_same(seen: Observed) -> None:
     assert mount_now.state is State.OK
 
 
+@pytest.mark.parametrize(
+    ("words", "problem"), [(DENIED, Problem.ACCESS_DENIED), ("", Problem.MOUNT_SILENT)]
+)
 @pytest.mark.parametrize("answer", [Answer.SILENT, Answer.DISCONNECTED])
-def test_a_mount_that_does_not_answer_is_the_services_to_judge(
-    seen: Observed, answer: Answer
+def test_of_a_mount_that_does_not_answer_they_say_the_same_too(
+    seen: Observed,
+    monkeypatch: pytest.MonkeyPatch,
+    answer: Answer,
+    words: str,
+    problem: Problem,
 ) -> None:
+    monkeypatch.setattr(journal, "last_words", lambda identifier, pid: words)
     around = context(config_file.parse(CONFIGURATION, "x"))
     (mount,) = around.mounts
-    failures, refused = reasons.unanswered(around.mounts, seen, {mount.id: Finding(answer)}, {})
+    finding = Finding(answer, seconds=30)
+    failures, refused = reasons.unanswered(around.mounts, seen, {mount.id: finding}, {})
+    error = failures[mount.id]
+    assert (error.problem, error.cause) == (problem, "no answer within 30 seconds")
+    reasons.remember(refused)
+    known = status_file.load()
+    assert known is not None
+    (mount_now,) = judge_all(known.mounts, seen)
+    assert (mount_now.state, mount_now.reason) == (State.DEGRADED, error.message)
+
+
+def test_of_a_mount_without_a_process_nothing_is_remembered(seen: Observed) -> None:
+    around = context(config_file.parse(CONFIGURATION, "x"))
+    (mount,) = around.mounts
+    finding = Finding(Answer.SILENT, seconds=30)
+    gone = Observed({}, seen.presence)
+    failures, refused = reasons.unanswered(around.mounts, gone, {mount.id: finding}, {})
     assert failures[mount.id].problem is Problem.MOUNT_SILENT
     assert refused == {}
 

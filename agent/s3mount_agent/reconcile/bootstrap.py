@@ -365,6 +365,7 @@ def _verify(context: Context, begun: _Begun, ahead: probe.Listing, timeline: Tim
     if refused:
         # What we have seen is what status says, and the service goes on from there.
         reasons.remember(refused)
+    if silent:
         agent_service.wake()
     return silent
 

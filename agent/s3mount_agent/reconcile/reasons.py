@@ -57,7 +57,7 @@ def not_ours(directory: str, observed: Observed) -> AgentError:
 
 
 def remember(refused: Mapping[str, tuple[int, Failure]]) -> None:
-    """Adds to what is known of mounts that S3 refuses to serve, by id: the process, and why."""
+    """Adds to what is known of mounts that cannot be listed, by id: the process, and why."""
     # The service writes there, too, under its lock; where it is long at work, it sees by itself.
     with contextlib.suppress(AgentError), lock.hold("verify", timeout=_LOCK_SECONDS):
         known = status_file.load()
@@ -79,8 +79,8 @@ def unanswered(
     findings: Mapping[str, Finding],
     waits: Mapping[str, AgentError],
 ) -> tuple[dict[str, AgentError], dict[str, tuple[int, Failure]]]:
-    """Why mounts could not be listed, by id; and of those whom S3 refused, their processes and
-    reasons, in the service's words. The changes of those in ``waits`` may be made at any moment:
+    """Why mounts could not be listed, by id; and of those that run all the same, their processes
+    and reasons, in the service's words. The changes of those in ``waits`` may be made at any moment:
     why they waited is all that is known of one that has gone by then."""
     failures: dict[str, AgentError] = {}
     refused = {}
@@ -91,16 +91,14 @@ def unanswered(
             failures[mount.id] = waits[mount.id]
         elif not observed.is_ours(mount.directory):
             failures[mount.id] = not_ours(mount.directory, observed)
-        elif finding.answer is Answer.ANSWERS:
-            continue
-        elif finding.answer is Answer.ERROR and here is not None and here.pid:
-            reason = why(here, finding)
-            refused[mount.id] = here.pid, reason
-            failures[mount.id] = status_file.error_of(reason).caused_by(finding.error)
-        else:
-            failures[mount.id] = AgentError(
-                Problem.MOUNT_SILENT,
-                f"{mount.directory} is mounted but cannot be listed",
-                cause=finding.error or f"no answer within {finding.seconds:.0f} seconds",
-            )
+        elif finding.answer is not Answer.ANSWERS:
+            silent = f"{mount.directory} is mounted but cannot be listed"
+            error = AgentError(Problem.MOUNT_SILENT, silent)
+            if here is not None and here.pid:
+                spoke = finding.answer is Answer.ERROR
+                reason = why(here, finding) if spoke else complaint(here) or passing(error)
+                refused[mount.id] = here.pid, reason
+                error = status_file.error_of(reason)
+            words = finding.error or f"no answer within {finding.seconds:.0f} seconds"
+            failures[mount.id] = error.caused_by(words)
     return failures, refused
