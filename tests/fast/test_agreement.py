@@ -16,14 +16,14 @@ import pytest
 from fast.in_memory import context, parse_mount
 from fast.ward import Ward
 from s3mount_agent.config import config_file
-from s3mount_agent.config.configuration import of_mounts
+from s3mount_agent.config.configuration import Configuration, of_mounts
 from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.core.mount_definition import Definition
 from s3mount_agent.core.node_roles import Mode
 from s3mount_agent.core.states import Presence, State
 from s3mount_agent.decide.plan import Observed, Placed
 from s3mount_agent.filesystem import lock
-from s3mount_agent.reconcile import bootstrap, reasons
+from s3mount_agent.reconcile import bootstrap, observe, reasons
 from s3mount_agent.reconcile.observe import judge_all
 from s3mount_agent.reconcile.session import Session
 from s3mount_agent.state import status_file
@@ -35,6 +35,7 @@ from s3mount_agent.system.probe import Answer, Finding, Listing
 DENIED = "ListObjectsV2 failed: Service error: Access Denied"
 CONFIGURATION = "mounts: [{bucket: my-bucket, directory: /mnt/s3}]"
 PID = 4711
+BUSY = AgentError(Problem.MOUNT_BUSY, "/mnt/s3 is in use", cause="sh (pid 5)")
 
 
 @pytest.fixture
@@ -111,6 +112,32 @@ def test_of_a_mount_without_a_process_nothing_is_remembered(seen: Observed) -> N
     failures, refused = reasons.unanswered(around.mounts, gone, {mount.id: finding}, {})
     assert failures[mount.id].problem is Problem.MOUNT_SILENT
     assert refused == {}
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (BUSY.retried_for(600), ": /mnt/s3 is in use by sh (pid 5), until 20"),
+        (BUSY, " for the next `s3mount-agent apply`: /mnt/s3 is in use by sh (pid 5)"),
+        (AgentError(Problem.MOUNT_ENDING, "it ends"), ": it ends, until 20"),
+    ],
+)
+def test_a_removal_that_waits_says_until_when(seen: Observed, error: AgentError, told: str) -> None:
+    around = context(Configuration(busy_deadline=600))
+    (mount_id,) = seen.placed
+    (mount,) = observe.remember(around, None, {mount_id: error}, observed=seen)
+    assert (mount.pending or "").startswith(f"it is to be removed, which waits{told}")
+    assert mount.state is State.OK
+
+
+def test_a_removal_that_failed_says_why(seen: Observed) -> None:
+    (mount_id,) = seen.placed
+    error = AgentError(Problem.PROGRAM_FAILED, "/mnt/s3 could not be unmounted")
+    around = context(Configuration())
+    (mount,) = observe.remember(around, None, {mount_id: error}, observed=seen)
+    assert mount.pending == "it could not be removed: /mnt/s3 could not be unmounted"
+    (mount,) = observe.remember(around, None, {}, observed=seen)
+    assert mount.pending == "it is to be removed when it is no longer in use"
 
 
 def test_the_service_goes_on_from_what_apply_has_found(tmp_path: Path) -> None:

@@ -203,7 +203,7 @@ def remember(
     wanted = {mount.id for mount in context.mounts}
     for placed in observed.placed.values():
         if placed.id not in wanted:
-            rows.append(_leaving(placed, before, failures.get(placed.id)))
+            rows.append(_leaving(context, placed, before, failures.get(placed.id)))
     mounts = judge_all(rows, observed)
     status_file.save(context.describe(installed), mounts)
     return mounts
@@ -235,9 +235,17 @@ def _pending(
     return status_file.pending_of(busy, until, gone=gone), since
 
 
-def _leaving(placed: Placed, before: NodeStatus | None, error: AgentError | None) -> MountStatus:
-    """A mount that is no longer wanted, but still there."""
+def _leaving(
+    context: Context, placed: Placed, before: NodeStatus | None, error: AgentError | None
+) -> MountStatus:
+    """A mount that is no longer wanted, but still there; ``error`` says why it is."""
     known = before.mount(placed.id) if before else None
-    row = status_file.leaving(placed, error)
+    row = status_file.leaving(placed)
     since = (known.pending_since if known else None) or row.since
-    return row._replace(pending_since=since)
+    pending = row.pending
+    if error is not None and error.problem in _WAITS:
+        until = status_file.later(since, context.configuration.busy_deadline)
+        pending = status_file.pending_of(error, until, removal=True)
+    elif error is not None:
+        pending = f"it could not be removed: {error.message}"
+    return row._replace(pending=pending, pending_since=since)

@@ -80,8 +80,8 @@ def unanswered(
     waits: Mapping[str, AgentError],
 ) -> tuple[dict[str, AgentError], dict[str, tuple[int, Failure]]]:
     """Why mounts could not be listed, by id; and of those that run all the same, their processes
-    and reasons, in the service's words. The changes of those in ``waits`` may be made at any moment:
-    why they waited is all that is known of one that has gone by then."""
+    and reasons, in the service's words. The changes of those in ``waits`` may be made at any
+    moment: why they waited is all that is known of one that has gone by then."""
     failures: dict[str, AgentError] = {}
     refused = {}
     for mount in mounts:

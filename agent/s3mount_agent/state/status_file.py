@@ -49,8 +49,8 @@ def fresh(mount: Mount, *, held: bool = False) -> MountStatus:
     )
 
 
-def leaving(placed: Placed, busy: AgentError | None = None) -> MountStatus:
-    """A mount that is no longer wanted, but still there; ``busy`` says who uses it."""
+def leaving(placed: Placed) -> MountStatus:
+    """A mount that is no longer wanted, but still there."""
     definition = placed.definition
     return MountStatus(
         placed.id,
@@ -59,28 +59,25 @@ def leaving(placed: Placed, busy: AgentError | None = None) -> MountStatus:
         definition.read_only,
         State.OK,
         now(),
-        pending=f"it is to be removed when it is no longer in use{_by(busy)}",
+        pending="it is to be removed when it is no longer in use",
     )
 
 
-def pending_of(busy: AgentError, until: str = "", *, gone: bool = False) -> str:
-    """What status says of a change that waits for its mount to be free (at the longest ``until``,
-    UTC), or has waited enough; ``gone``: it is unmounted already, and waits to come back, however
-    long that takes."""
+def pending_of(
+    busy: AgentError, until: str = "", *, gone: bool = False, removal: bool = False
+) -> str:
+    """What status says of a change, or a ``removal``, that waits for its mount to be free (at the
+    longest ``until``, UTC), or has waited enough; ``gone``: it is unmounted already, and waits to
+    come back, however long that takes."""
     from s3mount_agent.decide.retry_policy import is_lasting  # who only looks needs nothing of it
 
     if gone:
         return f"{busy.message}: {busy.cause}" if busy.cause else busy.message
-    message = f"{busy.message}{_by(busy)}"
+    what = "it is to be removed, which waits" if removal else "its new options wait"
+    message = f"{busy.message} by {busy.cause}" if busy.cause else busy.message
     if not is_lasting(busy):
-        return f"its new options wait: {message}" + (
-            f", until {until} at the longest" * bool(until)
-        )
-    return f"its new options wait for the next `s3mount-agent apply`: {message}"
-
-
-def _by(busy: AgentError | None) -> str:
-    return f" by {busy.cause}" if busy is not None and busy.cause else ""
+        return f"{what}: {message}" + (f", until {until} at the longest" * bool(until))
+    return f"{what} for the next `s3mount-agent apply`: {message}"
 
 
 def later(at: str, seconds: float) -> str:
