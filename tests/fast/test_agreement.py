@@ -17,13 +17,15 @@ from fast.in_memory import context, parse_mount
 from fast.ward import Ward
 from s3mount_agent.config import config_file
 from s3mount_agent.config.configuration import Configuration, of_mounts
+from s3mount_agent.config.desired import Desired
 from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.core.mount_definition import Definition
 from s3mount_agent.core.node_roles import Mode
 from s3mount_agent.core.states import Presence, State
-from s3mount_agent.decide.plan import Observed, Placed
+from s3mount_agent.decide.plan import Observed, Placed, Plan
 from s3mount_agent.filesystem import lock
-from s3mount_agent.reconcile import bootstrap, observe, reasons
+from s3mount_agent.reconcile import bootstrap, execute, observe, reasons
+from s3mount_agent.reconcile.context import Context
 from s3mount_agent.reconcile.observe import judge_all
 from s3mount_agent.reconcile.session import Session
 from s3mount_agent.state import status_file
@@ -102,6 +104,35 @@ def test_of_a_mount_that_does_not_answer_they_say_the_same_too(
     assert known is not None
     (mount_now,) = judge_all(known.mounts, seen)
     assert (mount_now.state, mount_now.reason) == (State.DEGRADED, error.message)
+
+
+def test_a_bootstrap_writes_down_what_it_sees_once_it_has_the_lock(
+    seen: Observed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may wait for the lock for a minute."""
+    held: list[bool] = []
+
+    @contextlib.contextmanager
+    def hold(wanted: Desired, by: str) -> Iterator[bool]:
+        held.append(True)
+        yield True
+        held.pop()
+
+    def look(around: Context) -> Observed:
+        assert held
+        return seen
+
+    monkeypatch.setattr(bootstrap, "still_in_force", hold)
+    monkeypatch.setattr(bootstrap, "look_at", look)
+    monkeypatch.setattr(agent_service, "wake", lambda: None)
+    around = context(config_file.parse(CONFIGURATION, "x"))
+    (placed,) = seen.placed.values()
+    before = Observed({placed.id: dataclasses.replace(placed, active=False, starting=True)}, {})
+    desired = Desired(around.configuration, CONFIGURATION)
+    begun = bootstrap._Begun(Session(desired, around, before), None, 0.0, False, {}, before)
+    begun.starts = execute.prepare(Plan(), (), before, around)
+    bootstrap._await(begun, "apply", Timeline())
+    assert [mount.state for mount in begun.mounts] == [State.OK]
 
 
 def test_of_a_mount_without_a_process_nothing_is_remembered(seen: Observed) -> None:

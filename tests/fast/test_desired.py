@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Union
@@ -194,6 +195,26 @@ def test_a_session_asks_anew_without_the_lock_until_its_answer_is_not_outdated(
         assert found is not None
         assert held == [True, False, True, False, True]
     assert asked == [[True, False], [True, False, True, False]]
+
+
+def test_a_session_has_the_environment_file_as_it_is_once_the_lock_is_held(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "administrators"
+
+    @contextlib.contextmanager
+    def hold(purpose: str, **given: object) -> Iterator[None]:
+        path.write_text("AWS_PROFILE=newer\n")  # while we wait for it
+        yield
+
+    monkeypatch.setattr(environment, "PATH", path)
+    monkeypatch.setattr(os, "environ", {**os.environ, "AWS_PROFILE": "older"})
+    monkeypatch.setattr(lock, "hold", hold)
+    monkeypatch.setattr(session, "read_node", lambda wanted: wanted)
+    monkeypatch.setattr(node, "require_root", lambda: None)
+    place.begin()
+    with session.node_session("apply"):
+        assert os.environ["AWS_PROFILE"] == "newer"
 
 
 def test_a_session_does_not_ask_for_ever(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -190,8 +190,7 @@ def _install(context: Context, timeline: Timeline) -> tuple[Installed | None, Ag
 
 def install_only() -> None:
     """Installs mount-s3 if it is missing, and changes nothing else: what an administrator holds
-    down stays down, and his edit of config.yaml waits. Raises, and writes down, why it could not be
-    had."""
+    down stays down, and his edit of config.yaml waits. Raises why it failed, and writes it down."""
     with node_session("install-mount-s3") as session:
         context = session.context
         _, missing = _install(context, Timeline())
@@ -256,14 +255,16 @@ def _await(begun: _Begun, by: str, timeline: Timeline) -> None:
     for sentence in execute.warnings(begun.wanted):
         journal.say(f"         warning: {sentence}")
     if begun.has_to_wait:
-        begun.observed = look_at(context)
-        # Where another configuration is in force by now, the service knows better.
-        with contextlib.suppress(AgentError), still_in_force(begun.session.desired, by) as same:
-            if same:
-                # In this order: the service looks, once it has the lock, at what is written here,
-                # and writes nothing over it that it knew before.
-                agent_service.wake()
-                begun.record()
+        try:
+            with still_in_force(begun.session.desired, by) as same:
+                begun.observed = look_at(context)
+                # Where another configuration is in force by now, the service knows better. It is
+                # woken first: once it has the lock it writes nothing over this that it knew before.
+                if same:
+                    agent_service.wake()
+                    begun.record()
+        except AgentError:  # the lock is not to be had, or there is no space to write it down
+            begun.observed = look_at(context)
 
 
 def _await_mounts(begun: _Begun, by: str) -> None:

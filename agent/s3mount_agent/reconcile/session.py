@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
-from s3mount_agent.config import desired
+from s3mount_agent.config import desired, environment
 from s3mount_agent.config.desired import Desired
 from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.decide.plan import Observed, Placed, Wanted
@@ -59,6 +59,7 @@ def node_session(
     node.require_root()
     for _ in range(_ATTEMPTS):
         with lock.hold(by, timeout=timeout, on_wait=partial(tell_wait, timeout)):
+            environment.load()  # who asked a source before has read it once already
             wanted = (read or desired.in_force)()
             if wanted is not None:
                 yield read_node(wanted)
