@@ -106,6 +106,7 @@ class World(Surroundings):
         self.ending = ""
         self.covered = False
         self.absent = False
+        self.lost = False
         self.wanted = [NEW]
         self.unmakable: Failures = {}
         self.tries = 0
@@ -235,6 +236,8 @@ class World(Surroundings):
             starting=self.starting,
             pid=self.pid if self.active else None,
             ending=self.ending,
+            settled=not self.lost,
+            lost=self.lost,
         )
         presence = Presence.OURS if self.active else Presence.ABSENT
         presence = Presence.FOREIGN if self.covered else presence

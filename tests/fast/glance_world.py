@@ -35,6 +35,7 @@ class World:
         patch(status_file, "load", partial(status_file.load, self.snapshot))
         patch(fuse_connections, "_HOME", home / "connections")
         patch(procfs, "_UNITS", self.units)
+        patch(paths, "UNITS", (home / "none", home))
         patch(paths, "DAEMON_LOCK", self.lock)
         patch(paths, "CONFIG", home / "config.yaml")
         patch(in_force, "PATH", home / "in-force.json")
@@ -53,6 +54,7 @@ class World:
                 Connection(directory, f"0:{minor}", 96 + number, pid, procfs.started(pid) or 0)
             )
             self.link(mount_id)
+            self.unit(directory).touch()
         self.table.write_text(rows)
         self.node, self.rows = NODE, [self.row(directory, pid) for directory in IDS]
         status_file.save(self.node, self.rows, self.snapshot)
@@ -73,6 +75,10 @@ class World:
             pid=pid,
             invocation=INVOCATION,
         )
+
+    def unit(self, directory: str) -> Path:
+        """A mount's unit file."""
+        return self.home / f"mountpoint-s3-{IDS[directory]}.service"
 
     def link(self, mount_id: str, invocation: str = INVOCATION) -> None:
         """What systemd does when a unit starts."""

@@ -161,6 +161,14 @@ def test_a_removal_that_waits_says_until_when(seen: Observed, error: AgentError,
     assert mount.state is State.OK
 
 
+def test_a_unit_that_was_deleted_is_said(seen: Observed) -> None:
+    known = status_file.load()
+    assert known is not None
+    lost = {each.id: dataclasses.replace(each, lost=True) for each in seen.placed.values()}
+    (mount,) = judge_all(known.mounts, Observed(lost, seen.presence))
+    assert (mount.state, mount.reason) == (State.OK, "its unit was deleted while it runs")
+
+
 def test_a_removal_that_failed_says_why(seen: Observed) -> None:
     (mount_id,) = seen.placed
     error = AgentError(Problem.PROGRAM_FAILED, "/mnt/s3 could not be unmounted")

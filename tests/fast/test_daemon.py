@@ -235,6 +235,21 @@ def test_mount_s3_that_somebody_has_installed_is_seen_soon(world: World) -> None
     assert not daemon.is_due(table_changed=False)
 
 
+def test_a_unit_that_was_deleted_is_written_again_and_told(world: World) -> None:
+    world.wanted = [OLD]
+    daemon = Daemon(world)
+    daemon.cycle()
+    assert (world.supervisor.log, world.told) == ([], [])
+    world.lost = True
+    daemon.cycle()
+    assert (world.supervisor.log, world.told) == (["write s3"], [Event.REWRITTEN])
+    assert world.messages[-1].startswith("wrote again the unit of /mnt/s3, because its unit had")
+    # One that cannot be written is told as such.
+    world.supervisor.unwritable["/mnt/s3"] = AgentError(Problem.FILE_FAILED, "no")
+    daemon.cycle()
+    assert world.told[1:] == [Event.WRITE_FAILED]
+
+
 def test_why_mount_s3_is_missing_is_said_as_the_last_attempt_said_it(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

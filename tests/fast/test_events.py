@@ -31,6 +31,7 @@ GOLDEN = {
     "STOPPED": ("stop", "done", "f224cfedb4459fc10247ff45137ea399"),
     "STOP_FAILED": ("stop", "failed", "cfd1442f89c0c92a3fb809304794baeb"),
     "WRITE_FAILED": ("write", "failed", "6ccbf7984f2e1468acd18591bd8511f5"),
+    "REWRITTEN": ("write", "done", "bc3cf6fac6724a8c8d62342749d5956a"),
     "CYCLE_FAILED": ("cycle", "failed", "3ccf0bf2463e89201325cb2b17b7d4f5"),
     "BOOTSTRAP_FAILED": ("bootstrap", "failed", "8269c49b526e4d438bf5a5205d1d8744"),
     "REFRESHED": ("refresh", "done", "8e69b8a7df5306efb3ecf5bcb2cb999b"),
@@ -40,7 +41,7 @@ GOLDEN = {
     "DAMAGED": ("state", "damaged", "6f92fb1d47314b3088e406c42a523709"),
     "ENTRIES_LOST": ("journal", "lost", "5a38df30788e418f992e5828af6cc154"),
 }
-WELL = {"STARTED", "RECOVERED", "HEALED", "STOPPED", "REFRESHED"}
+WELL = {"STARTED", "RECOVERED", "HEALED", "STOPPED", "REFRESHED", "REWRITTEN"}
 DOCUMENT = Path(__file__).parents[2] / "docs/operations.md"
 
 

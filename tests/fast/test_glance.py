@@ -112,6 +112,7 @@ CHANGES: dict[str, Callable[[World], Any]] = {
     "the daemon has ended": lambda world: fcntl.flock(Lock.descriptor, fcntl.LOCK_UN),
     "there is no snapshot": lambda world: world.snapshot.rename(world.home / "old"),
     "its unit was started anew": lambda world: world.link(IDS[HERE], "0" * 32),
+    "its unit was deleted": lambda world: world.unit(HERE).unlink(),
     "its unit has ended": lambda world: world.units.rename(world.home / "units.old"),
     "another process has the pid": lambda world: record(start=1),
     "another process serves it": lambda world: record(pid=os.getppid()),

@@ -81,6 +81,12 @@ class Event(Enum):
         "6ccbf7984f2e1468acd18591bd8511f5",
         "a unit, or the file of metrics, could not be written",
     )
+    REWRITTEN = (
+        "write",
+        "done",
+        "bc3cf6fac6724a8c8d62342749d5956a",
+        "the unit of a mount that runs had been deleted, and was written again",
+    )
     CYCLE_FAILED = (
         "cycle",
         "failed",

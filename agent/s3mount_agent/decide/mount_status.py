@@ -49,12 +49,12 @@ class MountStatus(NamedTuple):
     ``write_files``, how many files may be open for writing at once, None where nothing limits that.
 
     Seen: ``presence``: what lies on its directory; ``alive``: its process runs; ``starting``: it is
-    on its way up; ``started``: since when its process runs (UTC); ``stranger``: what lies there
-    instead of our own mount, or over it; ``dead_binds``: bind mounts of what had been mounted here
-    before, as where and which directory of it.
+    on its way up; ``lost``: its unit was deleted while it runs; ``started``: since when its process
+    runs (UTC); ``stranger``: what lies there instead of our own mount, or over it; ``dead_binds``:
+    bind mounts of what had been mounted here before, as where and which directory of it.
 
-    What follows: ``state``, and the ``reason`` and the ``hint`` that go with it (None where all is
-    well).
+    What follows: ``state``, and the ``reason`` and the ``hint`` that go with it (None where there
+    is nothing to say).
     """
 
     id: str
@@ -76,6 +76,7 @@ class MountStatus(NamedTuple):
     presence: Presence = Presence.ABSENT
     alive: bool = False
     starting: bool = False
+    lost: bool = False
     started: str | None = None
     stranger: Stranger | None = None
     dead_binds: tuple[tuple[str, str], ...] = ()
@@ -187,6 +188,9 @@ def _judge_mounted(mount: MountStatus) -> MountStatus:
         )
     if mount.alive and mount.s3 is not None:
         return mount.judged(State.DEGRADED, mount.s3.reason, mount.s3.hint)
+    if mount.alive and mount.lost:
+        note = "its unit was deleted while it runs"
+        return mount.judged(State.OK, note, "the agent writes it again, without a new mount")
     if mount.alive:
         return mount.judged(State.OK)
     if mount.starting:

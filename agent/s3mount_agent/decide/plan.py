@@ -251,7 +251,7 @@ def _converge(want: Wanted, here: Placed | None, presence: Presence) -> list[Act
         what = "its unit" if same else "its share of the node"
         because = f"{what} changes, without a new mount"
         if here.lost:
-            because = "its unit had been deleted while it runs, and is written again"
+            because = "its unit had been deleted while it runs"
         return [_for(Kind.WRITE, want, because)]
     return []
 

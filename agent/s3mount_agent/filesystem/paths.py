@@ -12,6 +12,8 @@ COMMAND = str(ROOT / "current/bin/s3mount-agent")
 LINK = Path("/usr/local/bin/s3mount-agent")
 STATE = Path("/var/lib/s3mount-agent")
 RUN = Path("/run/s3mount-agent")
+# Where units are, in systemd's own order of precedence.
+UNITS = (Path("/etc/systemd/system"), Path("/run/systemd/system"))
 # Held by the daemon as long as it lives: there is never more than one.
 DAEMON_LOCK = RUN / "daemon.lock"
 CONFIGURATION = Path("/etc/s3mount-agent")

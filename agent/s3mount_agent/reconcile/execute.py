@@ -33,7 +33,11 @@ Failures = dict[str, AgentError]
 """Why mounts could not be made or taken down, by mount id."""
 
 _AT_ONCE = 16
-_DONE = {Kind.STOP: (Event.STOPPED, "took down"), Kind.START: (Event.STARTED, "started")}
+_DONE = {
+    Kind.STOP: (Event.STOPPED, "took down"),
+    Kind.WRITE: (Event.REWRITTEN, "wrote again the unit of"),
+    Kind.START: (Event.STARTED, "started"),
+}
 _FAILED = {Kind.STOP: Event.STOP_FAILED, Kind.START: Event.START_FAILED}
 
 
@@ -260,6 +264,9 @@ def prepare(
     starts = [action for action in starts if action.id not in failures]
     unwritten = _write([*todo.of(Kind.WRITE), *starts], by_id, supervisor, reporter)
     failures.update(unwritten)
+    # Of other changes without a new mount nobody need know.
+    lost = [action for action in todo.of(Kind.WRITE) if observed.placed[action.id].lost]
+    reporter.done(lost, unwritten)
     starts = [action for action in starts if action.id not in unwritten]
 
     # Of one that only came down by itself it is told when it is up.

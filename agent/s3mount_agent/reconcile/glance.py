@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from s3mount_agent.core.states import Presence
 from s3mount_agent.decide.mount_status import MountStatus, NodeStatus, judge
-from s3mount_agent.filesystem import lock, paths, procfs
+from s3mount_agent.filesystem import files, lock, paths, procfs
 from s3mount_agent.filesystem.mountinfo import Table
 from s3mount_agent.state import status_file
 from s3mount_agent.supervisor import fuse_connections
@@ -59,6 +59,9 @@ def _is_as_it_was(known: MountStatus, connection: Connection) -> bool:
     waited for since."""
     if not connection.device or connection.binds or connection.waiting:
         return False
-    invocation = procfs.invocation(f"mountpoint-s3-{known.id}.service")
+    unit = f"mountpoint-s3-{known.id}.service"
+    if not any(files.modified(place / unit) for place in paths.UNITS):
+        return False
+    invocation = procfs.invocation(unit)
     seen = (known.pid, known.invocation)
     return bool(invocation) and seen == (connection.pid, invocation) and connection.is_alive

@@ -103,6 +103,7 @@ def _see(known: MountStatus, observed: Observed) -> MountStatus:
             presence=observed.on(known.path),
             alive=placed is not None and placed.serves,
             starting=placed is not None and placed.starting,
+            lost=placed is not None and placed.lost,
             pid=pid,
             invocation=placed.invocation if placed and pid else "",
             started=_started(pid),

@@ -33,7 +33,7 @@ _GONE_SECONDS = 5.0
 _SLOW_SECONDS = 15.0
 _KILLED_SECONDS = 120.0
 _UNIT_NAME = re.compile(r"mountpoint-s3-[0-9a-f]{8}\.service")
-_PLACES = (systemd.ETC, systemd.RUN)  # in systemd's own order of precedence
+_PLACES = paths.UNITS
 # The definitions of what we have written, for the day when somebody deletes a unit: where the unit
 # outlives a boot, its record does, too.
 _RECORDS = {Mode.SYSTEMD: paths.STATE / "definitions", Mode.DIRECT: paths.RUN / "definitions"}

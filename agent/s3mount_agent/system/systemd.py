@@ -9,11 +9,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from s3mount_agent.filesystem import files
+from s3mount_agent.filesystem import files, paths
 from s3mount_agent.system import process
 
-ETC = Path("/etc/systemd/system")
-RUN = Path("/run/systemd/system")
+ETC, RUN = paths.UNITS
 _PROPERTIES = (
     "Id,LoadState,ActiveState,MainPID,UnitFileState,NeedDaemonReload,InvocationID,Job,Result,"
     "ExecMainCode,ExecMainStatus"
