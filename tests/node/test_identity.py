@@ -298,6 +298,7 @@ def test_a_unit_that_somebody_deletes_is_told_and_written_again(calm: Site) -> N
     calm.node.run(["rm", path])
     calm.node.run(["systemctl", "daemon-reload"])
     assert (calm.mount(USED)["state"], calm.mount(USED)["pid"]) == ("ok", before[USED])
+    assert "its unit was deleted" in calm.mount(USED)["reason"]
     planned = calm.agent("plan", code=4).stdout
     assert "its unit had been deleted while it runs" in planned
     calm.agent("apply")
