@@ -107,6 +107,7 @@ class World(Surroundings):
         self.covered = False
         self.absent = False
         self.lost = False
+        self.down: tuple[str, ...] = ()
         self.wanted = [NEW]
         self.unmakable: Failures = {}
         self.tries = 0
@@ -189,7 +190,7 @@ class World(Surroundings):
         return tuple(wanted), dict(self.unmakable)
 
     def held(self) -> frozenset[str]:
-        return frozenset()
+        return frozenset(self.down)
 
     def carry_out(
         self,

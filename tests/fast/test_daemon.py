@@ -250,6 +250,14 @@ def test_a_unit_that_was_deleted_is_written_again_and_told(world: World) -> None
     assert world.told[1:] == [Event.WRITE_FAILED]
 
 
+def test_one_that_was_taken_down_by_hand_is_not_told_to_be_unwanted(world: World) -> None:
+    world.wanted, world.down = [OLD], (OLD.mount.id,)
+    world.supervisor.refusing = ()
+    Daemon(world).cycle()
+    assert world.told == [Event.STOPPED]
+    assert world.messages == ["took down /mnt/s3, because an administrator takes it down"]
+
+
 def test_why_mount_s3_is_missing_is_said_as_the_last_attempt_said_it(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -251,7 +251,7 @@ class Daemon:
             mount_id: lifecycle.standing(record, conditions.get(mount_id), now)
             for mount_id, record in self._records.items()
         }
-        todo = plan(wanted, observed, keep=keep, records=records)
+        todo = plan(wanted, observed, keep=keep, held=self._around.held(), records=records)
         failures = self._around.carry_out(todo, wanted, observed, context, self._failures())
         self._around.notify("WATCHDOG=1")
         self._learn(todo, wanted, observed, failures)

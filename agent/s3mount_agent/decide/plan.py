@@ -160,14 +160,16 @@ def plan(
     observed: Observed,
     *,
     keep: Collection[str] = (),
+    held: Collection[str] = (),
     records: Mapping[str, Standing] | None = None,
 ) -> Plan:
     """What to do so that the node has exactly the wanted mounts; nothing if it has.
 
     A mount that runs with the wanted command is never restarted, whatever else differs. ``keep``
     are the ids of mounts that are wanted, but cannot be made as they are wanted now: what is there
-    of them stays. ``records`` are what is remembered of mounts by those who look again and again:
-    one that hangs is ended first of all, and one that failed is not tried before its time.
+    of them stays; ``held`` those that are not wanted because an administrator took them down.
+    ``records`` are what is remembered of mounts by those who look again and again: one that hangs
+    is ended first of all, and one that failed is not tried before its time.
     """
     wanted = tuple(wanted)
     ids = {want.mount.id for want in wanted}
@@ -183,7 +185,9 @@ def plan(
             # On its way out mount-s3 would unmount what lies uppermost, which is not ours.
             foreign.append(directory)
         else:
-            actions.append(_stop(placed, "it is no longer wanted"))
+            by_hand = placed.id in held
+            because = "an administrator takes it down" if by_hand else "it is no longer wanted"
+            actions.append(_stop(placed, because))
     for want in wanted:
         if want.mount.id in set_aside:
             continue
