@@ -8,6 +8,7 @@ import math
 import os
 import re
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -230,7 +231,7 @@ def test_status_tells_how_many_files_may_be_open_for_writing(
 ) -> None:
     """By what its process was started with, which a later share of the node does not change."""
     words = ("mount-s3", "--foreground", "--memory-target=512", "a-bucket", "/mnt/s3")
-    command = ["python3", "-c", "print(input())", *words]
+    command = [sys.executable, "-c", "print(input())", *words]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         while process_arguments(process.pid)[-1:] != ("/mnt/s3",):
             time.sleep(0.01)  # it has its words a moment after its program
