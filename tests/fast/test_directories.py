@@ -9,17 +9,20 @@ from pathlib import Path
 import pytest
 
 from fast.in_memory import Supervisor, context, parse_mount
+from fast.small_fuse import MAY_MOUNT, SmallFuse
 from s3mount_agent.config.configuration import Configuration, Row, WhenBusy
 from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.core.mount_definition import Definition
 from s3mount_agent.core.node_roles import Mode, Role
 from s3mount_agent.core.states import Presence
+from s3mount_agent.daemon.surroundings import Surroundings
 from s3mount_agent.decide.plan import Observed, Placed, Wanted, plan
 from s3mount_agent.decide.retry_policy import pace_of
 from s3mount_agent.filesystem import safe_path
 from s3mount_agent.filesystem.mountinfo import Entry
 from s3mount_agent.reconcile import directories, execute
 from s3mount_agent.state import inventory
+from s3mount_agent.system import probe
 
 
 @pytest.fixture(autouse=True)
@@ -159,6 +162,36 @@ def test_where_a_wanted_mount_stores_stays_and_goes_with_it(home: Path) -> None:
     directories.tidy(())
     assert inventory.load().directories == ()
     assert list(home.iterdir()) == []
+
+
+@pytest.mark.skipif(not MAY_MOUNT, reason="mounts, which takes root and /dev/fuse")
+def test_what_is_left_where_nothing_answers_keeps_the_mounts_waiting_once(
+    fuse: SmallFuse, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Asked one after the other in each cycle, they kept a killed mount down for minutes."""
+    asked: list[object] = []
+    ask = probe.ask
+
+    def counted(*words: object, **more: object) -> object:
+        asked.append(words)
+        return ask(*words, **more)  # type: ignore[arg-type]
+
+    directories.make(str(home / "empty"))
+    made = inventory.load()
+    for name in range(4):
+        made = made.with_directory(f"{fuse.directory}/{name}")
+    inventory.save(made)
+    fuse.hang()
+    monkeypatch.setattr(safe_path, "_SECONDS", 0.3)
+    monkeypatch.setattr(probe, "ask", counted)
+    around = Surroundings()
+    for _ in range(3):
+        around.tidy(())
+    assert len(asked) == 1
+    fuse.go_on()
+    assert directories.tidy(())
+    assert not (home / "empty").exists()
+    assert str(home / "empty") not in inventory.load().directories
 
 
 def wanted(directory: Path, bucket: str = "my-bucket", options: str = "") -> Wanted:

@@ -144,7 +144,7 @@ def test_a_user_who_is_quicker_gains_nothing(home: Path) -> None:
     with pytest.raises(AgentError, match=f"uid {SOMEBODY}"):
         safe_path.make(str(theirs))
     assert stat.S_IMODE(theirs.stat().st_mode) == 0o700
-    assert not safe_path.remove(str(theirs / "below"))
+    assert not safe_path.remove([str(theirs / "below")])
 
 
 def test_a_store_is_made_where_its_parent_is_there(home: Path) -> None:

@@ -31,12 +31,15 @@ from s3mount_agent.state import config_origin, held_down, in_force, status_file
 from s3mount_agent.supervisor import agent_service
 from s3mount_agent.system import journal, process, systemd
 
+_TIDY_SECONDS = 300.0
+
 
 class Surroundings:
     """The node on which the service runs."""
 
     def __init__(self) -> None:
         self._neighbours = Neighbours(self.now)
+        self._tidy_due = 0.0
 
     def now(self) -> float:
         """Monotonic seconds."""
@@ -142,8 +145,10 @@ class Surroundings:
         )
 
     def tidy(self, wanted: Iterable[Mount]) -> None:
-        """Removes directories that the agent made and nobody wants any more."""
-        directories.tidy(wanted)
+        """Removes directories that the agent made and nobody wants any more. Where one does not
+        answer, the mounts do not wait for it again soon."""
+        if self.now() >= self._tidy_due and not directories.tidy(wanted):
+            self._tidy_due = self.now() + _TIDY_SECONDS
 
     def remember(
         self,

@@ -13,7 +13,7 @@ import errno
 import os
 import posixpath
 import stat
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable
@@ -102,13 +102,11 @@ def make_store(directory: str, mode: int) -> None:
     asked(_make_store, directory, mode)
 
 
-def remove(directory: str) -> bool:
-    """Removes an empty directory; False where something is in it or on it, or the way to it is no
-    longer root's. One that is missing is removed."""
-    try:
-        return bool(asked(_remove, directory))
-    except AgentError:
-        return False
+def remove(directories: Sequence[str]) -> list[str]:
+    """Removes empty directories, in this order, and returns those that are gone: not where
+    something is in it or on it, or the way to it is no longer root's. One child goes to all of
+    them, and to none after one that does not answer. Raises ``path-silent``."""
+    return list(asked(_remove, *directories)) if directories else []
 
 
 def require_file(path: str) -> None:
@@ -231,7 +229,16 @@ def _make_store(directory: str, mode: int) -> None:
             )
 
 
-def _remove(directory: str) -> bool:
+def _remove(*directories: str) -> list[str]:
+    gone = []
+    for directory in directories:
+        with contextlib.suppress(AgentError):
+            if _remove_one(directory):
+                gone.append(directory)
+    return gone
+
+
+def _remove_one(directory: str) -> bool:
     parent, name = posixpath.split(directory)
     with _open(parent, "remove it", kept=True) as place:
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Mapping
+from itertools import takewhile
 from pathlib import Path
 
 from s3mount_agent.core.directory_rules import is_below, normal
@@ -85,11 +86,12 @@ def _write_down(made: Iterable[str]) -> None:
             inventory.save(belongings)
 
 
-def tidy(wanted: Iterable[Mount]) -> None:
+def tidy(wanted: Iterable[Mount]) -> bool:
     """Removes those that the agent made for mounts that are no longer wanted, to be mounted on or
     to be stored in.
 
-    They are still there where the power went before they could be removed with their mount.
+    They are still there where the power went before they could be removed with their mount. Returns
+    whether all places answered.
     """
     kept: set[str] = set()
     for mount in wanted:
@@ -100,18 +102,27 @@ def tidy(wanted: Iterable[Mount]) -> None:
         for made in inventory.load().directories
         if made not in kept and not any(is_below(directory, made) for directory in kept)
     ]
-    if left:
-        remove(sorted(left, key=len, reverse=True))
+    return remove(sorted(left, key=len, reverse=True))
 
 
-def remove(directories: Iterable[str]) -> None:
+def remove(directories: Iterable[str]) -> bool:
     """Removes those that the agent made, with the parents it made for them, as far as they are
-    empty and nothing is mounted on them."""
+    empty and nothing is mounted on them. Returns whether all places answered."""
     made = before = inventory.load()
-    for directory in directories:
-        path = Path(directory)
-        while str(path) in made.directories and safe_path.remove(str(path)):
-            made = made.without_directory(str(path))
-            path = path.parent
+    ways = [
+        str(each)
+        for directory in directories
+        for each in takewhile(lambda path: str(path) in made.directories, _upwards(directory))
+    ]
+    try:
+        for gone in safe_path.remove(ways):
+            made = made.without_directory(gone)
+    except AgentError:
+        return False
     if made != before:
         inventory.save(made)
+    return True
+
+
+def _upwards(directory: str) -> tuple[Path, ...]:
+    return Path(directory), *Path(directory).parents
