@@ -7,14 +7,18 @@ cluster's configuration leaves no trace on the node.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import importlib.util
 import marshal
 import os
 import shutil
+import signal
 import struct
 import sys
+import time
 import zipfile
+from collections.abc import Callable
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import CodeType, ModuleType
@@ -51,6 +55,7 @@ from s3mount_agent.cli import run
 run()
 """
 _INTERPRETER_SECONDS = 30.0
+_LINK_SECONDS = 5.0
 # In the background, as the very last in line for a processor: what no bootstrap has imported would
 # be compiled anew each time that a user who may not write there asks for the status.
 _COMPILE = """\
@@ -156,10 +161,9 @@ def _install_and_run(arguments: list[str], debug: list[str]) -> int:
 def _is_settled() -> bool:
     """Whether this very payload is installed, in force, and can be run."""
     try:
-        name = (ROOT / "current").readlink().name
-        target = ROOT / name
-        settled = LINK.readlink() == ROOT / "current" / _COMMAND
-        return settled and _is_whole(target, _sizes()) and _is_launched_well(target)
+        target = ROOT / (ROOT / "current").readlink().name
+        _asked(lambda: LINK.readlink() == ROOT / "current" / _COMMAND)
+        return _is_whole(target, _sizes()) and _is_launched_well(target)
     except OSError:
         return False
 
@@ -342,6 +346,7 @@ def _point(link: Path, target: Path) -> None:
     """Makes a symbolic link lead to ``target``, without a moment in which there is none."""
     if link.is_symlink() and link.readlink() == target:
         return
+    link.parent.mkdir(parents=True, exist_ok=True)
     new = link.with_name(f".{link.name}.new")
     new.unlink(missing_ok=True)
     new.symlink_to(target)
@@ -351,10 +356,31 @@ def _point(link: Path, target: Path) -> None:
 def _link_command(link: Path, command: Path) -> None:
     """Puts the command into PATH, for people's convenience: where that cannot be, it is told."""
     try:
-        link.parent.mkdir(parents=True, exist_ok=True)
-        _point(link, command)
+        _asked(lambda: _point(link, command))
     except OSError as error:
         print(f"warning: {link} could not be made ({error.strerror}): call {command}", flush=True)
+
+
+def _asked(do: Callable[[], object]) -> None:
+    """Has it done, or found not to be False, by a child that can be left behind and keeps nothing
+    of ours open: /usr/local may be the head node's, and never answer. Raises OSError."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.closerange(0, 1024)
+            os._exit(errno.ENOENT if do() is False else 0)
+        except OSError as error:
+            os._exit(error.errno or errno.EIO)
+        finally:
+            os._exit(errno.EIO)
+    deadline = time.monotonic() + _LINK_SECONDS
+    while (ended := os.waitpid(pid, os.WNOHANG))[0] == 0:
+        if time.monotonic() > deadline:
+            os.kill(pid, signal.SIGKILL)
+            raise TimeoutError(errno.ETIMEDOUT, "it does not answer")
+        time.sleep(0.002)
+    if ended[1]:
+        raise OSError(ended[1] >> 8, os.strerror(ended[1] >> 8))
 
 
 def _compile_the_rest(target: Path) -> None:

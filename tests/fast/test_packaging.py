@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from fast.small_fuse import MAY_MOUNT, SmallFuse
 from s3mount_agent import __version__
 
 REPOSITORY = Path(__file__).parents[2]
@@ -421,12 +422,51 @@ def test_what_the_check_has_compiled_is_not_compiled_again(bootstrap: Path, tmp_
     assert made.stat().st_mtime_ns == before
 
 
+def test_who_has_its_link_is_settled(bootstrap: Path, tmp_path: Path) -> None:
+    installed(bootstrap, tmp_path)
+    code = (
+        "import pathlib, runpy, sys\n"
+        "unpack = runpy.run_path(sys.argv[1], run_name='unpack')\n"
+        "place, home = unpack['_is_settled'].__globals__, pathlib.Path(sys.argv[2])\n"
+        "place['ROOT'] = home / 'opt/agent'\n"
+        "place['LINK'] = home / 'usr/bin/s3mount-agent'\n"
+        "print(unpack['_is_settled']())\n"
+        "place['LINK'].unlink()\n"
+        "print(unpack['_is_settled']())\n"
+    )
+    answer = run(sys.executable, "-ISc", code, bootstrap, tmp_path)
+    assert answer.stdout.split() == ["True", "False"]
+
+
 def test_a_link_that_cannot_be_made_is_a_warning(bootstrap: Path, tmp_path: Path) -> None:
     (tmp_path / "usr").symlink_to("/nonexistent/not/mounted")
     answer = run(sys.executable, "-I", "-c", INSTALL, bootstrap, tmp_path)
     assert answer.returncode == 0
     assert answer.stdout.startswith(f"warning: {tmp_path}/usr/bin/s3mount-agent could not be made")
     assert run(tmp_path / "opt/agent/current/bin/s3mount-agent", "--version").returncode == 0
+
+
+@pytest.mark.skipif(not MAY_MOUNT, reason="mounts, which takes root and /dev/fuse")
+def test_a_link_on_a_file_system_that_hangs_is_not_waited_for(
+    bootstrap: Path, tmp_path: Path, fuse: SmallFuse
+) -> None:
+    """/usr/local may be the head node's: the bootstrap never ended."""
+    code = (
+        "import pathlib, runpy, sys\n"
+        "unpack = runpy.run_path(sys.argv[1], run_name='unpack')\n"
+        "place = unpack['_is_settled'].__globals__\n"
+        "place['ROOT'] = pathlib.Path(sys.argv[2]) / 'opt/agent'\n"
+        "place['LINK'] = link = pathlib.Path(sys.argv[3]) / 'bin/s3mount-agent'\n"
+        "place['_LINK_SECONDS'] = 0.3\n"
+        "unpack['install'](place['ROOT'])\n"
+        "print(unpack['_is_settled']())\n"
+        "unpack['_link_command'](link, place['ROOT'] / 'current/bin/s3mount-agent')\n"
+    )
+    fuse.hang()
+    asked = run("timeout", "30", sys.executable, "-ISc", code, bootstrap, tmp_path, fuse.directory)
+    settled, warning = asked.stdout.splitlines()
+    assert (asked.returncode, settled) == (0, "False")
+    assert "could not be made (it does not answer)" in warning
 
 
 def test_the_bootstrap_file_is_small_enough_for_aws_pcs(tmp_path: Path) -> None:

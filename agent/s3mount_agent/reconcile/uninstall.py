@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 
 from s3mount_agent.config import config_file, desired
 from s3mount_agent.config.configuration import Configuration
@@ -13,7 +14,7 @@ from s3mount_agent.config.desired import Desired
 from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.core.states import Presence
 from s3mount_agent.decide.plan import Observed
-from s3mount_agent.filesystem import disk, files, holders, metrics_file, paths
+from s3mount_agent.filesystem import disk, files, holders, metrics_file, paths, safe_path
 from s3mount_agent.filesystem.mountinfo import Table
 from s3mount_agent.mountpoint import install
 from s3mount_agent.reconcile import directories
@@ -127,8 +128,9 @@ def _tell(
         journal.say("  give /etc/fuse.conf its text back, unless it was changed since")
     for directory in made.directories:
         journal.say(f"  remove the directory {directory}, if it is empty")
-    own = (config_file.PATH, config_file.damaged(), paths.LINK, paths.RUN, paths.STATE, paths.ROOT)
-    there = [str(path) for path in own if disk.exists(path) or disk.is_link(path)]
+    own = (config_file.PATH, config_file.damaged(), paths.RUN, paths.STATE, paths.ROOT)
+    there = [str(path) for path in own if disk.exists(path)]
+    there += [str(paths.LINK)] if _asked_of_link(disk.is_link) else []
     journal.say(f"  remove its service, its units, {', '.join(there)}")
 
 
@@ -165,9 +167,16 @@ def _remove_own_files() -> str:
     files.remove(config_file.damaged())
     disk.remove_if_empty(config_file.PATH.parent)
     # /usr/local may be read-only, or lead to nowhere.
-    with contextlib.suppress(AgentError, OSError):
-        if disk.is_link(paths.LINK):
-            files.remove(paths.LINK)
+    if _asked_of_link(disk.is_link):
+        _asked_of_link(files.remove)
     for path in (paths.RUN, paths.STATE, paths.ROOT):
         disk.remove_tree(path)
     return f"took back {_STEPS[4]}"
+
+
+def _asked_of_link(function: Callable[[Path], object]) -> object:
+    """What a function finds or does at the command's link; None where it cannot. /usr/local may be
+    the head node's, and never answer."""
+    with contextlib.suppress(AgentError, OSError):
+        return safe_path.asked(lambda path: function(Path(path)), str(paths.LINK))
+    return None
