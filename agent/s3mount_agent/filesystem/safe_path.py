@@ -230,24 +230,17 @@ def _make_store(directory: str, mode: int) -> None:
 
 
 def _remove(*directories: str) -> list[str]:
-    gone = []
-    for directory in directories:
-        with contextlib.suppress(AgentError):
-            if _remove_one(directory):
-                gone.append(directory)
-    return gone
+    return [each for each in directories if _remove_one(each)]
 
 
 def _remove_one(directory: str) -> bool:
     parent, name = posixpath.split(directory)
-    with _open(parent, "remove it", kept=True) as place:
-        try:
+    try:
+        with _open(parent, "remove it", kept=True) as place, contextlib.suppress(FileNotFoundError):
             if not place.missing:
                 os.rmdir(name, dir_fd=place.descriptor)
-        except FileNotFoundError:
-            pass
-        except OSError:
-            return False
+    except AgentError:  # which _open makes of every other OSError
+        return False
     return True
 
 
