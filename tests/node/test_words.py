@@ -115,7 +115,7 @@ def test_a_plan_for_a_dead_address_is_not_silent(node: Node) -> None:
     answer = node.run(command, check=False)
     assert answer.stdout == ""
     first, *rest = answer.stderr.splitlines()
-    assert first.startswith(("s3mount-agent: asking ", "s3mount-agent: attempt 1 failed: "))
+    assert first.startswith(f"s3mount-agent: asking {url}")
     assert "s3mount-agent: interrupted: nothing was changed" in rest
 
 

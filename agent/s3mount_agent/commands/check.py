@@ -9,7 +9,7 @@ from s3mount_agent.config import config_file
 from s3mount_agent.config.arguments import parse_arguments
 from s3mount_agent.config.configuration import Configuration, of_mounts
 from s3mount_agent.console import mount_list
-from s3mount_agent.core.errors import AgentError, Problem
+from s3mount_agent.core.errors import AgentError
 from s3mount_agent.core.masking import masked
 
 if TYPE_CHECKING:
@@ -44,12 +44,13 @@ def _read(given: Given) -> Configuration:
         configuration = of_mounts(mounts)
         config_file.render(configuration, mounts)  # which refuses what could not be read again
         return configuration
-    from s3mount_agent.config import source
+    from s3mount_agent.config import desired
+    from s3mount_agent.console.output import say_aside
 
-    fetched = source.fetch(url)
-    if fetched is None:  # cannot be: no version was named as known
-        raise AgentError(Problem.SOURCE_FAILED, f"{masked(url)} did not answer")
-    return config_file.parse(fetched.text, url)
+    answer = desired.ask(url, say_aside)
+    if isinstance(answer, AgentError):
+        raise answer
+    return config_file.parse(answer.text, url)
 
 
 def _say(

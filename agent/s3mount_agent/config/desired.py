@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +23,7 @@ from s3mount_agent.state import in_force as record
 from s3mount_agent.state import machine
 from s3mount_agent.state.config_origin import Origin
 from s3mount_agent.state.in_force import InForce
-from s3mount_agent.state.timeline import waiting_for
+from s3mount_agent.state.timeline import Waiting, waiting_for
 from s3mount_agent.system import journal
 from s3mount_agent.system.retry import patiently
 
@@ -108,26 +107,22 @@ class Following:
 def ask(url: str, say: Callable[[str], None] = journal.say) -> Answer:
     """Asks a source, for a minute; changes nothing and needs no lock. Raises ``usage``.
 
-    ``say`` is told of each attempt that fails.
+    ``say`` is told what is waited for, and why it is asked again.
     """
-    began = time.monotonic()
-    failures: list[AgentError] = []
+    said: list[str] = []
 
-    def failed(error: AgentError) -> None:
-        failures.append(error)
-        left = max(0, round(_FIRST_SECONDS - (time.monotonic() - began)))
-        say(
-            f"         attempt {len(failures)} failed: {error.message}; it is tried again, "
-            f"for at most {left} s more"
-        )
+    def once(line: str) -> None:
+        said.append(line)
+        say(line)
 
-    def waits(told: str) -> None:
-        if not failures:  # of which has been told
-            say(told)
+    def waits(line: str) -> None:
+        if not said:  # a reason to ask again is more
+            say(line)
 
-    what = f"asking {masked(url)}"
+    what, leaves = f"asking {masked(url)}", "Ctrl-C ends it"
+    failed = Waiting(what, _FIRST_SECONDS, leaves=leaves, say=once)
     try:
-        with waiting_for(what, _FIRST_SECONDS + _LAST_SECONDS, leaves="Ctrl-C ends it", say=waits):
+        with waiting_for(what, _FIRST_SECONDS + _LAST_SECONDS, leaves=leaves, say=waits):
             fetched = patiently(lambda: source.fetch(url), budget=_FIRST_SECONDS, on_retry=failed)
     except AgentError as error:
         if error.problem is not Problem.SOURCE_FAILED:

@@ -40,6 +40,8 @@ from s3mount_agent.system.probe import Answer
 from s3mount_agent.system.threads import if_it_lasts
 
 _PROBE_SECONDS = 30.0
+# A mount whose mount-s3 does not end is left to the agent after that.
+_STOP_SECONDS = 60.0
 # How long mount-s3's installation and the mounts are tried for: a head node must not keep the whole
 # stack waiting, since the daemon goes on trying; a compute node has no better use for its time,
 # within ParallelCluster's own limit of half an hour.
@@ -172,12 +174,13 @@ def _install(context: Context, timeline: Timeline) -> tuple[Installed | None, Ag
     try:
         with timeline.step("install") as step:
             fuse.require_device()
-            installed, new = install.ensure_mount_s3(
-                context.configuration.install,
-                budget=budget,
-                on_retry=Waiting("mount-s3", budget),
-                on_lock=_tell_packages_lock,
-            )
+            with waiting_for("mount-s3: it is downloaded and installed", budget):
+                installed, new = install.ensure_mount_s3(
+                    context.configuration.install,
+                    budget=budget,
+                    on_retry=Waiting("mount-s3", budget),
+                    on_lock=_tell_packages_lock,
+                )
             step.result = f"mount-s3 {installed}" + ("" if new else ", already there")
             timeline.changed |= new
     except AgentError as error:
@@ -226,7 +229,8 @@ def _begin_mounts(begun: _Begun, installed: Installed, timeline: Timeline) -> No
     context, observed = begun.session.context, begun.session.observed
     begun.wanted, begun.failures = execute.want(context, installed, observed)
     begun.todo = plan(begun.wanted, observed, keep=begun.failures)
-    begun.starts = execute.prepare(begun.todo, begun.wanted, observed, context)
+    with waiting_for("mounts: those that are to change are taken down", _STOP_SECONDS):
+        begun.starts = execute.prepare(begun.todo, begun.wanted, observed, context)
     begun.unbegun = begun.starts.begin(context.supervisor)
     begun.failures.update(begun.starts.failures)
     directories.tidy(context.mounts)

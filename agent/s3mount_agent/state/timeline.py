@@ -71,8 +71,17 @@ class Waiting:
     """Says that something is tried again: at once, where the reason is another one, and then ever
     more rarely. For who waits: what for, the how-manieth time, until when, and how to leave."""
 
-    def __init__(self, what: str, budget: float) -> None:
+    def __init__(
+        self,
+        what: str,
+        budget: float,
+        *,
+        leaves: str = LEAVES,
+        say: Callable[[str], object] = journal.say,
+    ) -> None:
         self._what = what
+        self._leaves = leaves
+        self._say = say
         self._until = clock_after(budget)
         self._attempts = 0
         self._told = ""
@@ -89,8 +98,8 @@ class Waiting:
             self._pause = _FIRST_PAUSE_SECONDS
         self._told, self._due = error.message, now + self._pause
         self._pause *= 2
-        until = f"attempt {self._attempts}, until {self._until}; {LEAVES}"
-        journal.say(f"[ wait ] {self._what}: {error.message} ({until})")
+        until = f"attempt {self._attempts}, until {self._until}; {self._leaves}"
+        self._say(f"[ wait ] {self._what}: {error.message} ({until})")
 
 
 class Timeline:
