@@ -154,7 +154,7 @@ def test_the_bind_mounts_of_what_has_ended_stay_known_until_they_go() -> None:
 
 # In a mount namespace of its own, a mount and those who have it elsewhere.
 ELSEWHERE = """
-import os, subprocess, sys
+import os, subprocess, sys, time
 from pathlib import Path
 from s3mount_agent.filesystem import holders
 from s3mount_agent.filesystem.mountinfo import Table
@@ -171,6 +171,8 @@ def inside(*how, cwd="/"):
         [*how, "sh", "-c", 'cd "$0"; echo in; exec sleep 60', cwd],
         stdout=subprocess.PIPE, text=True)
     assert child.stdout.readline() == "in\\n"
+    while Path(f"/proc/{child.pid}/comm").read_text() != "sleep\\n":
+        time.sleep(0.01)  # it has its name a moment later
     return child
 def over(child):
     child.kill()
