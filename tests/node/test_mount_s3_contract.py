@@ -383,7 +383,8 @@ def test_a_limit_that_it_was_not_told_of_kills_it(
     knows = version_of(cluster) >= (1, 24)
     told = ["--memory-target=512"] if knows else []
     variables = [f"--setenv={name}={value}" for name, value in settings.items()]
-    runner = ["systemd-run", "--quiet", "--unit=limited", f"--property=MemoryMax={limit}"]
+    unit = f"limited-to-{limit}"  # one that was killed goes later
+    runner = ["systemd-run", "--quiet", f"--unit={unit}", f"--property=MemoryMax={limit}"]
     command = ["mount-s3", "--foreground", *told, SECOND, DIRECTORY]
     node.run([*runner, "--service-type=exec", *variables, *command])
     try:
@@ -393,10 +394,10 @@ def test_a_limit_that_it_was_not_told_of_kills_it(
         )
         killed = limit == DEADLY and not knows
         assert (NOT_CONNECTED in reader.stderr) is killed
-        assert (show(node, "limited", "ActiveState") == "active") is not killed
+        assert (show(node, unit, "ActiveState") == "active") is not killed
     finally:
-        node.run(["systemctl", "kill", "--signal=KILL", "limited"], check=False)
-        node.run(["systemctl", "reset-failed", "limited"], check=False)
+        node.run(["systemctl", "kill", "--signal=KILL", unit], check=False)
+        node.run(["systemctl", "reset-failed", unit], check=False)
 
 
 def test_killed_it_leaves_a_dead_mount_that_it_will_not_mount_over(

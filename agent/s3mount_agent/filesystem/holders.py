@@ -17,7 +17,7 @@ from typing import Any, Callable
 
 from s3mount_agent.core.states import Stranger
 from s3mount_agent.core.text import shown
-from s3mount_agent.filesystem import fuse
+from s3mount_agent.filesystem import fuse, mountinfo
 from s3mount_agent.filesystem.mountinfo import SELF, Entry, Table
 from s3mount_agent.system import probe
 
@@ -222,7 +222,7 @@ def stranger(entry: Entry) -> Stranger:
         uid=entry.user,
         pid=pid,
         command=command,
-        in_fstab=entry.directory in _fstab(),
+        in_fstab=entry.directory in mountinfo.fstab(),
     )
 
 
@@ -266,14 +266,3 @@ def _command(pid: int) -> str:
     except OSError:
         return ""
     return shown(" ".join(word.decode(errors="replace") for word in words))
-
-
-def _fstab() -> frozenset[str]:
-    """The directories that /etc/fstab has mounts for: fstab(5)."""
-    try:
-        lines = Path("/etc/fstab").read_text(errors="surrogateescape").splitlines()
-    except OSError:
-        return frozenset()
-    rows = [line.split() for line in lines if not line.lstrip().startswith("#")]
-    # Spaces are written as in the kernel's own table.
-    return frozenset(row[1].replace("\\040", " ").rstrip("/") for row in rows if len(row) > 1)

@@ -144,6 +144,17 @@ def aliases(directory: str, mounted: Sequence[Entry]) -> list[str]:
     ]
 
 
+def fstab() -> frozenset[str]:
+    """The directories that /etc/fstab has mounts for: fstab(5)."""
+    try:
+        lines = Path("/etc/fstab").read_text(errors="surrogateescape").splitlines()
+    except OSError:
+        return frozenset()
+    rows = [line.split() for line in lines if not line.lstrip().startswith("#")]
+    # Spaces are written as in the kernel's own table.
+    return frozenset(row[1].replace("\\040", " ").rstrip("/") for row in rows if len(row) > 1)
+
+
 def _parse(line: str) -> Entry:
     fields = line.split(" ")
     separator = fields.index("-", 6)

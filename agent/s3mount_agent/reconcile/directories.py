@@ -69,11 +69,18 @@ def make(directory: str) -> None:
 
 def make_stores(definition: Definition) -> None:
     """Makes the directories that mount-s3 is to write to, writes down which, and refuses what it
-    cannot safely be told to write or read: each start looks again (supervisor.hooks)."""
+    cannot safely be told to write or read: each start looks again (supervisor.hooks).
+
+    What is on a disk that comes with the start (RequiresMountsFor=) is made by that alone: the disk
+    would cover it."""
+    to_come = mountinfo.fstab().difference(mountinfo.read(), [""])
+    here = []
     for kind, path in definition.places:
         if kind in hooks.STORES:
             _write_down(safe_path.survey(path)[0])
-    hooks.require_places(definition.places)
+        if not any(path == disk or is_below(path, disk) for disk in to_come):
+            here.append((kind, path))
+    hooks.require_places(here)
 
 
 def _write_down(made: Iterable[str]) -> None:
