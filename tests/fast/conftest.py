@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +13,7 @@ from hypothesis import settings
 from fast.daemon_world import World
 from fast.small_fuse import SmallFuse, small_fuse
 from fast.ward import Ward
+from s3mount_agent import cli
 
 # A busy machine is no fault of what is tested.
 settings.register_profile("patient", deadline=None)
@@ -46,3 +47,19 @@ def busy() -> Iterator[int]:
     yield child.pid
     child.kill()
     child.wait()
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Runs a command as a user would; returns its exit code, stdout and stderr."""
+
+    def told(*words: str) -> tuple[int, str, str]:
+        try:
+            code = cli.main(words)
+        except SystemExit as exit_:
+            code = int(exit_.code or 0)
+        out, err = capsys.readouterr()
+        assert "Traceback" not in out + err
+        return code, out, err
+
+    return told

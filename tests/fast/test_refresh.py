@@ -1,4 +1,4 @@
-"""A source asked for news: what is good comes into force, what is bad is told once, changing nothing."""
+"""A source is asked for news: what is good comes into force; what is bad is told, once."""
 
 from __future__ import annotations
 
