@@ -37,7 +37,9 @@ def status(node: Node, *, wait: float | None = None) -> dict[str, Any]:
     waiting = [] if wait is None else ["--wait", str(wait)]
     answer = node.run(["s3mount-agent", "status", "--json", *waiting], check=False)
     lines = answer.stderr.splitlines()  # who has to wait is told
-    assert all(waiting and line.startswith("s3mount-agent: waiting for ") for line in lines)
+    assert all(waiting and line.startswith("s3mount-agent: waiting for ") for line in lines), (
+        answer.stderr
+    )
     document: dict[str, Any] = json.loads(answer.stdout)
     return document
 
