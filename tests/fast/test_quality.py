@@ -21,7 +21,7 @@ MODULES = sorted((REPOSITORY / "agent/s3mount_agent").rglob("*.py"))
 LONGEST_MODULE = 400
 LONGEST_FUNCTION = 50
 MODULES_IN_A_ROOM = 12
-ADAPTERS = {"system", "filesystem"}
+ADAPTERS = {"system", "filesystem", "packages"}
 ABOVE_ADAPTERS = [p for p in MODULES if p.parent.name not in ADAPTERS and p.name != "cli.py"]
 
 

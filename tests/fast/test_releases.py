@@ -29,6 +29,7 @@ from s3mount_agent.mountpoint.releases import (
     DEFAULT_VERSION,
     Release,
 )
+from s3mount_agent.packages import apt
 from s3mount_agent.system.retry import patiently
 
 pytestmark = pytest.mark.skipif(
@@ -371,9 +372,9 @@ def test_no_older_release_is_taken_however_well_it_is_signed(
     found = here and Installed("/usr/bin/mount-s3", here)
     monkeypatch.setattr(program, "find", lambda: found)
     if good:
-        install._require_version(package, Release(version=wanted))
+        install._require_version(apt, package, Release(version=wanted))
         return
     with pytest.raises(AgentError, match="instead of mount-s3 1") as caught:
-        install._require_version(package, Release(version=wanted))
+        install._require_version(apt, package, Release(version=wanted))
     assert caught.value.problem is Problem.PACKAGE_OTHER
     assert not package.exists()

@@ -40,8 +40,10 @@ class FuseConf(str, Enum):
 
 @dataclass(frozen=True)
 class Install:
-    """Where mount-s3 comes from; None stands for AWS's own release."""
+    """Where mount-s3 comes from; None stands for AWS's own release. ``family`` is what a system
+    that the agent does not know is taken for: "deb"."""
 
     url: str | None = None
     version: str | None = None
     fuse_conf: FuseConf = FuseConf.ADD
+    family: str | None = None

@@ -11,12 +11,14 @@ from pathlib import Path
 from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.core.versions import PINNED, Install, Version, shown, version_of
 from s3mount_agent.filesystem import disk, files, fuse, paths
-from s3mount_agent.mountpoint import distributions, program, releases
-from s3mount_agent.mountpoint.distributions import DEBIAN, Family
+from s3mount_agent.mountpoint import program, releases
 from s3mount_agent.mountpoint.program import Installed
 from s3mount_agent.mountpoint.releases import Release
+from s3mount_agent.packages import systems
+from s3mount_agent.packages.interface import LOCK_SECONDS, PackageManager
+from s3mount_agent.packages.systems import System
 from s3mount_agent.state import inventory
-from s3mount_agent.system import apt, node
+from s3mount_agent.system import node
 from s3mount_agent.system.retry import patiently
 from s3mount_agent.system.threads import together
 
@@ -36,17 +38,17 @@ def ensure_mount_s3(
     ``on_retry`` is told why it is tried again, ``on_lock`` who else installs something, and for how
     many seconds he is waited for.
     """
-    interrupted = _is_half_done()
+    interrupted = _is_half_done(source.family)
     found = program.find()
     if found and not interrupted:
         return found, False
-    family = distributions.of_this_node()
-    apt.require_space()
+    system = systems.of_this_node(source.family)
+    system.manager.require_space()
     disk.empty_directory(_DOWNLOADS)
-    holder = apt.lock_holder()
+    holder = system.manager.lock_holder()
     if holder is not None:
-        on_lock(holder, apt.LOCK_SECONDS)
-    attempt = _Attempt(family, Release.chosen(source), again=interrupted)
+        on_lock(holder, LOCK_SECONDS)
+    attempt = _Attempt(system, Release.chosen(source), again=interrupted)
     try:
         patiently(attempt, budget=budget, on_retry=on_retry)
     finally:
@@ -61,18 +63,21 @@ def ensure_mount_s3(
     return found, True
 
 
-def _is_half_done() -> bool:
+def _is_half_done(family: str | None) -> bool:
     """Whether an installation of ours was ended before its end, and has left something half-done.
 
     What it had not brought by its end is not ours: whoever brings it from now on, or has brought it
     since, it was not us. One that goes on without us, after Ctrl-C, is not judged.
     """
     made = inventory.load()
-    if not made.installing or apt.lock_holder() is not None:
-        return made.installing
-    family = distributions.of_this_node()
-    half = apt.half_installed({*made.packages, *family.named, *family.libraries})
-    _unbook(frozenset(made.packages) - apt.present(made.packages), over=not half)
+    if not made.installing:
+        return False
+    system = systems.of_this_node(family)
+    manager = system.manager
+    if manager.lock_holder() is not None:
+        return True
+    half = manager.half_installed({*made.packages, *system.named, *system.libraries})
+    _unbook(frozenset(made.packages) - manager.present(made.packages), over=not half)
     return bool(half)
 
 
@@ -85,21 +90,22 @@ def version_to_be(source: Install) -> Version:
 class _Attempt:
     """Installs mount-s3 and what it needs when called; called again, it trusts less."""
 
-    def __init__(self, family: Family, release: Release, *, again: bool) -> None:
-        self._family = family
+    def __init__(self, system: System, release: Release, *, again: bool) -> None:
+        self._system = system
+        self._manager = system.manager
         self._release = release
         self._again = again
         self._first = True
 
     def __call__(self) -> None:
         if self._again or not self._first:
-            apt.repair()
+            self._manager.repair()
         # The lists and the package at the same time, then everything in one go.
         package, trouble = together([self._fetch, self._refresh], at_once=2)
         self._first = False
         names = [str(package)]
         if not any(disk.program(name, _PLACES) for name in ("fusermount3", "fusermount")):
-            names.insert(0, self._family.fuse)
+            names.insert(0, self._system.fuse)
         try:
             self._install(names)
         except AgentError as error:
@@ -111,37 +117,37 @@ class _Attempt:
 
     def _refresh(self) -> AgentError | None:
         """Has apt know what is needed; returns what went wrong with that."""
-        if self._first and apt.can_have_any(self._family.libraries):
+        if self._first and self._manager.can_have_any(self._system.libraries):
             return None
-        return apt.refresh()
+        return self._manager.refresh()
 
     def _install(self, names: list[str]) -> None:
         """One transaction, of which it is written down before what it will bring."""
-        brought = apt.would_install(names, again=self._again)
+        brought = self._manager.would_install(names, again=self._again)
         _book(brought)
         try:
-            apt.install(names, again=self._again)
+            self._manager.install(names, again=self._again)
         except AgentError:
             # Whoever installs them from now on, it was not us.
             with contextlib.suppress(AgentError):
-                _unbook(brought - apt.present(brought), over=False)
+                _unbook(brought - self._manager.present(brought), over=False)
             raise
         _unbook(frozenset(), over=True)
 
     def _fetch(self) -> Path:
-        kind = self._family.package
+        kind = self._system.family.kind
         package = releases.fetch(self._release, node.architecture(), kind, _DOWNLOADS)
-        _require_version(package, self._release)
+        _require_version(self._manager, package, self._release)
         return package
 
 
-def _require_version(package: Path, release: Release) -> None:
+def _require_version(manager: PackageManager, package: Path, release: Release) -> None:
     """Refuses another package than its name says: one that is as validly signed, but older.
 
     Which one is the latest only the mirror says: it must not be older than what this agent installs
     by itself, nor than what is here.
     """
-    name, version = apt.version_of(package)
+    name, version = manager.version_of(package)
     found = re.match(r"\d+\.\d+\.\d+(?![\d.])", version)
     wanted, good = f"mount-s3 {release.version}", found and found[0] == release.version
     if release.version == "latest":
@@ -210,15 +216,22 @@ def take_back_allow_other() -> str:
 
 def packages_to_take_back() -> tuple[list[str], dict[str, str]]:
     """The packages that were installed for the agent and may go, and why others of them stay."""
-    booked = apt.present(inventory.load().packages)
+    booked, family = inventory.load().packages, systems.family_of_this_node()
+    return _to_take_back(family.manager, booked) if booked and family else ([], {})
+
+
+def _to_take_back(
+    manager: PackageManager, booked: tuple[str, ...]
+) -> tuple[list[str], dict[str, str]]:
+    here = manager.present(booked)
     stay = dict.fromkeys(
-        apt.chosen_by_hand(sorted(booked.difference(DEBIAN.named))),
+        manager.chosen_by_hand(sorted(here.difference(systems.NAMED))),
         "somebody has asked for it by name since",
     )
-    going = sorted(booked.difference(stay))
-    while going and apt.would_remove(going).difference(going):
+    going = sorted(here.difference(stay))
+    while going and manager.would_remove(going).difference(going):
         for name in going:
-            needing = apt.would_remove([name]).difference(going)
+            needing = manager.would_remove([name]).difference(going)
             if needing:
                 stay[name] = f"{', '.join(sorted(needing))} needs it"
         if stay.keys().isdisjoint(going):
@@ -232,8 +245,9 @@ def take_back_packages() -> str:
     """Removes the packages that were installed for the agent, and nothing that others need; says
     what it did."""
     going, stay = packages_to_take_back()
-    if going:
-        apt.remove(going)
+    family = systems.family_of_this_node()
+    if going and family:
+        family.manager.remove(going)
     inventory.save(dataclasses.replace(inventory.load(), packages=(), installing=False))
     kept = [f"the package {name} stays: {why}" for name, why in stay.items()]
     gone = f"took back the packages {', '.join(going)}" if going else "took back no package"

@@ -1,6 +1,6 @@
 """The distribution's packages: apt, on Debian and Ubuntu.
 
-What packages are called on which distribution is in mountpoint/distributions.py.
+What packages are called on which system is in systems.py.
 """
 
 from __future__ import annotations
@@ -15,10 +15,9 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from s3mount_agent.core.errors import AgentError, Problem
+from s3mount_agent.packages.interface import LOCK_SECONDS
 from s3mount_agent.system import process
 
-# Other programs hold apt's lock while a node boots (unattended-upgrades, the SSM agent).
-LOCK_SECONDS = 300
 _INSTALL_SECONDS = 900.0
 _LOCK = Path("/var/lib/dpkg/lock-frontend")
 # struct flock of fcntl(2): l_type, l_whence, l_start, l_len, l_pid.
@@ -29,7 +28,7 @@ _ANSWER_SECONDS = 20
 _LOOK_SECONDS = 60.0
 _NONINTERACTIVE = {"DEBIAN_FRONTEND": "noninteractive", "NEEDRESTART_MODE": "l"}
 _OPTIONS = (
-    f"--option=DPkg::Lock::Timeout={LOCK_SECONDS}",
+    f"--option=DPkg::Lock::Timeout={LOCK_SECONDS:.0f}",
     "--option=Acquire::Retries=3",
     f"--option=Acquire::http::Timeout={_ANSWER_SECONDS}",
     f"--option=Acquire::https::Timeout={_ANSWER_SECONDS}",

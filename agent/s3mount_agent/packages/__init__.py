@@ -1,0 +1,1 @@
+"""The distributions' packages: which Linux systems there are, and their package managers."""

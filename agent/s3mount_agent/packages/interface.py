@@ -1,0 +1,59 @@
+"""What a package manager does for the agent; apt.py and dnf.py are modules that do it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from s3mount_agent.core.errors import AgentError
+
+# Other programs hold a package manager's lock while a node boots (unattended-upgrades, the SSM
+# agent).
+LOCK_SECONDS = 300.0
+
+
+class PackageManager(Protocol):
+    """A package manager. Everything that runs it raises ``packages-failed`` or ``no-space``."""
+
+    def lock_holder(self) -> str | None:
+        """The program, with its pid, that installs or removes packages now; None if none does."""
+
+    def require_space(self) -> None:
+        """Raises ``no-space`` if mount-s3 and what it needs would not fit."""
+
+    def refresh(self) -> AgentError | None:
+        """Reads the repositories' lists anew; returns what went wrong: one broken repository of
+        many says nothing about the package that is wanted."""
+
+    def can_have_any(self, names: Sequence[str]) -> bool:
+        """Whether one of some packages is installed or can be, as far as is known without asking
+        the network."""
+
+    def present(self, names: Collection[str]) -> frozenset[str]:
+        """Those of some packages that are installed, wholly or half."""
+
+    def half_installed(self, names: Collection[str]) -> frozenset[str]:
+        """Those of some packages at which an installation has been interrupted, or has failed."""
+
+    def chosen_by_hand(self, names: Collection[str]) -> frozenset[str]:
+        """Those of some packages that somebody asked for by name."""
+
+    def would_install(self, names: Sequence[str], *, again: bool = False) -> frozenset[str]:
+        """The packages that install() would newly bring onto the node."""
+
+    def install(self, names: Sequence[str], *, again: bool = False) -> None:
+        """Installs packages (names, or paths of files) in one transaction that removes nothing;
+        ``again`` after one that was interrupted."""
+
+    def repair(self) -> None:
+        """Ends what an interrupted installation left half-done; does nothing otherwise."""
+
+    def would_remove(self, names: Sequence[str]) -> frozenset[str]:
+        """All packages that would go with these, and they themselves."""
+
+    def remove(self, names: Sequence[str]) -> None:
+        """Removes packages and their configuration; see would_remove() for what goes with them."""
+
+    def version_of(self, package: Path) -> tuple[str, str]:
+        """The name and the version that a package's file says it has; raises ``package-broken``."""
