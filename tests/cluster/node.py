@@ -8,13 +8,14 @@ import posixpath
 import shutil
 import subprocess
 import uuid
+import warnings
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from cluster.cgroup import Cgroup
 from cluster.command import Command, CommandError, joining
 from cluster.host import run
-from cluster.nspawn import BootError, Machine
+from cluster.nspawn import BootError, Machine, StillbornError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -124,11 +125,18 @@ class Node:
         if self.is_on:
             raise RuntimeError(f"{self.name} is on already")
         self.kill()  # it may have gone down by itself
-        group = self._group.child(f"boot-{next(self._numbers)}")
-        self._machine = Machine(self.root, self.name, self._link, group, self._folder)
+        try:
+            self._machine = self._power_on()
+        except StillbornError as error:  # nspawn's trouble with this machine, not the node's
+            warnings.warn(f"{self.name} is powered on again: {error}", stacklevel=2)
+            self._machine = self._power_on()
         state = self.run(["systemctl", "is-system-running", "--wait"], check=False).stdout.strip()
         if state not in {"running", "degraded"}:
             raise BootError(f"systemd on {self.name} is {state!r}")
+
+    def _power_on(self) -> Machine:
+        group = self._group.child(f"boot-{next(self._numbers)}")
+        return Machine(self.root, self.name, self._link, group, self._folder)
 
     def power_off(self) -> None:
         """Shut down cleanly; raises TimeoutError when it takes longer than POWER_OFF_DEADLINE."""

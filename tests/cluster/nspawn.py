@@ -36,6 +36,10 @@ class BootError(Exception):
     """A machine did not come up; the message ends with the last lines of its console."""
 
 
+class StillbornError(BootError):
+    """systemd-nspawn itself ended before the machine was up."""
+
+
 class Machine:
     """One boot of a machine, from power on to power off.
 
@@ -100,7 +104,7 @@ class Machine:
         deadline = time.monotonic() + BOOT_DEADLINE
         while time.monotonic() < deadline:
             if self._process.poll() is not None:
-                raise BootError(f"the machine went down at boot: {self._last_words()}")
+                raise StillbornError(f"the machine went down at boot: {self._last_words()}")
             try:
                 lines = notifications.recv(65536).decode().splitlines()
             except socket.timeout:  # no TimeoutError before Python 3.10

@@ -212,12 +212,20 @@ class Site:
         until(lambda: words in self.config().get("problem", ""), self.config)
 
     def pids(self) -> dict[str, int]:
-        """The process of each mount, and there is no other."""
-        found = pids(self.node)
-        told = self.node.run(["pgrep", "-x", "-a", "mount-s3"], check=False).stdout.splitlines()
-        # A daemon that has just been started asks for the version.
-        running = [line.split()[0] for line in told if not line.endswith("--version")]
-        assert sorted(found.values()) == sorted(map(int, running))
+        """The process of each mount, and there is no other, but for a moment that which put it into
+        the background."""
+        found: dict[str, int] = {}
+        told: list[str] = []
+
+        def alone() -> bool:
+            found.clear()
+            found.update(pids(self.node))
+            told[:] = self.node.run(["pgrep", "-xa", "mount-s3"], check=False).stdout.splitlines()
+            # A daemon that has just been started asks for the version.
+            running = [line.split()[0] for line in told if not line.endswith("--version")]
+            return sorted(found.values()) == sorted(map(int, running))
+
+        until(alone, lambda: (found, told))
         return found
 
     @contextlib.contextmanager
