@@ -279,6 +279,28 @@ def test_nothing_is_begun_that_cannot_be_ended(site: Site, node: Node, place: st
         node.run(["umount", "-l", place])
 
 
+def test_a_disk_that_cannot_be_mounted_is_named(site: Site) -> None:
+    """systemd then does not start what needs it, and no log of mount-s3's says why."""
+    node, mount = site.node, "/broken/data"
+    node.run(["mkdir", "-p", "/broken"])
+    node.write("/etc/fstab", "tmpfs /broken tmpfs size=nonsense 0 0\n")
+    node.run(["systemctl", "daemon-reload"])
+    before = site.mount(OTHER)["pid"]
+    site.edit(document(site.row(OTHER), site.row(mount)))
+    site.ask()
+    until(lambda: "/broken, which" in (site.mount(mount).get("reason") or ""), site.told)
+    assert site.mount(mount)["state"] in ("failed", "retrying")
+    assert "systemctl status /broken" in site.mount(mount)["hint"]
+    assert site.mount(OTHER)["pid"] == before
+    node.write("/etc/fstab", "tmpfs /broken tmpfs mode=0755 0 0\n")
+    node.run(["systemctl", "daemon-reload"])
+    site.agent("apply")
+    site.await_mounts(OTHER, mount)
+    site.set(document(site.row(OTHER)))
+    node.write("/etc/fstab", "")
+    node.run(["umount", "/broken"])
+
+
 def test_a_disk_that_comes_late_and_is_blank_is_waited_for(site: Site) -> None:
     """Cache and logs filled the root disk beneath it, and a mount below a shared file system was
     covered by that. The last test: it boots the node anew."""

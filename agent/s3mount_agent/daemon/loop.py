@@ -12,28 +12,17 @@ from collections.abc import Collection, Mapping
 from s3mount_agent.config.configuration import Configuration
 from s3mount_agent.core.errors import AgentError, Exit, Problem
 from s3mount_agent.core.states import State
+from s3mount_agent.daemon.lives import Lives
 from s3mount_agent.daemon.metrics import Recorder
 from s3mount_agent.daemon.refresher import Refresher
 from s3mount_agent.daemon.surroundings import Surroundings
-from s3mount_agent.decide import lifecycle
 from s3mount_agent.decide.hang import Condition
 from s3mount_agent.decide.journal_events import Event
-from s3mount_agent.decide.lifecycle import (
-    Chance,
-    Happening,
-    Judged,
-    Looked,
-    Recalled,
-    Record,
-    Tried,
-)
 from s3mount_agent.decide.mount_status import MountStatus
-from s3mount_agent.decide.plan import Kind, Observed, Placed, Plan, Wanted, plan
+from s3mount_agent.decide.plan import Observed, Wanted, plan
 from s3mount_agent.decide.retry_policy import Wake
 from s3mount_agent.filesystem import leftovers, lock
 from s3mount_agent.reconcile.context import Context
-from s3mount_agent.reconcile.execute import Failures
-from s3mount_agent.state import status_file
 from s3mount_agent.supervisor import agent_service
 from s3mount_agent.system.wakeups import Wakeups
 
@@ -96,7 +85,7 @@ class Daemon:
         self.configuration = Configuration()
         self.health = around.health()
         self._around = around
-        self._records: dict[str, Record] = {}
+        self._lives = Lives(around)
         self._mounts: tuple[MountStatus, ...] = ()
         self._recorder = Recorder(around)
         self._unmade = False
@@ -131,7 +120,7 @@ class Daemon:
     def reload(self) -> None:
         """Puts config.yaml in force with the next cycle, and tries at once what has failed."""
         self._begins = self._asked = True
-        self._step_all(Wake.ASKED)
+        self._lives.wake(Wake.ASKED)
 
     def is_outdated(self) -> bool:
         """Whether the configuration is another one than in the last cycle."""
@@ -167,20 +156,19 @@ class Daemon:
 
     def publish(self) -> None:
         """Publishes figures, if the configuration asks for them."""
-        stories = {mount_id: record.story for mount_id, record in self._records.items()}
         wanted, conditions = self.configuration.metrics, self.health.conditions()
-        self._recorder.publish(wanted, self._mounts, conditions, stories)
+        self._recorder.publish(wanted, self._mounts, conditions, self._lives.stories())
 
     def _until_next(self) -> float:
-        if any(mount.state in _MOVING for mount in self._mounts):
-            return _MOVING_SECONDS
+        for mount in self._mounts:
+            if mount.state in _MOVING or self._lives.is_unexplained(mount):
+                return _MOVING_SECONDS
         # A mount may have come up while this cycle was at work: its health is not followed yet.
         up = {mount.pid for mount in self._mounts if mount.state is State.OK}
         if not up <= self.health.pids:
             return _MOVING_SECONDS
-        now = self._around.now()
         longest = self.configuration.retry_at_most_every if self._unmade else _CYCLE_SECONDS
-        return min([longest, *(record.pause(now) for record in self._records.values())])
+        return self._lives.pause(longest)
 
     def _cycle(self) -> tuple[MountStatus, ...]:
         self._read_configuration()
@@ -206,10 +194,10 @@ class Daemon:
             around.tidy(context.mounts)
         # What this node cannot have yet, for want of mount-s3 or of a mount's owner.
         self._unmade = bool(failures)
-        failures = {**self._failures(), **failures}
+        failures = {**self._lives.failures(), **failures}
         mounts = around.remember(context, installed, failures, self.health.conditions())
         for mount in mounts:
-            self._judge(mount)
+            self._lives.judge(mount)
         self._recorder.follow(mounts)
         around.tell_neighbours(context, mounts)
         return mounts
@@ -239,95 +227,18 @@ class Daemon:
         keep: Collection[str],
     ) -> None:
         ids = {want.mount.id for want in wanted}
-        self._keep_only(ids | set(observed.placed), context)
+        self._lives.keep_only(ids | set(observed.placed), context)
         conditions = self.health.conditions()
         for placed in observed.placed.values():
-            condition = conditions.get(placed.id)
+            condition = conditions.get(placed.id, Condition())
             # Of what is to go, only a hang is of interest.
-            if placed.id in ids or (condition is not None and condition.lost):
-                self._look(placed, observed, context)
-        now = self._around.now()
-        records = {
-            mount_id: lifecycle.standing(record, conditions.get(mount_id), now)
-            for mount_id, record in self._records.items()
-        }
+            if placed.id in ids or condition.lost:
+                self._lives.look(placed, observed, context, condition)
+        records = self._lives.standings(conditions)
         todo = plan(wanted, observed, keep=keep, held=self._around.held(), records=records)
-        failures = self._around.carry_out(todo, wanted, observed, context, self._failures())
+        failures = self._around.carry_out(todo, wanted, observed, context, self._lives.failures())
         self._around.notify("WATCHDOG=1")
-        self._learn(todo, wanted, observed, failures)
-
-    def _look(self, placed: Placed, observed: Observed, context: Context) -> None:
-        failure = None
-        if self._record(placed.id).wants_reason(placed):
-            failure = context.supervisor.failure(placed)
-            self._around.notify("WATCHDOG=1")  # the journal may take its time
-        condition = self.health.conditions().get(placed.id, Condition())
-        seen = Looked(placed, observed.on(placed.definition.directory), condition, failure)
-        self._step(placed.id, seen, placed.definition.directory, placed.definition.bucket)
-
-    def _learn(
-        self,
-        todo: Plan,
-        wanted: tuple[Wanted, ...],
-        observed: Observed,
-        failures: Failures,
-    ) -> None:
-        """Takes note of what was done, and how that went."""
-        planned = {action.id for action in todo.actions}
-        for want in wanted:
-            if want.mount.id not in planned and observed.is_up(want):
-                record = self._record(want.mount.id)
-                self._records[want.mount.id] = record.settled()
-        stops = todo.of(Kind.STOP)
-        # Their starts were not tried, for the same reason.
-        unstopped = {action.id for action in stops if action.id in failures}
-        definitions = {want.mount.id: want.definition for want in wanted}
-        for action in todo.actions:
-            if action.kind is Kind.WAIT:
-                continue
-            error = failures.get(action.id)
-            here = observed.placed.get(action.id)
-            # Not changed, but to be as it was.
-            new = definitions.get(action.id)
-            repair = here is not None and new is not None and here.definition.runs_as(new)
-            if action.kind is Kind.START and action.id in unstopped:
-                continue
-            tried = Tried(action.kind, error, repair)
-            self._step(action.id, tried, action.directory, action.bucket)
-
-    def _judge(self, mount: MountStatus) -> None:
-        failure = mount.s3 if mount.state is State.DEGRADED else None
-        problem = status_file.error_of(failure).problem if failure else None
-        reason = mount.reason or ""
-        seen = Judged(mount.state, mount.path, reason, problem, mount.pid, mount.held, mount.mends)
-        self._step(mount.id, seen, mount.path, mount.bucket)
-
-    def _step(self, mount_id: str, seen: Happening, directory: str, bucket: str) -> None:
-        chance = Chance(float(self.configuration.retry_at_most_every), self._around.luck())
-        record, told = lifecycle.step(self._record(mount_id), seen, self._around.now(), chance)
-        self._records[mount_id] = record
-        for each in told:
-            self._tell(each.event, each.message, each.error, directory, bucket)
-
-    def _step_all(self, seen: Wake) -> None:
-        for mount_id in self._records:
-            self._step(mount_id, seen, "", "")
-
-    def _record(self, mount_id: str) -> Record:
-        return self._records.get(mount_id, Record())
-
-    def _failures(self) -> Failures:
-        errors = {mount_id: record.error for mount_id, record in self._records.items()}
-        return {mount_id: error for mount_id, error in errors.items() if error is not None}
-
-    def _keep_only(self, ids: Collection[str], context: Context) -> None:
-        """Forgets mounts that are no longer wanted, and what befell those that are held down."""
-        known = {*ids, *(mount.id for mount in context.mounts)}
-        self._records = {
-            mount_id: record if mount_id in ids else record.at_rest()
-            for mount_id, record in self._records.items()
-            if mount_id in known
-        }
+        self._lives.learn(todo, wanted, observed, failures)
 
     def _tell(
         self,
@@ -368,10 +279,11 @@ class Daemon:
             return
         again = begins and not first and new == self.configuration
         self.configuration = new
+        self._lives.longest_pause = float(new.retry_at_most_every)
         if first:
             self._recall(first=True)
         elif not again:
-            self._step_all(Wake.CONFIGURATION)
+            self._lives.wake(Wake.CONFIGURATION)
 
     def _tell_edit(self) -> None:
         """Tells once that config.yaml is not what is in force."""
@@ -383,14 +295,10 @@ class Daemon:
                 self._tell(Event.EDITED, message, None)
 
     def _recall(self, *, first: bool) -> None:
-        """What a service before this one has told (``first``) need not be told again, nor need what
-        made a mount fail before the eyes of who asks."""
+        """Takes in what was known before; ``first``: by the service before this one."""
         known = self._around.recall()
         self.health.recall({each.asked: each.s3 for each in known if each.asked and each.s3})
-        for each in known:
-            error = status_file.error_of(each.failure) if each.failure else None
-            seen = Recalled(error, each.state if first else State.FAILED)
-            self._step(each.id, seen, each.path, each.bucket)
+        self._lives.recall(known, first=first)
 
 
 def _sentence(mounts: tuple[MountStatus, ...]) -> str:

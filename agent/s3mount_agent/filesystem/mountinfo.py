@@ -152,7 +152,8 @@ def fstab() -> frozenset[str]:
         return frozenset()
     rows = [line.split() for line in lines if not line.lstrip().startswith("#")]
     # Spaces are written as in the kernel's own table.
-    return frozenset(row[1].replace("\\040", " ").rstrip("/") for row in rows if len(row) > 1)
+    places = (row[1].replace("\\040", " ") for row in rows if len(row) > 1)
+    return frozenset(place.rstrip("/") or "/" for place in places)
 
 
 def _parse(line: str) -> Entry:

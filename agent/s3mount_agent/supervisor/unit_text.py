@@ -41,7 +41,7 @@ def render(template: str, definition: Definition, *, agent: Sequence[str]) -> st
         "DESCRIPTION": f"Mount s3://{definition.bucket} at {definition.directory}".replace(
             "%", "%%"
         ),
-        "DISKS": " ".join(map(quote_path, _on_disks(definition))),
+        "DISKS": " ".join(map(quote_path, on_disks(definition))),
         "COMMAND": " ".join(map(quote, definition.command)),
         "PREPARE": " ".join([f"{hook} prepare {directory}", *map(quote, places)]),
         "CLEAN": f"{hook} clean {directory}",
@@ -56,7 +56,7 @@ def render(template: str, definition: Definition, *, agent: Sequence[str]) -> st
     return _PLACEHOLDER.sub(lambda match: values[match[1]], template)
 
 
-def _on_disks(definition: Definition) -> list[str]:
+def on_disks(definition: Definition) -> list[str]:
     """The paths whose file systems must be mounted before; the directory itself is our own."""
     parent = posixpath.dirname(definition.directory)
     return list(dict.fromkeys([parent, *(path for _, path in definition.places)]))

@@ -14,14 +14,15 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from s3mount_agent.core.directory_rules import is_below
 from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.core.mount_definition import Definition
 from s3mount_agent.core.node_roles import Mode
 from s3mount_agent.core.states import Presence
 from s3mount_agent.decide.plan import Placed, Wanted
-from s3mount_agent.filesystem import disk, files, json_codec, paths
+from s3mount_agent.filesystem import disk, files, json_codec, mountinfo, paths
 from s3mount_agent.supervisor import fuse_connections
-from s3mount_agent.supervisor.unit_text import read_definition, render
+from s3mount_agent.supervisor.unit_text import on_disks, read_definition, render
 from s3mount_agent.system import journal, process, systemd
 
 # A little more than the unit's own TimeoutStartSec=, which is to speak first.
@@ -145,6 +146,8 @@ class Units:
             error = placed.ended()
         elif facts.active_state == "failed":
             error = self._explain(unit, placed.definition)
+        elif facts.active_state == "inactive" and not facts.has_job:
+            error = _missing_disk(placed.definition)
         limited = placed.ending or facts.result == "start-limit-hit"
         if facts.active_state == "failed" and limited:
             # It ended too often for systemd, which would now refuse an administrator's own
@@ -236,8 +239,25 @@ class Units:
     def _explain(self, unit: str, definition: Definition) -> AgentError:
         from s3mount_agent.mountpoint import messages
 
+        missing = _missing_disk(definition)
+        if missing is not None:
+            return missing
         words = journal.errors_of(unit, systemd.show([unit])[unit].invocation)
         return messages.explain(words, bucket=definition.bucket, directory=definition.directory)
+
+
+def _missing_disk(definition: Definition) -> AgentError | None:
+    """The file system of fstab's that a mount needs and that could not be mounted: systemd does not
+    even begin with the mount then, so that its unit has not failed (RequiresMountsFor=)."""
+    for place in sorted(mountinfo.fstab().difference(mountinfo.read())):
+        needed = any(path == place or is_below(path, place) for path in on_disks(definition))
+        if needed and systemd.has_failed_to_mount(place):
+            return AgentError(
+                Problem.PATH_MISSING,
+                f"the file system on {place}, which /etc/fstab names, could not be mounted",
+                hint=f"`systemctl status {place}` tells why; it is tried again",
+            )
+    return None
 
 
 def _is_on_its_way(facts: systemd.UnitFacts, mode: Mode) -> bool:

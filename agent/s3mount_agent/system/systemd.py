@@ -78,6 +78,13 @@ def show(units: Sequence[str]) -> dict[str, UnitFacts]:
     return {unit: facts.get(unit, UnitFacts()) for unit in units}
 
 
+def has_failed_to_mount(directory: str) -> bool:
+    """Whether a file system could not be mounted there by its unit, as fstab's have one."""
+    argv = ["systemctl", "show", "--property=ActiveState", "--", directory]
+    answer = process.run(argv, timeout=_QUICK_SECONDS, check=False)
+    return answer.stdout.strip() == "ActiveState=failed"
+
+
 def _signal(fields: dict[str, str]) -> int:
     killed = fields.get("ExecMainCode") in _KILLED
     return int(fields.get("ExecMainStatus") or 0) if killed else 0
