@@ -274,8 +274,10 @@ def test_no_other_variable_gets_through(name: str) -> None:
 
 
 @QUIET
-@given(st.sampled_from(["url", "version", "fuse_conf"]), TEXT)
+@given(st.sampled_from(["source", "url", "version", "fuse_conf"]), TEXT)
 @example("url", "https://x\n")
+@example("source", "s3://bucket\n")
+@example("source", "/a b")
 @example("version", "1.2.3\n")
 @example("version", "1.2.3/../../x")
 def test_any_text_in_the_install_settings(key: str, text: str) -> None:
@@ -287,7 +289,7 @@ def test_any_text_in_the_install_settings(key: str, text: str) -> None:
         assert text.isascii()
         assert text.isprintable()
         assert " " not in text
-        assert text in (found.url, found.version, found.fuse_conf.value)
+        assert text in (found.source, found.version, found.fuse_conf.value)
         return
     require_refusal(refused)
 

@@ -19,14 +19,13 @@ from pathlib import Path
 import pytest
 
 from s3mount_agent.core.errors import AgentError, Problem
-from s3mount_agent.core.versions import Install
+from s3mount_agent.core.versions import PINNED, Install
 from s3mount_agent.decide.retry_policy import is_lasting
 from s3mount_agent.mountpoint import install, program, releases
 from s3mount_agent.mountpoint.program import Installed
 from s3mount_agent.mountpoint.releases import (
     DEFAULT_FINGERPRINTS,
-    DEFAULT_URL,
-    DEFAULT_VERSION,
+    OFFICIAL_URL,
     Release,
 )
 from s3mount_agent.packages import apt
@@ -283,27 +282,27 @@ def test_a_server_that_is_not_there_is_worth_another_try(tmp_path: Path) -> None
     assert (error.problem, error.retry_for) == (Problem.DOWNLOAD_FAILED, math.inf)
 
 
-@pytest.mark.parametrize("url", ["file:///etc", "ftp://x", "", "s3://bucket"])
-def test_only_http_is_spoken(tmp_path: Path, url: str) -> None:
+@pytest.mark.parametrize("url", ["file:///etc", "ftp://x", "mirror", "S3://bucket"])
+def test_no_other_way_is_gone(tmp_path: Path, url: str) -> None:
     error = refusal(Release(url, "9.9.9", ()), tmp_path)
     assert (error.problem, is_lasting(error)) == (Problem.DOWNLOAD_FAILED, True)
 
 
 @pytest.mark.parametrize(
-    ("version", "url"),
+    ("version", "name"),
     [
-        ("1.23.0", f"{DEFAULT_URL}/1.23.0/arm64/mount-s3-1.23.0-arm64.deb"),
-        ("latest", f"{DEFAULT_URL}/latest/arm64/mount-s3.deb"),
+        ("1.23.0", "1.23.0/arm64/mount-s3-1.23.0-arm64.deb"),
+        ("latest", "latest/arm64/mount-s3.deb"),
     ],
 )
-def test_packages_lie_where_aws_puts_them(version: str, url: str) -> None:
-    assert Release(version=version).package_url("arm64", "deb") == url
+def test_packages_lie_where_aws_puts_them(version: str, name: str) -> None:
+    assert Release(version=version).package("arm64", "deb") == name
 
 
 def test_aws_and_its_keys_are_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("URL", "VERSION", "FINGERPRINTS"):
         monkeypatch.delenv(f"S3MOUNT_RELEASE_{name}", raising=False)
-    assert Release.chosen(Install()) == Release(DEFAULT_URL, DEFAULT_VERSION, DEFAULT_FINGERPRINTS)
+    assert Release.chosen(Install()) == Release(OFFICIAL_URL, PINNED, DEFAULT_FINGERPRINTS)
     assert set(DEFAULT_FINGERPRINTS) == {
         "8AEFE705EBE329C0948C75A66F1C3B3AEF4B030B",
         "673FE4061506BB469A0EF857BE397A52B086DA5A",
@@ -330,7 +329,7 @@ def test_the_configuration_may_name_a_mirror_as_a_whole_or_in_part(
         "http://m.example.org", "1.22.0", DEFAULT_FINGERPRINTS
     )
     assert Release.chosen(Install(version="latest")) == Release(
-        DEFAULT_URL, "latest", DEFAULT_FINGERPRINTS
+        OFFICIAL_URL, "latest", DEFAULT_FINGERPRINTS
     )
 
 

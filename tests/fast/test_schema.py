@@ -283,8 +283,9 @@ TOP_FIELDS = {
     "metrics": mapping(METRICS_FIELDS),
     "install": mapping(
         {
+            "source": st.sampled_from(["official", "s3://bucket/x", "/x", "https://x", "x"]),
             "url": st.sampled_from(["https://mirror.example.org/x", "x"]),
-            "version": quoted(st.sampled_from(["1.2.3", "latest", "1.2"])),
+            "version": quoted(st.sampled_from(["1.2.3", "latest", "present", "1.2"])),
             "fuse_conf": st.sampled_from(["add", "leave", "x"]),
         }
     ),

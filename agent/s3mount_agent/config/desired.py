@@ -59,7 +59,7 @@ class Desired:
 def _mode(configuration: Configuration) -> int | None:
     """Who may read config.yaml: everybody, unless a password stands in it; as it was, where the
     administrator has decided that."""
-    secret = [*configuration.environment.values(), configuration.install.url or ""]
+    secret = [*configuration.environment.values(), configuration.install.source or ""]
     if any(map(is_secret, secret)):
         return 0o600
     return 0o644 if is_secret(files.read(config_file.PATH) or "") else None

@@ -31,7 +31,7 @@ from s3mount_agent.core.buckets import Bucket, parse_bucket
 from s3mount_agent.core.directory_rules import may_be_read, parse_directory
 from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.core.node_roles import Mode, OnFailure, Role
-from s3mount_agent.core.versions import FuseConf, Install
+from s3mount_agent.core.versions import OFFICIAL, VERSION_PATTERN, FuseConf, Install
 from s3mount_agent.mountpoint.flag_check import parse_options
 
 # As ParallelCluster calls them, in its node types and in its configuration.
@@ -221,20 +221,41 @@ def _is_unread(value: Any) -> bool:
     return value is None or (isinstance(value, (dict, tuple)) and None in parts)
 
 
+# A folder with AWS's layout. What lies there is installed only if it is signed by a key that is
+# pinned on the node.
+_SOURCE = Text(
+    "official, or a place (https://…, s3://bucket/prefix, /path)",
+    rf"{OFFICIAL}|https?://[!-~]+|s3://[0-9a-z][0-9a-z.-]{{2,62}}(?:/[!-~]*)?|/[!-~]+",
+)
+
+
+def _install(values: dict[str, Any]) -> Install:
+    url = values.pop("url", None)
+    if url is not None and values.setdefault("source", url) != url:
+        raise AgentError(
+            Problem.CONFIG_INVALID,
+            "install has a source and another url, which is an earlier word for source",
+            hint="keep source, and take url away",
+        )
+    return Install(**values)
+
+
 INSTALL = Section(
     (
         Key(
-            "url",
-            Text("a URL", r"https?://[!-~]+"),
-            "a mirror of mount-s3's releases",
-            default="AWS's",
+            "version",
+            Text("a version (1.24.0), latest or present", VERSION_PATTERN),
+            "which mount-s3 the nodes have",
+            default="what is there, or else the one that this agent was tested with",
         ),
         Key(
-            "version",
-            Text("a version", r"\d+\.\d+\.\d+|latest"),
-            "which release to install, on a node that has none",
-            default="the one that this agent was tested with",
+            "source",
+            _SOURCE,
+            "where its releases are, in AWS's layout",
+            default="`official`",
+            aka=("mirror", "origin", "from"),
         ),
+        Key("url", _SOURCE, "another word for source", default="that of source"),
         Key(
             "fuse_conf",
             one_of(FuseConf),
@@ -306,8 +327,8 @@ TOP = Section(
         Key("health", HEALTH, "how often the agent looks and tries again", default="below"),
         Key(
             "install",
-            Built(INSTALL, lambda values: Install(**values)),
-            "where mount-s3 comes from",
+            Built(INSTALL, _install),
+            "which mount-s3, and where it comes from",
             default="below",
         ),
         Key(

@@ -8,34 +8,23 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from s3mount_agent.config.yaml_text import LARGEST_BYTES, decode
 from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.decide.retry_policy import pace_of
 from s3mount_agent.filesystem import disk
 from s3mount_agent.mountpoint import messages
-from s3mount_agent.system import probe
+from s3mount_agent.system import aws, probe
 
 if TYPE_CHECKING:
     from botocore.exceptions import ClientError
 
-_TIMEOUT_SECONDS = 20.0
 _WHOLE_SECONDS = 60.0
 _FILE_SECONDS = 5.0
 # What is mounted as root must not come over a line that others can write on.
 _ON_THIS_NODE = ("http://127.0.0.1:", "http://localhost:")
-
-# Where these are wrong, no other place and no other policy would help.
-_OF_THE_NODE = (
-    Problem.CLOCK_WRONG,
-    Problem.SIGNATURE_WRONG,
-    Problem.CREDENTIALS_EXPIRED,
-    Problem.CREDENTIALS_INVALID,
-)
 
 
 @dataclass(frozen=True)
@@ -78,12 +67,12 @@ def _from_s3(url: str, known: str) -> Fetched | None:
         raise _no_place(url)
     condition = {"IfNoneMatch": known} if known else {}
     try:
-        answer = _client("s3").get_object(Bucket=bucket, Key=key, **condition)
+        answer = aws.client("s3").get_object(Bucket=bucket, Key=key, **condition)
         data = answer["Body"].read(LARGEST_BYTES + 1)
         _require_whole(data, answer.get("ContentLength", 0))
         return _fetched(url, data, answer["ETag"])
     except ClientError as error:
-        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+        status = aws.status(error)
         if status == 304:
             return None
         raise _refused(url, error, missing=status == 404) from None
@@ -97,7 +86,7 @@ def _from_ssm(name: str, known: str) -> Fetched | None:
     if not name:
         raise _no_place("ssm:")
     try:
-        answer = _client("ssm").get_parameter(Name=name, WithDecryption=True)
+        answer = aws.client("ssm").get_parameter(Name=name, WithDecryption=True)
     except ClientError as error:
         missing = error.response.get("Error", {}).get("Code") == "ParameterNotFound"
         raise _refused(f"ssm:{name}", error, missing=missing) from None
@@ -163,35 +152,14 @@ def _digest(data: bytes | bytearray) -> str:
     return hashlib.sha256(data).hexdigest()[:16]
 
 
-def _client(service: str) -> Any:
-    from boto3.session import Session
-    from botocore.config import Config
-    from botocore.session import get_session
-    from botocore.utils import IMDSRegionProvider
-
-    config = Config(
-        connect_timeout=5,
-        read_timeout=_TIMEOUT_SECONDS,
-        retries={"max_attempts": 3, "mode": "standard"},
-    )
-    session = Session()
-    region = session.region_name or os.environ.get("AWS_REGION")
-    if region is None and service != "s3":  # S3 tells by itself where a bucket is
-        region = IMDSRegionProvider(get_session()).provide()
-    # The typed stubs want a literal name.
-    create: Callable[..., Any] = session.client
-    return create(service, region_name=region, config=config)
-
-
 def _refused(url: str, error: ClientError, *, missing: bool) -> AgentError:
     """A clock, a key or a token that is wrong has its own patience and hint, as with a mount."""
-    says = "Forbidden: " if _reason(error).startswith("403") else ""  # as mount-s3 does
-    meant = messages.explain(f"{says}{error}", bucket=url, directory=url)
+    meant = messages.explain_refusal(f"{error}", aws.status(error), url)
     return _failed(
         url,
         error,
         retry_for=0 if missing else pace_of(meant).quick_for,
-        hint=meant.problem.hint if meant.problem in _OF_THE_NODE else None,
+        hint=meant.problem.hint if meant.problem in messages.OF_THE_NODE else None,
     )
 
 
@@ -201,17 +169,8 @@ def _failed(
     words = " ".join(str(error).split())
     return AgentError(
         Problem.SOURCE_FAILED,
-        f"the configuration {url} could not be read: {_reason(error) or words[:200]}",
+        f"the configuration {url} could not be read: {aws.reason(error) or words[:200]}",
         cause=words,
         hint=hint,
         retry_for=retry_for,
     )
-
-
-def _reason(error: Exception) -> str:
-    """AWS's own reason, such as "403 AccessDenied"; empty where it was not AWS that refused."""
-    answer = getattr(error, "response", None)
-    if not isinstance(answer, dict):
-        return ""
-    status = answer.get("ResponseMetadata", {}).get("HTTPStatusCode", "")
-    return f"{status} {answer.get('Error', {}).get('Code', '')}".strip()

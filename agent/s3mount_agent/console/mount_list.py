@@ -8,7 +8,7 @@ from s3mount_agent.config.configuration import Configuration, Row
 from s3mount_agent.core.masking import is_secret
 from s3mount_agent.core.mounts import Mount
 from s3mount_agent.core.node_roles import Role
-from s3mount_agent.core.versions import MEMORY_TARGET, PINNED, Version, version_of
+from s3mount_agent.core.versions import MEMORY_TARGET, Version
 
 _OF_A_CLUSTER = (Role.HEAD, Role.COMPUTE, Role.LOGIN)
 
@@ -42,7 +42,7 @@ def notes(configuration: Configuration, version: Version | None = None) -> Itera
 
     ``version`` is that of the node's mount-s3, where there is a node.
     """
-    version = version or version_of(configuration.install.version or PINNED)
+    version = version or configuration.install.version_to_be
     files = _write_files(configuration.rows) if version >= MEMORY_TARGET else {}
     if files:
         limits = ", ".join(f"at least {least} on {directory}" for directory, least in files.items())

@@ -164,6 +164,11 @@ class Problem(Enum):
         Exit.FAILED,
         "load the kernel module with `modprobe fuse`; a container needs the device /dev/fuse",
     )
+    MOUNT_S3_MISSING = (
+        "mount-s3-missing",
+        Exit.FAILED,
+        "bake mount-s3 into the image, or leave install.version out and have it installed",
+    )
     PACKAGES_FAILED = (
         "packages-failed",
         Exit.FAILED,
@@ -172,7 +177,7 @@ class Problem(Enum):
     DOWNLOAD_FAILED = (
         "download-failed",
         Exit.FAILED,
-        "check the node's route to the release bucket, or name a mirror in S3MOUNT_RELEASE_URL",
+        "check the node's route to it, or name another place as install.source",
     )
     PACKAGE_BROKEN = (
         "package-broken",

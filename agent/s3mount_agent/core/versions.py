@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
@@ -13,17 +14,32 @@ MEMORY_TARGET: Version = (1, 24)
 
 
 PINNED = "1.24.0"
-"""What is installed where there is none. Named, not "latest": all nodes of a cluster run the same
-mount-s3, today and next year."""
+"""What is installed where there is none, and none is asked for. Named, not "latest": all nodes of a
+cluster run the same mount-s3, today and next year."""
 _LATEST: Version = (999,)
+LATEST = "latest"
+PRESENT = "present"
+"""In the place of a version: what is there, and nothing is ever installed."""
+VERSION_PATTERN = rf"\d+\.\d+\.\d+|{LATEST}|{PRESENT}"
+OFFICIAL = "official"
+"""In the place of a source: AWS's own release bucket."""
 
 
 def version_of(parts: str | Iterable[str]) -> Version:
     """A version from its text such as "1.24.0", from its parts, or from "latest"; raises
-    ValueError."""
-    if parts == "latest":
+    ValueError.
+
+    What a distribution or a builder adds ("1.23.0+1.amzn2023", "1.21.0-unofficial+hash") is no
+    other version: mount-s3 knows the same options.
+    """
+    if parts == LATEST:
         return _LATEST
-    return tuple(map(int, parts.split(".") if isinstance(parts, str) else parts))
+    if isinstance(parts, str):
+        number = re.match(r"\d+(\.\d+)*(?=$|[-+~])", parts, re.ASCII)
+        if number is None:
+            raise ValueError(f"{parts!r} is no version")
+        parts = number[0].split(".")
+    return tuple(map(int, parts))
 
 
 def shown(version: Version) -> str:
@@ -40,10 +56,16 @@ class FuseConf(str, Enum):
 
 @dataclass(frozen=True)
 class Install:
-    """Where mount-s3 comes from; None stands for AWS's own release. ``family`` is what a system
-    that the agent does not know is taken for: "deb"."""
+    """Which mount-s3 a node gets, and where from; None stands for what is there, or else the pinned
+    one, and for AWS's own releases. ``family`` is what a system that the agent does not know is
+    taken for: "deb"."""
 
-    url: str | None = None
+    source: str | None = None
     version: str | None = None
     fuse_conf: FuseConf = FuseConf.ADD
     family: str | None = None
+
+    @property
+    def version_to_be(self) -> Version:
+        """The version to reckon with where there is no node that has another."""
+        return version_of(PINNED if self.version in (None, PRESENT) else self.version)

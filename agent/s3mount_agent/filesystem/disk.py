@@ -47,13 +47,29 @@ def head(path: Path, most: int) -> bytes:
 
 def head_of_any(path: str, most: int) -> str:
     """The first bytes of a regular file that anybody may have named, as :func:`files.read` makes
-    them a text: for a child that can be left behind. Waits for nobody who is to write to a FIFO.
-    Raises OSError."""
-    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-    with os.fdopen(os.open(path, flags), "rb") as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise OSError(errno.EINVAL, "it is no regular file", path)
+    them a text: for a child that can be left behind. Raises OSError."""
+    with _open_any(path) as file:
         return file.read(most).decode(errors="surrogateescape")
+
+
+def copy_any(path: str, target: str, most: int) -> None:
+    """Copies such a file, for such a child. Raises OSError, of which EFBIG is for more than so many
+    bytes, and ``no-space`` or ``file-failed`` for what goes wrong on the way."""
+    with _open_any(path) as file:
+        if os.fstat(file.fileno()).st_size > most:
+            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), path)
+        with files.told_plainly(f"copy {path} to {target}"), create(Path(target)) as copy:
+            shutil.copyfileobj(file, copy)
+
+
+def _open_any(path: str) -> IO[bytes]:
+    """A regular file, without waiting for anybody who is to write to a FIFO."""
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+    file = os.fdopen(os.open(path, flags), "rb")
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "it is no regular file", path)
+    return file
 
 
 def create(path: Path) -> IO[bytes]:

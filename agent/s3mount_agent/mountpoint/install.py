@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from s3mount_agent.core.errors import AgentError, Problem
-from s3mount_agent.core.versions import PINNED, Install, Version, shown, version_of
+from s3mount_agent.core.versions import LATEST, PINNED, PRESENT, Install, Version, shown, version_of
 from s3mount_agent.filesystem import disk, files, fuse, paths
 from s3mount_agent.mountpoint import program, releases
 from s3mount_agent.mountpoint.program import Installed
@@ -34,13 +34,16 @@ def ensure_mount_s3(
     on_lock: Callable[[str, float], None],
 ) -> tuple[Installed, bool]:
     """Returns the node's mount-s3, and whether it had to be installed; tries ``budget`` seconds.
+    Which one that is, releases.py says. What runs already runs on.
 
     ``on_retry`` is told why it is tried again, ``on_lock`` who else installs something, and for how
     many seconds he is waited for.
     """
-    interrupted = _is_half_done(source.family)
     found = program.find()
-    if found and not interrupted:
+    release = releases.to_install(source, found.version if found else None)
+    named = releases.asked(source)
+    interrupted = named != PRESENT and _is_half_done(source.family)
+    if found and release is None and not interrupted:
         return found, False
     system = systems.of_this_node(source.family)
     system.manager.require_space()
@@ -48,11 +51,17 @@ def ensure_mount_s3(
     holder = system.manager.lock_holder()
     if holder is not None:
         on_lock(holder, LOCK_SECONDS)
-    attempt = _Attempt(system, Release.chosen(source), again=interrupted)
+    release = release or Release.chosen(source)
+    attempt = _Attempt(system, release, again=interrupted, older=named is not None)
     try:
         patiently(attempt, budget=budget, on_retry=on_retry)
     finally:
         disk.remove_tree(_DOWNLOADS)
+    return _installed(release), True
+
+
+def _installed(release: Release) -> Installed:
+    """The mount-s3 that was just installed."""
     found = program.find()
     if found is None:
         raise AgentError(
@@ -60,7 +69,13 @@ def ensure_mount_s3(
             "mount-s3 was installed but does not run",
             hint="run `mount-s3 --version` on the node to see why",
         )
-    return found, True
+    if release.version != LATEST and found.version != version_of(release.version):
+        raise AgentError(
+            Problem.MOUNT_FAILED,
+            f"mount-s3 {release.version} was installed, but {found.program} is {found}",
+            hint=f"remove {found.program}, or whatever brought it",
+        )
+    return found
 
 
 def _is_half_done(family: str | None) -> bool:
@@ -82,19 +97,23 @@ def _is_half_done(family: str | None) -> bool:
 
 
 def version_to_be(source: Install) -> Version:
-    """The version of mount-s3 that this node has, or would get."""
+    """The version of mount-s3 that this node has once it is installed as ``source`` says."""
     found = program.find()
-    return found.version if found else version_of(Release.chosen(source).version)
+    if found is not None and releases.to_install(source, found.version) is None:
+        return found.version
+    return version_of(Release.chosen(source).version)
 
 
 class _Attempt:
-    """Installs mount-s3 and what it needs when called; called again, it trusts less."""
+    """Installs mount-s3 and what it needs when called; called again, it trusts less. ``older``: it
+    may take the place of a later one."""
 
-    def __init__(self, system: System, release: Release, *, again: bool) -> None:
+    def __init__(self, system: System, release: Release, *, again: bool, older: bool) -> None:
         self._system = system
         self._manager = system.manager
         self._release = release
         self._again = again
+        self._older = older
         self._first = True
 
     def __call__(self) -> None:
@@ -123,10 +142,10 @@ class _Attempt:
 
     def _install(self, names: list[str]) -> None:
         """One transaction, of which it is written down before what it will bring."""
-        brought = self._manager.would_install(names, again=self._again)
+        brought = self._manager.would_install(names, again=self._again, older=self._older)
         _book(brought)
         try:
-            self._manager.install(names, again=self._again)
+            self._manager.install(names, again=self._again, older=self._older)
         except AgentError:
             # Whoever installs them from now on, it was not us.
             with contextlib.suppress(AgentError):
@@ -150,7 +169,7 @@ def _require_version(manager: PackageManager, package: Path, release: Release) -
     name, version = manager.version_of(package)
     found = re.match(r"\d+\.\d+\.\d+(?![\d.])", version)
     wanted, good = f"mount-s3 {release.version}", found and found[0] == release.version
-    if release.version == "latest":
+    if release.version == LATEST:
         here = program.find()
         oldest = max(version_of(PINNED), here.version if here else ())
         wanted = f"mount-s3 {shown(oldest)} or later"

@@ -117,6 +117,14 @@ _READINGS = (
     ),
 )
 
+# Where these are wrong, no other place and no other policy would help.
+OF_THE_NODE = (
+    Problem.CLOCK_WRONG,
+    Problem.SIGNATURE_WRONG,
+    Problem.CREDENTIALS_EXPIRED,
+    Problem.CREDENTIALS_INVALID,
+)
+
 
 def explain(words: str, *, bucket: str, directory: str) -> AgentError:
     """What mount-s3's last words mean; words that nobody has read before are kept as they are."""
@@ -143,3 +151,10 @@ def explain(words: str, *, bucket: str, directory: str) -> AgentError:
         f"mount-s3 could not mount {directory}",
         cause=cause or None,
     )
+
+
+def explain_refusal(words: str, status: int | None, place: str) -> AgentError:
+    """What it means that S3 refused a request of the agent's own: mount-s3 says "Forbidden:" where
+    the SDK has the HTTP ``status`` 403."""
+    says = "Forbidden: " if status == 403 else ""
+    return explain(f"{says}{words}", bucket=place, directory=place)

@@ -1,14 +1,10 @@
-"""AWS's releases of mount-s3: where they are, and whether they are AWS's.
+"""AWS's releases of mount-s3: which one is meant, and how they are laid out where they lie.
 
 https://github.com/awslabs/mountpoint-s3/blob/main/doc/INSTALL.md
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
-import contextlib
-import math
 import os
 import re
 from dataclasses import dataclass
@@ -16,156 +12,122 @@ from functools import partial
 from pathlib import Path
 
 from s3mount_agent.core.errors import AgentError, Problem
-from s3mount_agent.core.versions import PINNED, Install
-from s3mount_agent.filesystem import disk, files
-from s3mount_agent.system import process
+from s3mount_agent.core.versions import (
+    LATEST,
+    OFFICIAL,
+    PINNED,
+    PRESENT,
+    VERSION_PATTERN,
+    Install,
+    Version,
+    version_of,
+)
+from s3mount_agent.filesystem import files
+from s3mount_agent.mountpoint import origin, trust
 from s3mount_agent.system.threads import together
 
-DEFAULT_URL = "https://s3.amazonaws.com/mountpoint-s3-release"
-DEFAULT_VERSION = PINNED
+OFFICIAL_URL = "https://s3.amazonaws.com/mountpoint-s3-release"
 # AWS's signing keys: the one in use since 1.22.2 (March 2026), and the one before it.
 DEFAULT_FINGERPRINTS = (
     "8AEFE705EBE329C0948C75A66F1C3B3AEF4B030B",
     "673FE4061506BB469A0EF857BE397A52B086DA5A",
 )
-_WHOLE_SECONDS = 300.0
 _LARGEST_BYTES = 200 << 20
 # Of a signature, and of a file of public keys: AWS's have 1 and 6 KB.
 _LARGEST_TEXT_BYTES = 1 << 20
-_BEGIN = "-----BEGIN PGP PUBLIC KEY BLOCK-----"
-_END = "-----END PGP PUBLIC KEY BLOCK-----"
+_KEYS = "public_keys/KEYS"
+_VERSION = "S3MOUNT_RELEASE_VERSION"
 
 
 @dataclass(frozen=True)
 class Release:
-    """Where mount-s3 comes from; ``fingerprints`` are the keys it may be signed with."""
+    """A release, and the folder of releases that it comes from (origin.py has which there can be);
+    ``fingerprints`` are the keys it may be signed with."""
 
-    url: str = DEFAULT_URL
-    version: str = DEFAULT_VERSION
+    origin: str = OFFICIAL_URL
+    version: str = PINNED
     fingerprints: tuple[str, ...] = DEFAULT_FINGERPRINTS
 
     @staticmethod
     def chosen(source: Install) -> Release:
-        """A mirror may be named in the configuration or, for this node alone, in the agent's
-        environment file; the keys that packages may be signed with only there: whoever writes the
-        configuration must not be able to install anything as root."""
+        """Where it comes from may be named in the configuration or, for this node alone, in the
+        agent's environment file; the keys that packages may be signed with only there: whoever
+        writes the configuration must not be able to install anything as root."""
         named = os.environ.get("S3MOUNT_RELEASE_FINGERPRINTS", "")
         fingerprints = tuple(re.sub(r"[\s:]", "", f).upper() for f in named.split(",") if f)
+        folder = os.environ.get("S3MOUNT_RELEASE_URL") or source.source or OFFICIAL
+        version = asked(source)
         return Release(
-            (os.environ.get("S3MOUNT_RELEASE_URL") or source.url or DEFAULT_URL).rstrip("/"),
-            os.environ.get("S3MOUNT_RELEASE_VERSION") or source.version or DEFAULT_VERSION,
+            OFFICIAL_URL if folder == OFFICIAL else folder.rstrip("/"),
+            PINNED if version in (None, PRESENT) else version,
             fingerprints or DEFAULT_FINGERPRINTS,
         )
 
-    def package_url(self, architecture: str, extension: str) -> str:
-        """The URL of a package: ``architecture`` x86_64 or arm64, ``extension`` deb or rpm."""
-        if self.version == "latest":
-            return f"{self.url}/latest/{architecture}/mount-s3.{extension}"
+    def package(self, architecture: str, extension: str) -> str:
+        """The name of a package in the folder: ``architecture`` x86_64 or arm64, ``extension`` deb
+        or rpm."""
+        if self.version == LATEST:
+            return f"latest/{architecture}/mount-s3.{extension}"
         name = f"mount-s3-{self.version}-{architecture}.{extension}"
-        return f"{self.url}/{self.version}/{architecture}/{name}"
+        return f"{self.version}/{architecture}/{name}"
+
+
+def asked(source: Install) -> str | None:
+    """The version that a node is to have, by its own environment file or the configuration: a
+    number, "latest" or "present"; None where nobody says. Raises ``environment-invalid``."""
+    own = os.environ.get(_VERSION)
+    if own and not re.fullmatch(VERSION_PATTERN, own, re.ASCII):
+        raise AgentError(
+            Problem.ENVIRONMENT_INVALID,
+            f"{_VERSION} is {own!r} instead of a version",
+            hint=f"give {_VERSION} a version such as {PINNED}, latest, or present",
+        )
+    return own or source.version
+
+
+def to_install(source: Install, here: Version | None) -> Release | None:
+    """What a node gets whose mount-s3 is of the version ``here`` (None: it has none); None where
+    that stays.
+
+    Only a version that is named replaces another one. Whether there is a later one than what is
+    here is not asked: not at each boot, and not behind the back of who tests what he runs. Raises
+    ``mount-s3-missing``.
+    """
+    version = asked(source)
+    if here is None and version == PRESENT:
+        raise AgentError(
+            Problem.MOUNT_S3_MISSING,
+            "this node has no mount-s3, and is to install none: install.version is present",
+        )
+    if here is None:
+        return Release.chosen(source)
+    if version in (None, PRESENT) or here == version_of(version):
+        return None
+    if version == LATEST and here >= version_of(PINNED):
+        return None
+    return Release.chosen(source)
 
 
 def fetch(release: Release, architecture: str, extension: str, directory: Path) -> Path:
-    """Downloads a package, its signature and the public keys, and returns the package once proven.
+    """Brings a package, its signature and the public keys, and returns the package once proven.
 
-    Raises ``download-failed``, ``package-broken``, ``signature-bad`` or ``signing-key-unknown``;
-    then nothing of it stays in ``directory``.
+    Raises what :func:`origin.fetch` raises, ``signature-bad`` or ``signing-key-unknown``; then
+    nothing of it stays in ``directory``.
     """
-    url = release.package_url(architecture, extension)
-    package = directory / url.rpartition("/")[2]
+    name = release.package(architecture, extension)
+    package = directory / name.rpartition("/")[2]
     signature = directory / f"{package.name}.asc"
     keys = directory / "KEYS"
+    bring = partial(origin.fetch, release.origin)
     try:
         wanted = (
-            (url, package, _LARGEST_BYTES),
-            (f"{url}.asc", signature, _LARGEST_TEXT_BYTES),
-            (f"{release.url}/public_keys/KEYS", keys, _LARGEST_TEXT_BYTES),
+            partial(bring, name, package, limit=_LARGEST_BYTES),
+            partial(bring, f"{name}.asc", signature, limit=_LARGEST_TEXT_BYTES),
+            partial(bring, _KEYS, keys, limit=_LARGEST_TEXT_BYTES),
         )
-        together([partial(_download, *each) for each in wanted], at_once=len(wanted))
-        verify(package, signature, keys, release.fingerprints)
+        together(wanted, at_once=len(wanted))
+        trust.verify(package, signature, keys, release.fingerprints)
     except BaseException:
         files.remove(package)
         raise
     return package
-
-
-def verify(package: Path, signature: Path, keys: Path, fingerprints: tuple[str, ...]) -> None:
-    """Raises unless ``signature`` is a good one of ``package`` by one of the pinned keys.
-
-    The key file is as untrusted as the package: what counts is the fingerprint that the good
-    signature was made with.
-    """
-    keyring = keys.with_suffix(".gpg")
-    armored = (files.read(keys) or "").encode("ascii", errors="replace").decode("ascii")
-    armored = armored.replace("\r\n", "\n")
-    with files.told_plainly(f"write {keyring}"), disk.create(keyring) as file:
-        file.write(_dearmor(armored))
-    answer = process.run(
-        ["gpgv", "--status-fd=1", f"--keyring={keyring}", str(signature), str(package)],
-        timeout=60,
-        check=False,
-    )
-    status = [line.split() for line in answer.stdout.splitlines() if line.startswith("[GNUPG:]")]
-    words = {fields[1]: fields[2:] for fields in status}
-    if answer.code == 0 and "GOODSIG" in words and "VALIDSIG" in words:
-        # First the key that signed, last the primary key it belongs to: gnupg's doc/DETAILS.
-        signers = {words["VALIDSIG"][0], words["VALIDSIG"][-1]}
-        if not signers.intersection(fingerprints):
-            raise _unknown_key(package, signers.pop())
-        return
-    if "NO_PUBKEY" in words:
-        raise _unknown_key(package, words["NO_PUBKEY"][0])
-    raise AgentError(
-        Problem.SIGNATURE_BAD,
-        f"the signature of {package.name} does not fit the file",
-        cause=answer.last_words() or None,
-    )
-
-
-def _unknown_key(package: Path, key: str) -> AgentError:
-    return AgentError(
-        Problem.SIGNING_KEY_UNKNOWN,
-        f"{package.name} is signed with the key {key}, which is not AWS's",
-    )
-
-
-def _dearmor(text: str) -> bytes:
-    """The binary form of one or more armored public keys (RFC 9580, section 6), line by line."""
-    keys = b""
-    body: list[str] | None = None
-    for line in map(str.strip, text.splitlines()):
-        if line == _BEGIN:
-            body = []
-        elif body is not None and line == _END:
-            with contextlib.suppress(binascii.Error):
-                keys += base64.b64decode("".join(body))
-            body = None
-        # Headers have a colon; the checksum comes last, and nobody checks it any more.
-        elif body is not None and ":" not in line and not line.startswith("="):
-            body.append(line)
-    return keys
-
-
-def _download(url: str, target: Path, limit: int) -> None:
-    from s3mount_agent.system import web  # slow, and rarely needed
-
-    if not url.startswith(("https://", "http://")):
-        raise AgentError(Problem.DOWNLOAD_FAILED, f"{url} is not an http(s) URL")
-    file = disk.create(target)
-
-    def take(piece: bytes) -> None:
-        with files.told_plainly(f"write {target}"):
-            file.write(piece)
-
-    try:
-        with file:
-            web.get(url, take, limit=limit, seconds=_WHOLE_SECONDS)
-    except web.TooLargeError:
-        raise AgentError(Problem.PACKAGE_BROKEN, f"{url} is larger than it can be") from None
-    except web.WebError as error:
-        raise AgentError(
-            Problem.DOWNLOAD_FAILED,
-            f"{url} could not be downloaded",
-            cause=str(error),
-            retry_for=0 if error.final else math.inf,
-        ) from None

@@ -122,24 +122,27 @@ def chosen_by_hand(names: Collection[str]) -> frozenset[str]:
     return frozenset(answer.stdout.split())
 
 
-def would_install(names: Sequence[str], *, again: bool = False) -> frozenset[str]:
+def would_install(
+    names: Sequence[str], *, again: bool = False, older: bool = False
+) -> frozenset[str]:
     """The packages that install() would newly bring onto the node; raises as install() does."""
-    steps = _STEP.finditer(_apt("install", "--simulate", *_installing(names, again=again)))
+    given = _installing(names, again=again, older=older)
+    steps = _STEP.finditer(_apt("install", "--simulate", *given))
     return frozenset(
         _plain(step["name"]) for step in steps if step["what"] == "Inst" and not step["installed"]
     )
 
 
-def install(names: Sequence[str], *, again: bool = False) -> None:
+def install(names: Sequence[str], *, again: bool = False, older: bool = False) -> None:
     """Installs packages (names, or paths of .deb files) in one transaction.
 
     ``again`` after an installation that was interrupted: what dpkg was unpacking then, it can only
-    unpack anew.
+    unpack anew. ``older``: also where a later version is installed.
 
     Removes nothing: on Ubuntu the package ``fuse`` would otherwise push out fuse3 and all that
     needs it. Raises ``packages-failed`` or ``no-space``.
     """
-    _apt("install", *_installing(names, again=again))
+    _apt("install", *_installing(names, again=again, older=older))
 
 
 def repair() -> None:
@@ -180,9 +183,10 @@ def version_of(package: Path) -> tuple[str, str]:
     return name, version
 
 
-def _installing(names: Sequence[str], *, again: bool) -> list[str]:
+def _installing(names: Sequence[str], *, again: bool, older: bool) -> list[str]:
     options = ["--no-install-recommends", "--no-remove"]
-    return [*(["--reinstall"] if again else []), *options, "--", *names]
+    options += ["--reinstall"] * again + ["--allow-downgrades"] * older
+    return [*options, "--", *names]
 
 
 def _plain(name: str) -> str:

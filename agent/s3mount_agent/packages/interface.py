@@ -39,12 +39,16 @@ class PackageManager(Protocol):
     def chosen_by_hand(self, names: Collection[str]) -> frozenset[str]:
         """Those of some packages that somebody asked for by name."""
 
-    def would_install(self, names: Sequence[str], *, again: bool = False) -> frozenset[str]:
-        """The packages that install() would newly bring onto the node."""
+    def would_install(
+        self, names: Sequence[str], *, again: bool = False, older: bool = False
+    ) -> frozenset[str]:
+        """The packages that install() would newly bring onto the node: not those of which it would
+        bring another version."""
 
-    def install(self, names: Sequence[str], *, again: bool = False) -> None:
+    def install(self, names: Sequence[str], *, again: bool = False, older: bool = False) -> None:
         """Installs packages (names, or paths of files) in one transaction that removes nothing;
-        ``again`` after one that was interrupted."""
+        ``again`` after one that was interrupted. A file takes the place of the package's earlier
+        version, and only where ``older`` of a later one."""
 
     def repair(self) -> None:
         """Ends what an interrupted installation left half-done; does nothing otherwise."""

@@ -40,8 +40,10 @@ def get(
     limit: int,
     seconds: float,
     headers: Mapping[str, str] | None = None,
+    on_answer: Callable[[int, Mapping[str, str]], None] = lambda status, headers: None,
 ) -> Mapping[str, str]:
-    """Hands the content behind ``url`` on in pieces, and returns the answer's headers.
+    """Hands the content behind ``url`` on in pieces, and returns the answer's headers, of which
+    ``on_answer`` is told before, with HTTP's status.
 
     Raises WebError when it is not whole after ``seconds``, from the look-up of its name on, and
     TooLargeError beyond ``limit`` bytes; what ``take`` raises passes.
@@ -53,6 +55,7 @@ def get(
             expected = int(answer.headers.get("Content-Length") or 0)
             if expected > limit:
                 raise TooLargeError(f"{url} is too large")
+            on_answer(answer.status, answer.headers)
             received = _take_all(url, answer, take, limit, deadline)
             if received < expected:
                 # urllib does not mind an answer that breaks off.
