@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import shutil
 import sys
 import time
 import urllib.parse
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from cluster import parallelcluster
-from cluster.image import ensure_image
+from cluster import mount_s3_rpm, parallelcluster, rpms
+from cluster.image import FIRST_USER, Image, ensure_image
 from cluster.leftovers import Claim, sweep
 from cluster.mirror import Mirror, package_version
 from cluster.network import Network
 from cluster.node import Node
 from cluster.s3 import REGION, S3, SECRET
+from cluster.signing import Signer
+from cluster.systems import DEFAULT, SYSTEMS, Recipe, System
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -62,9 +66,10 @@ class Cluster:
         `bootstrap` is uploaded as the custom action's script; with None there is none. Needs root.
         """
         self.version = package_version(package)
+        self._package = package
         self._roles: dict[str, str] = {}
+        self._images: dict[str, Image] = {}
         with contextlib.ExitStack() as undo:
-            self._image = ensure_image()
             sweep()
             claim = Claim()
             undo.callback(claim.close)
@@ -76,7 +81,7 @@ class Cluster:
             self._head = parallelcluster.Head("head", address)
             self.s3 = S3(address, self._folder / "s3.log")
             undo.callback(self.s3.close)
-            self.mirror = Mirror(address, self._image.apt, self._folder / "mirror")
+            self.mirror = Mirror(address, self._folder / "mirror")
             undo.callback(self.mirror.close)
             self.mirror.publish(package, self.version)
             if bootstrap is not None:
@@ -110,27 +115,72 @@ class Cluster:
         """Take everything down, last things first; twice is once."""
         self._undo.close()
 
-    def node(self, name: str, role: str, disk: str | None = None) -> Node:
+    def node(self, name: str, role: str, disk: str | None = None, system: str = DEFAULT) -> Node:
         """Return a new node, powered off, with all that ParallelCluster and the test put there.
 
         `role` is one of head, compute, login, standalone. Nodes are told of the head that was made
         before them; where there is none, of one at the bridge's address. `disk` limits what can be
-        written to its root file system, for example to "256m".
+        written to its root file system, for example to "256m". `system` is one of systems.SYSTEMS;
+        the first node of a kind waits until its image is made.
         """
         if role not in parallelcluster.ROLES:
             raise ValueError(f"no such role: {role}")
+        kind = SYSTEMS[system]
+        image = self._image(kind)
         link = self.network.attach()
-        node = Node(name, self._image, link, self._folder / name, disk)
+        node = Node(name, image, link, self._folder / name, disk)
         self._undo.callback(node.close)
         if role == "head":
             self._head = parallelcluster.Head(name, node.address)
-        parallelcluster.install(node, role, self._head)
-        node.write("/etc/apt/sources.list", f"deb [trusted=yes] {self.mirror.url}/apt ./\n")
+        parallelcluster.install(node, role, self._head, kind)
+        self._dress(node, kind)
         node.write("/etc/s3mount-agent/environment", self._environment(), mode=0o600)
         executor = Path(__file__).with_name("executor.py")
         node.write(EXECUTOR, executor.read_text(encoding="utf-8"), mode=0o755)
         self._roles[name] = role
         return node
+
+    def _image(self, system: System) -> Image:
+        recipe = system.recipe
+        if recipe.name not in self._images:
+            image = self._images[recipe.name] = ensure_image(recipe)
+            self.mirror.offer(recipe.name, image.later)
+            if recipe.rpm:
+                self.mirror.publish(self.rpm, self.version)
+        return self._images[recipe.name]
+
+    @functools.cached_property
+    def rpm(self) -> Path:
+        """The same mount-s3 as AWS's rpm."""
+        return mount_s3_rpm.like_aws(self._package, self._folder)
+
+    def offer_rpms(self, name: str, packages: Sequence[Path], recipe: Recipe) -> str:
+        """Sign packages as an image's distribution, and offer them; return what a node has to have
+        in /etc/yum.repos.d to get them."""
+        folder, key = self._folder / name, self._folder / f"{name}.key"
+        folder.mkdir()
+        signer = Signer(shutil.copytree(ensure_image(recipe).key, key))
+        for package in packages:
+            rpms.sign(Path(shutil.copy(package, folder)), key, signer.fingerprint)
+        signer.close()
+        rpms.index(folder)
+        self.mirror.offer(name, folder)
+        return rpms.REPOSITORY.format(name=name, url=f"{self.mirror.url}/{name}")
+
+    def _dress(self, node: Node, system: System) -> None:
+        """Make a node of a recipe one of a system: what it is called, its user, its repository."""
+        offered = f"{self.mirror.url}/{system.recipe.name}"
+        if not system.recipe.rpm:
+            node.write("/etc/apt/sources.list", f"deb [trusted=yes] {offered} ./\n")
+            return
+        node.write("/etc/yum.repos.d/base.repo", rpms.REPOSITORY.format(name="base", url=offered))
+        release = "".join(f'{name}="{value}"\n' for name, value in system.os_release)
+        node.write("/usr/lib/os-release", release)  # /etc/os-release is a link to it
+        if system.user != FIRST_USER:
+            home = f"/home/{system.user}"
+            node.run(["usermod", "--login", system.user, "--home", home, FIRST_USER])
+            node.run(["groupmod", "--new-name", system.user, FIRST_USER])
+            node.run(["mv", f"/home/{FIRST_USER}", home])
 
     def _environment(self) -> str:
         variables = {

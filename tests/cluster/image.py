@@ -1,4 +1,4 @@
-"""The root file system that all nodes share, and the few packages that a node may fetch later."""
+"""The root file system that all nodes of a kind share, and the packages they may fetch later."""
 
 from __future__ import annotations
 
@@ -12,32 +12,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cluster import rpms
 from cluster.host import run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from cluster.systems import Recipe
+
 CACHE_VARIABLE = "S3MOUNT_TEST_CACHE"
 DEFAULT_CACHE = "/var/cache/s3mount-agent-tests"
 
-SUITE = "bookworm"
-PACKAGES = (
-    "systemd",
-    "systemd-sysv",
-    "dbus",
-    "iproute2",
-    "ca-certificates",
-    "python3",
-    # On ParallelCluster's Ubuntu images, too. It provides `fuse`; installing `fuse` removes it.
-    "fuse3",
-    "gpgv",
-    "procps",
-    "dos2unix",
-)
-# What mount-s3 and the agent want and a ParallelCluster image does not have; libfaketime is for the
-# tests that move a program's clock.
-LATER_PACKAGES = ("libfuse2", "python3-systemd", "libfaketime")
-CLUSTER_USER = "ubuntu"
+FIRST_USER = "ubuntu"
 # Units that a container has no use for, and that cost boot time or touch the host's kernel.
 MASKED_UNITS = (
     "apt-daily.timer",
@@ -78,32 +64,36 @@ BUILD_DEADLINE = 900.0  # seconds; about one minute on a fast mirror
 
 @dataclass(frozen=True)
 class Image:
-    """A finished image; both folders are read-only for everybody.
+    """A finished image; its folders are read-only for everybody.
 
-    root: the root file system, the lower layer of every node's overlay.
-    apt: a flat apt repository (`deb [trusted=yes] URL ./`) with LATER_PACKAGES and all that they
-        need and `root` lacks.
+    root: the root file system, the lower layer of every node's overlay. later: the packages that
+    it lacks and a node may fetch, as a repository: a flat one for apt (`deb [trusted=yes] URL ./`),
+    or one for dnf. key: GnuPG's home with the key that signs the latter's packages.
     """
 
     root: Path
-    apt: Path
+    later: Path
+    key: Path
 
 
-def ensure_image() -> Image:
-    """Return the image of the recipe in this file, and build it first where it is not there yet.
+def ensure_image(recipe: Recipe) -> Image:
+    """Return the image of a recipe, and build it first where it is not there yet.
 
     Needs root. Raises cluster.host.ProgramError when debootstrap or apt fail; whatever happens,
     the cache holds complete images only.
     """
     cache = Path(os.environ.get(CACHE_VARIABLE, DEFAULT_CACHE))
     cache.mkdir(parents=True, exist_ok=True)
-    # The recipe is this file: whatever changes here makes another image.
-    key = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:12]
-    folder = cache / f"image-{key}"
-    with _locked(cache / "lock"):
-        if not folder.exists():
-            _build(cache, folder)
-    return Image(root=folder / "root", apt=folder / "apt")
+    # Whatever changes in how it is made makes another image.
+    makers = [Path(__file__).with_name("rpms.py")] if recipe.rpm else []
+    made_by = [path.read_bytes() for path in (Path(__file__), *makers)]
+    key = hashlib.sha256(b"\0".join([repr(recipe).encode(), *made_by])).hexdigest()[:12]
+    folder = cache / f"image-{recipe.name}-{key}"
+    if not folder.exists():
+        with _locked(cache / "lock"):
+            if not folder.exists():
+                _build(recipe, cache, folder)
+    return Image(folder / "root", folder / "later", folder / "key")
 
 
 @contextlib.contextmanager
@@ -113,16 +103,24 @@ def _locked(path: Path) -> Iterator[None]:
         yield
 
 
-def _build(cache: Path, folder: Path) -> None:
+def _build(recipe: Recipe, cache: Path, folder: Path) -> None:
     """Build an image beside `folder` and rename it into place; the caller holds the lock."""
     for abandoned in cache.glob("building-*"):  # its builder was killed: we hold the lock
         shutil.rmtree(abandoned)
     building = Path(tempfile.mkdtemp(prefix="building-", dir=cache))
     try:
-        root, apt = building / "root", building / "apt"
-        _install(root)
+        root, later = building / "root", building / "later"
+        _install(recipe, root)
         _set_up(root)
-        _download(root, apt)
+        debs = building / "debs"
+        _download(recipe, root, debs)
+        if recipe.rpm:
+            rpms.set_up(root)
+            rpms.make_repository(debs, later, building / "key")
+            rpms.trust(root, building / "key")
+            shutil.rmtree(debs)
+        else:
+            debs.rename(later)
         _forget_package_sources(root)
         building.chmod(0o755)
         building.rename(folder)
@@ -138,28 +136,30 @@ def _isolated(*argv: str) -> str:
     return run(*isolation, *argv, timeout=BUILD_DEADLINE, env=environment)
 
 
-def _install(root: Path) -> None:
-    mirror = _host_mirror()
-    include = f"--include={','.join(PACKAGES)}"
-    _isolated(
-        "debootstrap", "--variant=minbase", include, SUITE, str(root), *([mirror] if mirror else [])
-    )
+def _install(recipe: Recipe, root: Path) -> None:
+    mirror = _host_mirror(recipe.suite)
+    include = f"--include={','.join(recipe.packages)}"
+    where = [recipe.suite, str(root), *([mirror] if mirror else [])]
+    _isolated("debootstrap", "--variant=minbase", include, *where)
 
 
-def _host_mirror() -> str | None:
-    """Return the URL from which this machine gets SUITE, None where it is another system."""
+def _host_mirror(suite: str) -> str | None:
+    """Return the URL from which this machine gets Debian, None where it gets another system."""
     targets = run("apt-get", "indextargets", "--format", "$(ORIGIN) $(CODENAME) $(REPO_URI)")
+    urls = {}
     for origin, codename, url in (line.split(" ", 2) for line in targets.splitlines()):
-        if (origin, codename) == ("Debian", SUITE):
-            return url
-    return None
+        if origin == "Debian":
+            urls[codename] = url
+    # A mirror has all of Debian's releases, but security updates are elsewhere.
+    others = [url for codename, url in urls.items() if "-" not in codename]
+    return urls.get(suite) or next(iter(others), None)
 
 
 def _set_up(root: Path) -> None:
     """Add the cluster's user, and leave out what makes one machine different from another."""
     _isolated(
         "chroot", str(root), "useradd", "--uid=1000", "--user-group", "--create-home",
-        "--shell=/bin/bash", CLUSTER_USER,
+        "--shell=/bin/bash", FIRST_USER,
     )  # fmt: skip
     _isolated("systemctl", f"--root={root}", "mask", *MASKED_UNITS)
     (root / "etc/systemd/system" / VISITORS).write_text(VISITORS_UNIT, encoding="ascii")
@@ -170,19 +170,19 @@ def _set_up(root: Path) -> None:
         (root / made_by_debootstrap).unlink(missing_ok=True)
 
 
-def _download(root: Path, apt: Path) -> None:
-    """Fetch LATER_PACKAGES and their dependencies into `apt`, with the index that apt reads."""
+def _download(recipe: Recipe, root: Path, debs: Path) -> None:
+    """Fetch the recipe's later packages and their dependencies, with the index that apt reads."""
     # A resolver's address for as long as the mirror is needed.
     shutil.copyfile("/etc/resolv.conf", root / "etc/resolv.conf")
     apt_get = ("chroot", str(root), "apt-get", "--quiet", "--yes")
     _isolated(*apt_get, "clean")  # debootstrap leaves the packages of the image there
     _isolated(*apt_get, "update")
-    _isolated(*apt_get, "install", "--download-only", "--no-install-recommends", *LATER_PACKAGES)
-    apt.mkdir()
+    _isolated(*apt_get, "install", "--download-only", "--no-install-recommends", *recipe.later)
+    debs.mkdir()
     for package in (root / "var/cache/apt/archives").glob("*.deb"):
-        shutil.move(str(package), apt / package.name)
-    stanzas = (_stanza(package) for package in sorted(apt.glob("*.deb")))
-    (apt / "Packages").write_text("\n".join(stanzas), encoding="utf-8")
+        shutil.move(str(package), debs / package.name)
+    stanzas = (_stanza(package) for package in sorted(debs.glob("*.deb")))
+    (debs / "Packages").write_text("\n".join(stanzas), encoding="utf-8")
 
 
 def _stanza(package: Path) -> str:

@@ -15,8 +15,14 @@ from cluster.signing import Signer
 if TYPE_CHECKING:
     from pathlib import Path
 
-# How AWS names what dpkg calls amd64 and arm64.
-ARCHITECTURES = {"amd64": ("x86_64",), "arm64": ("arm64",), "all": ("x86_64", "arm64")}
+# How AWS names what dpkg calls amd64 and arm64, and rpm x86_64 and aarch64.
+ARCHITECTURES = {
+    "amd64": ("x86_64",),
+    "x86_64": ("x86_64",),
+    "arm64": ("arm64",),
+    "aarch64": ("arm64",),
+    "all": ("x86_64", "arm64"),
+}
 OWNER = "Mountpoint for Amazon S3 (simulation) <mountpoint@example.com>"
 STRANGER = "Somebody Else <stranger@example.com>"
 
@@ -27,13 +33,13 @@ def package_version(package: Path) -> str:
 
 
 class Mirror:
-    """A static web server with `/mountpoint-s3-release/` (AWS's layout) and `/apt/`.
+    """A static web server with `/mountpoint-s3-release/` (AWS's layout) and what is offered.
 
     url: its address without a slash at the end. fingerprint: of the key that signs the releases.
     requests: the path of each request, in the order of arrival.
     """
 
-    def __init__(self, address: str, apt: Path, folder: Path) -> None:
+    def __init__(self, address: str, folder: Path) -> None:
         """Listen on a free port of `address`; `folder`, which must not exist, holds the files."""
         folder.mkdir()
         self.requests: list[str] = []
@@ -43,7 +49,6 @@ class Mirror:
         self._releases = self._files / "mountpoint-s3-release"
         keys = self._releases / "public_keys/KEYS"
         keys.parent.mkdir(parents=True)
-        (self._files / "apt").symlink_to(apt)
         self._signer = Signer(self._gnupg / "release", OWNER)
         self.fingerprint = self._signer.fingerprint
         keys.write_text(self._signer.public_key, encoding="ascii")
@@ -59,15 +64,19 @@ class Mirror:
         )
         self._thread.start()
 
+    def offer(self, name: str, folder: Path) -> None:
+        """Serve the files of a folder, a repository for apt or dnf, as `/name/`."""
+        (self._files / name).symlink_to(folder)
+
     def publish(self, package: Path, version: str) -> None:
-        """Release a .deb under `version`, signed, and as the latest from now on."""
-        architecture = run("dpkg-deb", "--field", str(package), "Architecture").strip()
-        for folder in ARCHITECTURES[architecture]:
-            release = self._releases / version / folder / f"mount-s3-{version}-{folder}.deb"
+        """Release a .deb or .rpm under `version`, signed, and as the latest from now on."""
+        kind = package.suffix
+        for folder in ARCHITECTURES[_architecture(package)]:
+            release = self._releases / version / folder / f"mount-s3-{version}-{folder}{kind}"
             release.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(package, release)
             self._signer.sign(release, _signature(release))
-            latest = self._releases / "latest" / folder / "mount-s3.deb"
+            latest = self._releases / "latest" / folder / f"mount-s3{kind}"
             latest.parent.mkdir(parents=True, exist_ok=True)
             # Links, so that what breaks a release breaks it as the latest one, too.
             for link, target in ((latest, release), (_signature(latest), _signature(release))):
@@ -95,7 +104,7 @@ class Mirror:
             stranger.close()
 
     def _packages(self, version: str) -> list[Path]:
-        packages = sorted((self._releases / version).glob("*/*.deb"))
+        packages = sorted((self._releases / version).glob("*/*.[dr][ep][bm]"))
         if not packages:
             raise LookupError(f"version {version} was never published")
         return packages
@@ -110,6 +119,12 @@ class Mirror:
 
 def _signature(package: Path) -> Path:
     return package.with_name(f"{package.name}.asc")
+
+
+def _architecture(package: Path) -> str:
+    if package.suffix == ".rpm":
+        return run("rpm", "--query", "--package", "--queryformat=%{ARCH}", str(package)).strip()
+    return run("dpkg-deb", "--field", str(package), "Architecture").strip()
 
 
 class _Server(socketserver.ThreadingTCPServer):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from cluster.node import Node
+    from cluster.systems import System
 
 VERSION = "3.13.0"
 REGION = "us-east-1"
@@ -14,7 +15,6 @@ STACK = "hpc-dev"
 QUEUE = "queue-1"
 COMPUTE_RESOURCE = "queue-1-cr1"
 LOGIN_POOL = "login"
-CLUSTER_USER = "ubuntu"
 
 # What dna.json says of a role; a machine outside of any cluster ("standalone") has no such file.
 NODE_TYPES = {"head": "HeadNode", "compute": "ComputeFleet", "login": "LoginNode"}
@@ -30,30 +30,30 @@ class Head(NamedTuple):
     address: str
 
 
-def install(node: Node, role: str, head: Head) -> None:
+def install(node: Node, role: str, head: Head, system: System) -> None:
     """Write ParallelCluster's files into a node that is off; nothing for the role standalone.
 
     Raises KeyError for a role that is not one of ROLES.
     """
     if role == "standalone":
         return
-    facts = _dna(role, head)
+    facts = _dna(role, head, system)
     node.write("/etc/chef/dna.json", json.dumps({"cluster": facts}, indent=2) + "\n")
-    cfnconfig = _cfnconfig(role, head)
+    cfnconfig = _cfnconfig(role, head, system)
     node.write(CFNCONFIG, "".join(f"{name}={value}\n" for name, value in cfnconfig.items()))
     node.write("/opt/parallelcluster/.bootstrapped", f"aws-parallelcluster-cookbook-{VERSION}\n")
     node.run(["mkdir", "-p", "/opt/parallelcluster/shared", "/var/log/parallelcluster"])
     node.run(["ln", "-s", CFNCONFIG, "/opt/parallelcluster/cfnconfig"])
 
 
-def _dna(role: str, head: Head) -> dict[str, str]:
+def _dna(role: str, head: Head, system: System) -> dict[str, str]:
     facts = {
         "node_type": NODE_TYPES[role],
         "region": REGION,
         "stack_name": STACK,
         "scheduler": "slurm",
-        "base_os": "ubuntu2204",
-        "cluster_user": CLUSTER_USER,
+        "base_os": system.base_os,
+        "cluster_user": system.user,
         "log_group_name": f"/aws/parallelcluster/{STACK}-202611230000",
         "proxy": "NONE",
         "ephemeral_dir": "/scratch",
@@ -71,13 +71,13 @@ def _dna(role: str, head: Head) -> dict[str, str]:
     }
 
 
-def _cfnconfig(role: str, head: Head) -> dict[str, str]:
+def _cfnconfig(role: str, head: Head, system: System) -> dict[str, str]:
     settings = {
         "stack_name": STACK,
         "cfn_region": REGION,
         "cfn_scheduler": "slurm",
         "cfn_node_type": NODE_TYPES[role],
-        "cfn_cluster_user": CLUSTER_USER,
+        "cfn_cluster_user": system.user,
         "cfn_ephemeral_dir": "/scratch",
         "cfn_ebs_shared_dirs": "",
         "cfn_proxy": "NONE",

@@ -3,8 +3,9 @@
 # Does nothing, and asks the network for nothing, where all of it is there.
 set -eu
 
-# debootstrap needs the keyring to check Debian's signatures on Ubuntu.
-packages="debootstrap debian-archive-keyring systemd-container iproute2 gnupg util-linux python3-venv locales"
+# debootstrap needs the keyring to check Debian's signatures on Ubuntu; rpm and createrepo-c make the
+# packages of nodes that get theirs from dnf.
+packages="debootstrap debian-archive-keyring systemd-container iproute2 gnupg util-linux python3-venv locales rpm createrepo-c"
 
 missing=""
 for package in $packages; do

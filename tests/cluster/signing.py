@@ -16,12 +16,17 @@ class Signer:
     fingerprint: 40 hexadecimal digits. public_key: the armoured key.
     """
 
-    def __init__(self, home: Path, owner: str) -> None:
-        """Make the directory `home` and a key in it; `home` must be a short path (a socket's)."""
+    def __init__(self, home: Path, owner: str | None = None) -> None:
+        """Make the directory `home` and a key in it; `home` must be a short path (a socket's).
+
+        Without an owner, the key is there already.
+        """
         self._home = home
-        home.mkdir(mode=0o700)
+        home.mkdir(mode=0o700, exist_ok=owner is None)
+        make = ("--quick-generate-key", str(owner), "ed25519", "sign", "never")
         try:
-            self._gpg("--passphrase", "", "--quick-generate-key", owner, "ed25519", "sign", "never")
+            if owner is not None:
+                self._gpg("--passphrase", "", *make)
             self.fingerprint = self._first_fingerprint()
             self.public_key = self._gpg("--armor", "--export", self.fingerprint)
         except BaseException:

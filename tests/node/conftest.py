@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Callable, Protocol
 import pytest
 
 from cluster.cluster import Cluster
+from cluster.systems import DEFAULT, SYSTEMS
 from mount_s3_package import Chosen, choose
 from node.article import COMPUTE, HEAD, ONE, WRITABLE
 from node.patient import DENIED, Patient
@@ -32,9 +33,9 @@ NUMBERS = itertools.count(1)
 
 
 class NewNode(Protocol):
-    """Boots a node of a role, with a disk of a size if it is to be a small one."""
+    """Boots a node of a role and system, with a disk of a size if it is to be a small one."""
 
-    def __call__(self, role: str, disk: str | None = None) -> Node: ...
+    def __call__(self, role: str, disk: str | None = None, system: str = DEFAULT) -> Node: ...
 
 
 @functools.cache
@@ -122,8 +123,8 @@ def patient(cluster: Cluster, package: Path) -> Iterator[dict[str, Patient]]:
 def _nodes(cluster: Cluster) -> Iterator[NewNode]:
     made: list[Node] = []
 
-    def new(role: str, disk: str | None = None) -> Node:
-        node = cluster.node(f"{role}-{next(NUMBERS)}", role, disk)
+    def new(role: str, disk: str | None = None, system: str = DEFAULT) -> Node:
+        node = cluster.node(f"{role}-{next(NUMBERS)}", role, disk, system)
         made.append(node)
         node.boot()
         return node
@@ -157,13 +158,15 @@ def new_ready_module_node(new_module_node: NewNode, package: Path) -> NewNode:
     return functools.partial(_ready, new_module_node, package)
 
 
-def _ready(new: NewNode, package: Path, role: str, disk: str | None = None) -> Node:
-    node = new(role, disk)
+def _ready(
+    new: NewNode, package: Path, role: str, disk: str | None = None, system: str = DEFAULT
+) -> Node:
+    node = new(role, disk, system)
     shutil.copyfile(package, node.root / "root/mount-s3.deb")
     quick = ["-qq", "--yes", "-o", "Dpkg::Options::=--force-unsafe-io"]
     node.run(["apt-get", *quick, "update"])
     node.run(
-        ["apt-get", *quick, "install", "libfuse2", "python3-systemd", "/root/mount-s3.deb"],
+        ["apt-get", *quick, "install", *SYSTEMS[system].recipe.later[:2], "/root/mount-s3.deb"],
         env={"DEBIAN_FRONTEND": "noninteractive"},
     )
     return node
