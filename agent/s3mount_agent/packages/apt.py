@@ -15,6 +15,8 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from s3mount_agent.core.errors import AgentError, Problem
+from s3mount_agent.core.text import last_lines
+from s3mount_agent.filesystem import disk, files
 from s3mount_agent.packages.interface import LOCK_SECONDS
 from s3mount_agent.system import process
 
@@ -36,6 +38,8 @@ _OPTIONS = (
     "--quiet=2",
     "--yes",
 )
+# Where apt keeps what it knows of a piece of a repository.
+_KNOWN = "apt"
 _NOTHING_ELSE = "--option=APT::Get::AutomaticRemove=false"
 # mount-s3, libfuse2 and what they need take less than half of it.
 _SPACE_BYTES = 200 * 2**20
@@ -69,14 +73,17 @@ def require_space() -> None:
             )
 
 
-def refresh() -> AgentError | None:
+def refresh(only: Path | None = None) -> AgentError | None:
     """Reads the repositories' lists anew; without that a fresh image may not know libfuse2.
 
     Returns what went wrong: one broken repository of many says nothing about the package that is
     wanted, so that whether it can be had decides.
     """
+    retries = "--option=Acquire::Retries=1"
+    if only is not None:
+        _know_only(only)
     try:
-        _apt("update", "--option=Acquire::Retries=1", timeout=_REFRESH_SECONDS)
+        _apt("update", retries, *_knowing(only), timeout=_REFRESH_SECONDS)
     except AgentError as error:
         return error
     return None
@@ -123,26 +130,30 @@ def chosen_by_hand(names: Collection[str]) -> frozenset[str]:
 
 
 def would_install(
-    names: Sequence[str], *, again: bool = False, older: bool = False
+    names: Sequence[str], *, again: bool = False, older: bool = False, only: Path | None = None
 ) -> frozenset[str]:
     """The packages that install() would newly bring onto the node; raises as install() does."""
     given = _installing(names, again=again, older=older)
-    steps = _STEP.finditer(_apt("install", "--simulate", *given))
+    steps = _STEP.finditer(_apt("install", "--simulate", *_knowing(only), *given))
     return frozenset(
         _plain(step["name"]) for step in steps if step["what"] == "Inst" and not step["installed"]
     )
 
 
-def install(names: Sequence[str], *, again: bool = False, older: bool = False) -> None:
+def install(
+    names: Sequence[str], *, again: bool = False, older: bool = False, only: Path | None = None
+) -> None:
     """Installs packages (names, or paths of .deb files) in one transaction.
 
     ``again`` after an installation that was interrupted: what dpkg was unpacking then, it can only
-    unpack anew. ``older``: also where a later version is installed.
+    unpack anew. ``older``: also where a later version is installed. ``only`` is a piece of the
+    distribution's own repository, which is asked instead of all that the node knows: apt takes from
+    it what a key of the node's has signed, and the refresh() before has to be of it, too.
 
     Removes nothing: on Ubuntu the package ``fuse`` would otherwise push out fuse3 and all that
     needs it. Raises ``packages-failed`` or ``no-space``.
     """
-    _apt("install", *_installing(names, again=again, older=older))
+    _apt("install", *_knowing(only), *_installing(names, again=again, older=older))
 
 
 def repair() -> None:
@@ -183,6 +194,39 @@ def version_of(package: Path) -> tuple[str, str]:
     return name, version
 
 
+def _know_only(folder: Path) -> None:
+    """Writes the list of sources for apt to know a piece of a repository, as it lies there."""
+    disk.empty_directory(folder / _KNOWN)
+    disk.empty_directory(folder / _KNOWN / "lists")
+    sources = [
+        f"deb [by-hash=no lang=none target=Packages] file:{folder} {suite.name} "
+        + " ".join(each.parent.name for each in disk.matching(suite, "*/binary-*"))
+        for suite in disk.matching(folder / "dists", "*")
+    ]
+    files.write(folder / _KNOWN / "sources.list", "\n".join([*sources, ""]))
+
+
+def _knowing(only: Path | None) -> list[str]:
+    """The options by which apt knows nothing but a piece of a repository, where there is one.
+
+    Whoever filled it is not trusted, also on a node whose own repositories need no signature.
+    """
+    if only is None:
+        return []
+    known = only / _KNOWN
+    options = {
+        "Dir::Etc::SourceList": known / "sources.list",
+        "Dir::Etc::SourceParts": "/dev/null",
+        "Dir::State::Lists": known / "lists",
+        "Dir::Cache": known,
+        "Acquire::Check-Valid-Until": "false",  # it is as old as it is on purpose
+        "Acquire::AllowInsecureRepositories": "false",
+        "Acquire::AllowWeakRepositories": "false",
+        "APT::Get::AllowUnauthenticated": "false",
+    }
+    return [f"--option={name}={value}" for name, value in options.items()]
+
+
 def _installing(names: Sequence[str], *, again: bool, older: bool) -> list[str]:
     options = ["--no-install-recommends", "--no-remove"]
     options += ["--reinstall"] * again + ["--allow-downgrades"] * older
@@ -203,7 +247,9 @@ def _apt(*arguments: str, timeout: float = _INSTALL_SECONDS) -> str:
     )
     if answer.code == 0:
         return answer.stdout
-    words = answer.last_words()
+    # What it says in indented lines are the hashes of a file that is another one.
+    told = [line for line in answer.stderr.splitlines() if not line.startswith("  ")]
+    words = last_lines("\n".join(told)) or answer.last_words()
     full = "No space left" in words or "enough free space" in words
     raise AgentError(
         Problem.NO_SPACE if full else Problem.PACKAGES_FAILED,

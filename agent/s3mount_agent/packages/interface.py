@@ -14,7 +14,11 @@ LOCK_SECONDS = 300.0
 
 
 class PackageManager(Protocol):
-    """A package manager. Everything that runs it raises ``packages-failed`` or ``no-space``."""
+    """A package manager. Everything that runs it raises ``packages-failed`` or ``no-space``.
+
+    ``only`` is a folder with a piece of the distribution's repository, as `make bundle` makes it:
+    nothing else is asked, and nothing is taken from it that the distribution has not signed.
+    """
 
     def lock_holder(self) -> str | None:
         """The program, with its pid, that installs or removes packages now; None if none does."""
@@ -22,7 +26,7 @@ class PackageManager(Protocol):
     def require_space(self) -> None:
         """Raises ``no-space`` if mount-s3 and what it needs would not fit."""
 
-    def refresh(self) -> AgentError | None:
+    def refresh(self, only: Path | None = None) -> AgentError | None:
         """Reads the repositories' lists anew; returns what went wrong: one broken repository of
         many says nothing about the package that is wanted."""
 
@@ -40,12 +44,24 @@ class PackageManager(Protocol):
         """Those of some packages that somebody asked for by name."""
 
     def would_install(
-        self, names: Sequence[str], *, again: bool = False, older: bool = False
+        self,
+        names: Sequence[str],
+        *,
+        again: bool = False,
+        older: bool = False,
+        only: Path | None = None,
     ) -> frozenset[str]:
         """The packages that install() would newly bring onto the node: not those of which it would
         bring another version."""
 
-    def install(self, names: Sequence[str], *, again: bool = False, older: bool = False) -> None:
+    def install(
+        self,
+        names: Sequence[str],
+        *,
+        again: bool = False,
+        older: bool = False,
+        only: Path | None = None,
+    ) -> None:
         """Installs packages (names, or paths of files) in one transaction that removes nothing;
         ``again`` after one that was interrupted. A file takes the place of the package's earlier
         version, and only where ``older`` of a later one."""

@@ -30,7 +30,8 @@ class System(NamedTuple):
     version perhaps the beginning; ``name`` is ParallelCluster's word, where it has one.
 
     ``fuse`` brings fusermount where there is none (mount-s3 depends on "fuse", which it provides),
-    ``libraries`` are the names of FUSE 2's library, the newest first.
+    ``libraries`` are the names of FUSE 2's library, the newest first. ``suite`` is where the
+    repositories of Debian and Ubuntu have them.
     """
 
     name: str
@@ -39,6 +40,7 @@ class System(NamedTuple):
     family: Family
     fuse: str
     libraries: tuple[str, ...]
+    suite: str = ""
 
     @property
     def manager(self) -> PackageManager:
@@ -55,10 +57,10 @@ class System(NamedTuple):
 DEB = Family("deb", "apt-get", apt)
 FAMILIES = (DEB,)
 SYSTEMS = (
-    System("ubuntu2204", "ubuntu", "22.04", DEB, "fuse3", ("libfuse2",)),
-    System("ubuntu2404", "ubuntu", "24.04", DEB, "fuse3", ("libfuse2t64",)),
-    System("debian12", "debian", "12", DEB, "fuse3", ("libfuse2",)),
-    System("debian13", "debian", "13", DEB, "fuse3", ("libfuse2t64",)),
+    System("ubuntu2204", "ubuntu", "22.04", DEB, "fuse3", ("libfuse2",), "jammy"),
+    System("ubuntu2404", "ubuntu", "24.04", DEB, "fuse3", ("libfuse2t64",), "noble"),
+    System("debian12", "debian", "12", DEB, "fuse3", ("libfuse2",), "bookworm"),
+    System("debian13", "debian", "13", DEB, "fuse3", ("libfuse2t64",), "trixie"),
 )
 # What is taken for a system that nobody has heard of, by the kind of its packages.
 ASSUMED = (System("", "", "", DEB, "fuse3", ("libfuse2t64", "libfuse2")),)
