@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from cluster.network import Link
 
-BOOT_DEADLINE = 180.0  # seconds; a node may wait for its mounts for two minutes
+BOOT_DEADLINE = 300.0  # seconds; a node may wait for its mounts for two minutes, when all is slow
 POWER_OFF_DEADLINE = 120.0  # seconds; a unit that ignores SIGTERM is given 90 by systemd
 
 # $0 is our control group, "$@" the nspawn command line, both seen from a mount namespace that ends

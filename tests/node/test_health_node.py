@@ -64,7 +64,7 @@ SEEN_AT_BOOT = "/var/log/seen-at-boot"
 LATE_CREDENTIALS = f"""\
 [Service]
 ExecStart=/bin/sh -c 'while sleep 0.5; do s3mount-agent status --json >> {SEEN_AT_BOOT}; \
-test $(grep -c retrying {SEEN_AT_BOOT}) -lt 20 || mv {LATE} {ENVIRONMENT}; done'
+test $(grep -c retrying {SEEN_AT_BOOT}) -lt 6 || mv {LATE} {ENVIRONMENT}; done'
 
 [Install]
 WantedBy=multi-user.target
@@ -130,6 +130,8 @@ def place(
 @pytest.fixture(autouse=True)
 def the_daemon_lives(request: pytest.FixtureRequest, place: Place) -> Iterator[None]:
     """Whatever happens to the node, each test ends with all well and nothing left."""
+    if not place.node.is_on:  # the test before this one could not boot it
+        place.node.boot()
     courses_until(place.node, BOTH_OK)
     yield
     courses_until(place.node, BOTH_OK)
