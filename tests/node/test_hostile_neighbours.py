@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cluster.cluster import Cluster
+from node import strange_fuse
 from node.article import AGENT_UNIT, mounted, show, states
 from node.conftest import NewNode
 from node.live_site import SEEN, Site, document, until
@@ -30,34 +31,6 @@ CONF = "/etc/fuse.conf"
 QUICK = {"look_every": "5s", "hung_after": "10s", "retry_at_most_every": "5s"}
 # A site's own choice, which stays: no other user sees what he mounts.
 CHOSEN = "# user_allow_other is not wanted here\nmount_max = 100\n"
-# What a user's program mounts, by the node's own fusermount, under the name of ours. It answers
-# nothing, or as long as it is not stopped what the next fusermount upon it asks.
-SERVER = """
-import ctypes, os, struct, sys
-libfuse = ctypes.CDLL("libfuse.so.2", use_errno=True)
-class Args(ctypes.Structure):
-    _fields_ = [("argc", ctypes.c_int), ("argv", ctypes.POINTER(ctypes.c_char_p)),
-                ("allocated", ctypes.c_int)]
-words = [b"x", b"-o", b"fsname=mountpoint-s3,nonempty,allow_other"]
-argv = (ctypes.c_char_p * len(words))(*words)
-args = Args(len(words), argv, 0)
-device = libfuse.fuse_mount_compat25(sys.argv[1].encode(), ctypes.byref(args))
-print("mounted" if device >= 0 else "refused", flush=True)
-owner = struct.pack("<4I", 0o40755, 2, os.getuid(), os.getgid())
-answers = {
-    3: bytes(16) + struct.pack("<6Q3I", 1, *[0] * 8) + owner + bytes(12),  # GETATTR
-    17: bytes(80),  # STATFS
-    26: struct.pack("<4I2H2I2H8I", 7, 31, 1 << 17, 0, 12, 9, 1 << 17, 1, 32, *[0] * 9),  # INIT
-    34: b"",  # ACCESS
-}
-while sys.argv[2:] == ["answering"]:
-    _, call, number = struct.unpack_from("<IIQ", os.read(device, (1 << 17) + 4096))
-    answer = answers.get(call)
-    error = 0 if answer is not None else -38
-    data = answer or b""
-    os.write(device, struct.pack("<IiQ", 16 + len(data), error, number) + data)
-sys.stdin.read()
-"""
 # Two thousand mounts below one, which go with it.
 MANY = """
 import ctypes, os
@@ -98,7 +71,7 @@ def node(site: Site) -> Iterator[Node]:
 @contextlib.contextmanager
 def covered(node: Node, directory: str, *how: str) -> Iterator[Command]:
     """A user's own file system lies on a directory and hangs for as long as this lasts."""
-    line = ["python3", "-c", SERVER, directory, *how]
+    line = ["python3", "-c", strange_fuse.USERS, directory, ",allow_other", *how]
     with node.popen(line, user=USER, stdin=subprocess.PIPE) as server:
         assert server.stdout is not None
         assert server.stdout.readline() == "mounted\n", server.communicate()
@@ -186,7 +159,8 @@ def test_who_waits_for_a_cover_that_has_gone_says_nothing_of_ours(site: Site, no
     """The daemon's own look went into it, and hangs on when the cover is mounted no more."""
     before = site.mount(USED)["pid"]
     daemon = show(node, AGENT_UNIT, "MainPID")
-    with node.popen(["python3", "-c", SERVER, USED], user=USER, stdin=subprocess.PIPE) as server:
+    line = ["python3", "-c", strange_fuse.USERS, USED, ",allow_other"]
+    with node.popen(line, user=USER, stdin=subprocess.PIPE) as server:
         assert server.stdout is not None
         # It looks first when it goes on, and sees then what lies there now.
         node.run(["kill", "-STOP", daemon])

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cluster.cluster import Cluster
+from node import strange_fuse
 from node.article import mounted
 from node.conftest import NewNode
 from node.live_site import PATIENCE, Site, document, until
@@ -254,28 +255,13 @@ def test_a_mount_over_the_parent_is_named_and_nothing_is_done_meanwhile(calm: Si
     assert calm.pids() == before
 
 
-# A file system of an ordinary user that looks like ours and answers nobody.
-COVER = """
-import ctypes, os, sys, time
-libfuse = ctypes.CDLL("libfuse.so.2", use_errno=True)
-class Args(ctypes.Structure):
-    _fields_ = [("argc", ctypes.c_int), ("argv", ctypes.POINTER(ctypes.c_char_p)),
-                ("allocated", ctypes.c_int)]
-words = [b"x", b"-o", b"fsname=mountpoint-s3,nonempty"]
-argv = (ctypes.c_char_p * len(words))(*words)
-args = Args(len(words), argv, 0)
-descriptor = libfuse.fuse_mount_compat25(sys.argv[1].encode(), ctypes.byref(args))
-print("mounted" if descriptor >= 0 else "refused", flush=True)
-time.sleep(3600)
-"""
-
-
 def test_what_a_user_mounts_over_ours_is_his_whatever_it_is_called(calm: Site) -> None:
     """It hangs, and is not taken for ours that hangs; nor does anything wait for it."""
     before = calm.pids()
     health = {**QUICK, "look_every": "5s", "hung_after": "10s"}
     calm.set(document(calm.row(USED, RW), calm.row(OTHER), health=health))
-    with calm.node.popen(["python3", "-c", COVER, USED], user="ubuntu") as cover:
+    line = ["python3", "-c", strange_fuse.USERS, USED, ""]
+    with calm.node.popen(line, user="ubuntu", stdin=subprocess.PIPE) as cover:
         assert cover.stdout is not None
         assert cover.stdout.readline() == "mounted\n"
         until(lambda: calm.mount(USED)["state"] == "foreign", lambda: calm.mount(USED))

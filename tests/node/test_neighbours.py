@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cluster.cluster import Cluster
+from node import strange_fuse
 from node.article import AGENT_UNIT, ONE, SEEN, UNIT, WRITABLE, main_pid, pids, show, states, status
 from node.conftest import NewNode
 from node.live_site import until
@@ -40,18 +41,6 @@ for my $rc (@ARGV) {
     my @found = grep { $rc =~ /$_/ } keys %{$nrconf{override_rc}};
     print "$rc\\n" if @found && !$nrconf{override_rc}{$found[0]};
 }
-"""
-
-# A FUSE file system of which nobody ever reads the requests, like a server that has gone.
-HANG = """
-import ctypes, os, sys
-device = os.open("/dev/fuse", os.O_RDWR)
-options = f"fd={device},rootmode=40000,user_id=0,group_id=0,allow_other"
-libc = ctypes.CDLL(None, use_errno=True)
-if libc.mount(b"server:/slurm", sys.argv[1].encode(), b"fuse", 6, options.encode()):
-    sys.exit(os.strerror(ctypes.get_errno()))
-print("hangs", flush=True)
-sys.stdin.read()
 """
 
 # Any user's: sends to the journal for as long as it takes anything.
@@ -109,7 +98,9 @@ def node(request: pytest.FixtureRequest, cluster: Cluster, new_ready_module_node
 @contextmanager
 def hanging(node: Node, directory: str) -> Iterator[None]:
     """Something that never answers is mounted there for as long as this lasts."""
-    with node.popen(["python3", "-c", HANG, directory], stdin=subprocess.PIPE) as server:
+    with node.popen(
+        ["python3", "-c", strange_fuse.ROOTS, directory], stdin=subprocess.PIPE
+    ) as server:
         try:
             assert server.stdout is not None
             assert server.stdout.readline() == "hangs\n"
