@@ -19,9 +19,9 @@ from pathlib import Path
 import pytest
 
 from s3mount_agent.core.errors import AgentError, Problem
-from s3mount_agent.core.versions import PINNED, Install
+from s3mount_agent.core.versions import PINNED, Install, version_of
 from s3mount_agent.decide.retry_policy import is_lasting
-from s3mount_agent.mountpoint import install, program, releases
+from s3mount_agent.mountpoint import install, program, releases, trust
 from s3mount_agent.mountpoint.program import Installed
 from s3mount_agent.mountpoint.releases import (
     DEFAULT_FINGERPRINTS,
@@ -29,10 +29,23 @@ from s3mount_agent.mountpoint.releases import (
     Release,
 )
 from s3mount_agent.packages import apt
+from s3mount_agent.system import process
 from s3mount_agent.system.retry import patiently
 
 pytestmark = pytest.mark.skipif(
     not (shutil.which("gpg") and shutil.which("gpgv")), reason="GnuPG is not installed"
+)
+# Debian 13 has sqv instead of gpgv.
+VERIFIERS = pytest.mark.parametrize(
+    "verifier",
+    [
+        "gpgv",
+        pytest.param(
+            "sqv", marks=pytest.mark.skipif(not shutil.which("sqv"), reason="there is no sqv")
+        ),
+        "gpg",
+    ],
+    indirect=True,
 )
 PACKAGE = b"!<arch>\n" + bytes(range(256)) * 500
 NAME = "mount-s3-9.9.9-x86_64.deb"
@@ -127,6 +140,13 @@ def mirror() -> Iterator[Mirror]:
     server.server_close()
 
 
+@pytest.fixture(autouse=True)
+def verifier(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The only program of the node that can tell whether a signature is good."""
+    only = getattr(request, "param", "gpgv")
+    monkeypatch.setattr(process, "has", lambda name: name == only)
+
+
 @pytest.fixture
 def signed(mirror: Mirror, keys: tuple[Key, Key]) -> Mirror:
     signer, other = keys
@@ -145,6 +165,7 @@ def refusal(from_: Release, directory: Path) -> AgentError:
     return caught.value
 
 
+@VERIFIERS
 def test_a_signed_package_is_fetched(signed: Mirror, keys: tuple[Key, Key], tmp_path: Path) -> None:
     package = releases.fetch(signed.release(keys[0]), "x86_64", "deb", tmp_path)
     assert package == tmp_path / NAME
@@ -197,6 +218,7 @@ def test_armor_may_have_headers_and_windows_line_ends(
     releases.fetch(signed.release(keys[0]), "x86_64", "deb", tmp_path)
 
 
+@VERIFIERS
 def test_a_good_signature_by_a_key_that_is_not_pinned_is_refused(
     signed: Mirror, keys: tuple[Key, Key], tmp_path: Path
 ) -> None:
@@ -206,6 +228,7 @@ def test_a_good_signature_by_a_key_that_is_not_pinned_is_refused(
     assert is_lasting(error)
 
 
+@VERIFIERS
 def test_a_signature_by_a_key_that_is_not_there_is_refused(
     signed: Mirror, keys: tuple[Key, Key], tmp_path: Path
 ) -> None:
@@ -214,9 +237,8 @@ def test_a_signature_by_a_key_that_is_not_there_is_refused(
     assert error.problem is Problem.SIGNING_KEY_UNKNOWN
 
 
-@pytest.mark.parametrize(
-    "package", [PACKAGE[:-1], PACKAGE + b"\n", b"", b"X" + PACKAGE[1:], b"<Error>NoSuchKey</Error>"]
-)
+@VERIFIERS
+@pytest.mark.parametrize("package", [PACKAGE[:-1], PACKAGE + b"\n", b"", b"X" + PACKAGE[1:]])
 def test_another_file_than_the_signed_one_is_refused(
     signed: Mirror, keys: tuple[Key, Key], tmp_path: Path, package: bytes
 ) -> None:
@@ -226,14 +248,81 @@ def test_another_file_than_the_signed_one_is_refused(
     assert is_lasting(error)
 
 
+@VERIFIERS
 @pytest.mark.parametrize("name", [f"{PATH}.asc", "/public_keys/KEYS"])
-@pytest.mark.parametrize("content", [b"", b"\xff\x00garbage", b"<html>captive portal</html>"])
+@pytest.mark.parametrize("content", [b"", b"\xff\x00garbage"])
 def test_garbage_for_signature_or_keys_is_refused(
     signed: Mirror, keys: tuple[Key, Key], tmp_path: Path, name: str, content: bytes
 ) -> None:
     signed.files[name] = content
     error = refusal(signed.release(keys[0]), tmp_path)
     assert error.problem in (Problem.SIGNATURE_BAD, Problem.SIGNING_KEY_UNKNOWN)
+
+
+@pytest.mark.parametrize("verifier", ["none"], indirect=True)
+def test_where_nothing_can_tell_nothing_is_installed(
+    signed: Mirror, keys: tuple[Key, Key], tmp_path: Path
+) -> None:
+    error = refusal(signed.release(keys[0]), tmp_path)
+    assert error.problem is Problem.VERIFIER_MISSING
+    assert "gpgv, sqv or gpg" in error.hint
+
+
+@VERIFIERS
+def test_a_subkey_counts_as_the_key_that_it_belongs_to(
+    signed: Mirror, keys: tuple[Key, Key], tmp_path: Path
+) -> None:
+    maker = Key(keys[0].home, "")
+    maker.gpg("--passphrase", "", "--quick-generate-key", "sub@example.org", "ed25519", "cert")
+    listing = maker.gpg("--list-keys", "--with-colons", "sub@example.org").decode()
+    found = re.search(r"^fpr:+([0-9A-F]{40}):", listing, re.MULTILINE)
+    assert found
+    key = Key(maker.home, found[1])
+    key.gpg("--passphrase", "", "--quick-add-key", key.fingerprint, "ed25519", "sign")
+    signed.files[f"{PATH}.asc"] = key.sign(PACKAGE)
+    signed.files["/public_keys/KEYS"] = key.public()
+    releases.fetch(signed.release(key), "x86_64", "deb", tmp_path)
+    assert refusal(signed.release(keys[0]), tmp_path).problem is Problem.SIGNING_KEY_UNKNOWN
+
+
+@pytest.mark.parametrize("name", [PATH, f"{PATH}.asc", "/public_keys/KEYS"])
+@pytest.mark.parametrize(
+    "page", [b"<html>captive portal</html>", b"\n<!DOCTYPE html>", b"<Error>NoSuchKey</Error>"]
+)
+def test_a_web_page_in_its_place_is_told_as_one(
+    signed: Mirror, keys: tuple[Key, Key], tmp_path: Path, name: str, page: bytes
+) -> None:
+    signed.files[name] = page
+    error = refusal(signed.release(keys[0]), tmp_path)
+    assert error.problem is Problem.PACKAGE_BROKEN
+    assert f"{signed.url}{name} is a web page" in error.message
+    assert "proxy" in error.hint
+
+
+def test_what_was_refused_is_kept_in_one_place_for_root_alone(
+    signed: Mirror, keys: tuple[Key, Key], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    aside, downloads = tmp_path / "refused", tmp_path / "downloads"
+    monkeypatch.setattr(trust, "ASIDE", aside)
+    downloads.mkdir()
+    error = trust.kept_aside(refusal(signed.release(keys[1]), downloads), downloads)
+    assert error.message.endswith(f"which is not AWS's; it is kept in {aside}")
+    assert error.problem is Problem.SIGNING_KEY_UNKNOWN
+    assert aside.stat().st_mode & 0o777 == 0o700
+    assert {path.name for path in aside.iterdir()} == {f"{NAME}.refused", f"{NAME}.asc"}
+    assert (aside / f"{NAME}.refused").read_bytes() == PACKAGE
+    # There is never more than the last one; what did not come at all is nothing to be kept.
+    (aside / "older").touch()
+    signed.files[PATH] = b"<html>"
+    trust.kept_aside(refusal(signed.release(keys[0]), downloads), downloads)
+    assert (aside / f"{NAME}.refused").read_bytes() == b"<html>"
+    assert not (aside / "older").exists()
+    del signed.files[PATH]
+    error = trust.kept_aside(refusal(signed.release(keys[0]), downloads), downloads)
+    assert "kept" not in error.message
+    assert aside.exists()
+    trust.forget_refused()
+    assert not aside.exists()
 
 
 @pytest.mark.parametrize("name", [PATH, f"{PATH}.asc", "/public_keys/KEYS"])
@@ -333,6 +422,84 @@ def test_the_configuration_may_name_a_mirror_as_a_whole_or_in_part(
     )
 
 
+PINNED_VERSION = version_of(PINNED)
+
+
+@pytest.mark.parametrize(
+    ("asked", "here", "wanted"),
+    [
+        (None, None, PINNED),
+        (None, (1, 4, 0), None),
+        (None, (1, 99, 0), None),
+        ("present", (1, 4, 0), None),
+        ("1.23.0", None, "1.23.0"),
+        ("1.23.0", (1, 23, 0), None),
+        ("1.23.0", (1, 22, 9), "1.23.0"),
+        ("1.23.0", (1, 24, 0), "1.23.0"),
+        ("1.10.0", (1, 9, 0), "1.10.0"),
+        ("latest", None, "latest"),
+        ("latest", (1, 4, 0), "latest"),
+        ("latest", PINNED_VERSION, None),
+        ("latest", (1, 99, 0), None),
+    ],
+)
+@pytest.mark.parametrize("named_by", ["configuration", "node"])
+def test_only_a_version_that_is_asked_for_takes_the_place_of_another(
+    asked: str | None,
+    here: tuple[int, ...] | None,
+    wanted: str | None,
+    named_by: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("S3MOUNT_RELEASE_VERSION", raising=False)
+    source = Install(version=asked)
+    if named_by == "node" and asked:
+        monkeypatch.setenv("S3MOUNT_RELEASE_VERSION", asked)
+        source = Install(version="1.1.1")
+    found = releases.to_install(source, here)
+    assert (found.version if found else None) == wanted
+
+
+def test_what_must_be_there_and_is_not_is_one_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("S3MOUNT_RELEASE_VERSION", raising=False)
+    with pytest.raises(AgentError) as caught:
+        releases.to_install(Install(version="present"), None)
+    assert caught.value.problem is Problem.MOUNT_S3_MISSING
+    assert is_lasting(caught.value)
+
+
+@pytest.mark.parametrize("text", ["1.24", "newest", "../1.24.0", "1.24.0/x", "1.24.0\n"])
+def test_a_version_of_the_node_that_is_none_is_told(
+    text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("S3MOUNT_RELEASE_VERSION", text)
+    with pytest.raises(AgentError, match="S3MOUNT_RELEASE_VERSION is ") as caught:
+        releases.to_install(Install(), (1, 24, 0))
+    assert caught.value.problem is Problem.ENVIRONMENT_INVALID
+
+
+@pytest.mark.parametrize(
+    ("text", "version"),
+    [
+        ("1.24.0", (1, 24, 0)),
+        ("1.23.0+1.amzn2023", (1, 23, 0)),
+        ("1.21.0-unofficial+0a1b2c3", (1, 21, 0)),
+        ("1.21.0-1", (1, 21, 0)),
+        ("1.9.1~rc1", (1, 9, 1)),
+        ("1.10", (1, 10)),
+    ],
+)
+def test_versions_are_compared_as_versions(text: str, version: tuple[int, ...]) -> None:
+    assert version_of(text) == version
+    assert version_of("1.9.0") < version_of("1.10.0") < version_of("latest")
+
+
+@pytest.mark.parametrize("text", ["", "x1.2.3", "1.2.3x", "1.", "1.2.3 4", "\u0661.2.3"])
+def test_what_is_no_version_is_none(text: str) -> None:
+    with pytest.raises(ValueError, match="no version"):
+        version_of(text)
+
+
 @pytest.mark.skipif(shutil.which("dpkg-deb") is None, reason="makes a Debian package")
 @pytest.mark.parametrize(
     ("wanted", "offered", "here", "good"),
@@ -376,4 +543,3 @@ def test_no_older_release_is_taken_however_well_it_is_signed(
     with pytest.raises(AgentError, match="instead of mount-s3 1") as caught:
         install._require_version(apt, package, Release(version=wanted))
     assert caught.value.problem is Problem.PACKAGE_OTHER
-    assert not package.exists()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import Enum, IntEnum
+from typing import Any, Final
 
 from s3mount_agent.core.masking import masked
 
@@ -199,6 +200,11 @@ class Problem(Enum):
         Exit.FAILED,
         "if you sign packages yourself, name the key in S3MOUNT_RELEASE_FINGERPRINTS",
     )
+    VERIFIER_MISSING = (
+        "verifier-missing",
+        Exit.FAILED,
+        "install gpgv, sqv or gpg on the node, or in its image; or bake mount-s3 into it",
+    )
     BUCKET_MISSING = (
         "bucket-missing",
         Exit.FAILED,
@@ -334,47 +340,34 @@ class AgentError(Exception):
         # It may quote a URL or a line of a file, and is told to everybody.
         message, cause = masked(message), masked(cause) if cause else cause
         super().__init__(message)
-        self._fields = (problem, message, cause, hint or problem.hint, retry_for, tuple(more))
+        self.problem: Final = problem
+        self.message: Final = message
+        self.cause: Final = cause
+        self.hint: Final = hint or problem.hint
+        self.retry_for: Final = retry_for
+        self.more: Final = tuple(more)
 
-    @property
-    def problem(self) -> Problem:
-        """Its row in the table."""
-        return self._fields[0]
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in self.__dict__:
+            raise AttributeError(f"{name} of an error never changes")
+        super().__setattr__(name, value)
 
-    @property
-    def message(self) -> str:
-        """One plain sentence."""
-        return self._fields[1]
-
-    @property
-    def cause(self) -> str | None:
-        """What the world said."""
-        return self._fields[2]
-
-    @property
-    def hint(self) -> str:
-        """What to do about it."""
-        return self._fields[3]
-
-    @property
-    def retry_for(self) -> float | None:
-        """For how many seconds to try again quickly; None: as always with this problem."""
-        return self._fields[4]
-
-    @property
-    def more(self) -> tuple[AgentError, ...]:
-        """Problems that were found along with it."""
-        return self._fields[5]
+    def saying(self, message: str) -> AgentError:
+        """The same in another sentence."""
+        return self._but(message=message)
 
     def caused_by(self, cause: str | None) -> AgentError:
         """The same with another cause."""
-        problem, message, _, hint, retry_for, more = self._fields
-        return AgentError(problem, message, cause=cause, hint=hint, retry_for=retry_for, more=more)
+        return self._but(cause=cause)
 
     def retried_for(self, seconds: float) -> AgentError:
         """The same, tried again for so long."""
-        problem, message, cause, hint, _, more = self._fields
-        return AgentError(problem, message, cause=cause, hint=hint, retry_for=seconds, more=more)
+        return self._but(retry_for=seconds)
+
+    def _but(self, **changes: Any) -> AgentError:
+        names = ("message", "cause", "hint", "retry_for", "more")
+        fields = {name: getattr(self, name) for name in names}
+        return type(self)(self.problem, **{**fields, **changes})
 
     def lines(self) -> list[str]:
         """The error as lines for a terminal: the reason, its cause if known, and the hint."""
@@ -388,11 +381,4 @@ class AgentError(Exception):
 def together(errors: Sequence[AgentError]) -> AgentError:
     """The first of some errors, with the others in its company."""
     first, *others = [each for error in errors for each in (error, *error.more)]
-    return AgentError(
-        first.problem,
-        first.message,
-        cause=first.cause,
-        hint=first.hint,
-        retry_for=first.retry_for,
-        more=others,
-    )
+    return first._but(more=others)

@@ -84,11 +84,11 @@ def move(path: Path, target: Path) -> None:
         path.replace(target)
 
 
-def empty_directory(path: Path) -> None:
+def empty_directory(path: Path, mode: int = 0o755) -> None:
     """Makes a directory in which there is nothing; raises ``no-space`` or ``file-failed``."""
     remove_tree(path)
     with files.told_plainly(f"make the directory {path}"):
-        path.mkdir(parents=True)
+        path.mkdir(mode, parents=True)
 
 
 def remove_tree(path: Path) -> None:

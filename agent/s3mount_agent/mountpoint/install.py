@@ -11,7 +11,7 @@ from pathlib import Path
 from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.core.versions import LATEST, PINNED, PRESENT, Install, Version, shown, version_of
 from s3mount_agent.filesystem import disk, files, fuse, paths
-from s3mount_agent.mountpoint import program, releases
+from s3mount_agent.mountpoint import program, releases, trust
 from s3mount_agent.mountpoint.program import Installed
 from s3mount_agent.mountpoint.releases import Release
 from s3mount_agent.packages import systems
@@ -57,6 +57,7 @@ def ensure_mount_s3(
         patiently(attempt, budget=budget, on_retry=on_retry)
     finally:
         disk.remove_tree(_DOWNLOADS)
+    trust.forget_refused()
     return _installed(release), True
 
 
@@ -155,8 +156,11 @@ class _Attempt:
 
     def _fetch(self) -> Path:
         kind = self._system.family.kind
-        package = releases.fetch(self._release, node.architecture(), kind, _DOWNLOADS)
-        _require_version(self._manager, package, self._release)
+        try:
+            package = releases.fetch(self._release, node.architecture(), kind, _DOWNLOADS)
+            _require_version(self._manager, package, self._release)
+        except AgentError as error:
+            raise trust.kept_aside(error, _DOWNLOADS) from None
         return package
 
 
@@ -175,7 +179,6 @@ def _require_version(manager: PackageManager, package: Path, release: Release) -
         wanted = f"mount-s3 {shown(oldest)} or later"
         good = found and version_of(found[0]) >= oldest
     if name != "mount-s3" or not good:
-        files.remove(package)
         raise AgentError(
             Problem.PACKAGE_OTHER, f"{package.name} is {name} {version} instead of {wanted}"
         )

@@ -22,7 +22,7 @@ from s3mount_agent.core.versions import (
     Version,
     version_of,
 )
-from s3mount_agent.filesystem import files
+from s3mount_agent.filesystem import disk, files
 from s3mount_agent.mountpoint import origin, trust
 from s3mount_agent.system.threads import together
 
@@ -35,6 +35,7 @@ DEFAULT_FINGERPRINTS = (
 _LARGEST_BYTES = 200 << 20
 # Of a signature, and of a file of public keys: AWS's have 1 and 6 KB.
 _LARGEST_TEXT_BYTES = 1 << 20
+_PAGE_BYTES = 100
 _KEYS = "public_keys/KEYS"
 _VERSION = "S3MOUNT_RELEASE_VERSION"
 
@@ -111,23 +112,33 @@ def to_install(source: Install, here: Version | None) -> Release | None:
 def fetch(release: Release, architecture: str, extension: str, directory: Path) -> Path:
     """Brings a package, its signature and the public keys, and returns the package once proven.
 
-    Raises what :func:`origin.fetch` raises, ``signature-bad`` or ``signing-key-unknown``; then
-    nothing of it stays in ``directory``.
+    Raises what :func:`origin.fetch` and :func:`trust.verify` raise, and ``package-broken`` where a
+    web page came; then no package stays in ``directory`` but one that is called ….refused.
     """
     name = release.package(architecture, extension)
     package = directory / name.rpartition("/")[2]
+    unproven = package.with_name(f"{package.name}.refused")
     signature = directory / f"{package.name}.asc"
     keys = directory / "KEYS"
-    bring = partial(origin.fetch, release.origin)
-    try:
-        wanted = (
-            partial(bring, name, package, limit=_LARGEST_BYTES),
-            partial(bring, f"{name}.asc", signature, limit=_LARGEST_TEXT_BYTES),
-            partial(bring, _KEYS, keys, limit=_LARGEST_TEXT_BYTES),
-        )
-        together(wanted, at_once=len(wanted))
-        trust.verify(package, signature, keys, release.fingerprints)
-    except BaseException:
-        files.remove(package)
-        raise
+    files.remove(package)
+    wanted = (
+        (name, unproven, _LARGEST_BYTES),
+        (f"{name}.asc", signature, _LARGEST_TEXT_BYTES),
+        (_KEYS, keys, _LARGEST_TEXT_BYTES),
+    )
+    together([partial(_bring, release.origin, *each) for each in wanted], at_once=len(wanted))
+    trust.verify(unproven, signature, keys, release.fingerprints)
+    disk.move(unproven, package)
     return package
+
+
+def _bring(folder: str, name: str, target: Path, limit: int) -> None:
+    origin.fetch(folder, name, target, limit=limit)
+    # Neither a package, nor a signature, nor a key begins like this; what a proxy or a portal says
+    # in their place does.
+    if disk.head(target, _PAGE_BYTES).lstrip().startswith(b"<"):
+        raise AgentError(
+            Problem.PACKAGE_BROKEN,
+            f"{folder}/{name} is a web page (HTML or XML) instead of what it should be",
+            hint="a proxy or a portal may answer in its place: see what `curl -L` gets there",
+        )
