@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import os
 import shutil
+from pathlib import Path
 
 from s3mount_agent.filesystem import files, fuse, paths
 from s3mount_agent.system import systemd
@@ -43,6 +45,26 @@ def sweep_builds() -> None:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             for build in root.iterdir():
                 if build != paths.HOME and not build.is_symlink() and build.name[0] != ".":
-                    shutil.rmtree(build, ignore_errors=True)
+                    _remove(build)
         finally:
             os.close(lock)
+
+
+@functools.cache
+def keep_build() -> None:
+    """Keeps the build that runs this where it is for as long as this process lives: what it has not
+    imported yet it still may need."""
+    with contextlib.suppress(OSError):
+        build = os.open(paths.HOME, os.O_RDONLY | os.O_CLOEXEC)
+        fcntl.flock(build, fcntl.LOCK_SH | fcntl.LOCK_NB)
+
+
+def _remove(build: Path) -> None:
+    """Removes a build, unless a command of it is still at work."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(build, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(build, ignore_errors=True)
+        finally:
+            os.close(descriptor)

@@ -16,7 +16,7 @@ from s3mount_agent.config.desired import Desired
 from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.decide.plan import Observed, Placed, Wanted
 from s3mount_agent.decide.retry_policy import is_lasting
-from s3mount_agent.filesystem import lock
+from s3mount_agent.filesystem import leftovers, lock
 from s3mount_agent.reconcile import directories
 from s3mount_agent.reconcile.context import Context, gather
 from s3mount_agent.reconcile.observe import look_at
@@ -57,6 +57,7 @@ def node_session(
     ``again`` raise, and what is wrong with the node's facts.
     """
     node.require_root()
+    leftovers.keep_build()
     for _ in range(_ATTEMPTS):
         with lock.hold(by, timeout=timeout, on_wait=partial(tell_wait, timeout)):
             environment.load()  # who asked a source before has read it once already
