@@ -22,6 +22,10 @@ from collections.abc import Callable
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import CodeType, ModuleType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import subprocess
 
 ARCHIVE = Path(sys.argv[0])
 PAYLOAD = "payload/"
@@ -118,13 +122,18 @@ class Source:
 
 
 def main(arguments: list[str]) -> int:
-    """Installs the agent and becomes ``s3mount-agent bootstrap ARGUMENTS``."""
+    """Installs the agent and becomes ``s3mount-agent bootstrap ARGUMENTS``, or ``s3mount-agent
+    install`` where that is the first word, and is no bucket: a directory follows on that."""
     debug = arguments[:1] == ["--debug"]
-    return _install_and_run(arguments[debug:], ["--debug"] if debug else [])
+    words = arguments[debug:]
+    command = "bootstrap"
+    if words[:1] == ["install"] and all(word.startswith("-") for word in words[1:2]):
+        command = words.pop(0)
+    return _install_and_run(command, words, ["--debug"] if debug else [])
 
 
-def _install_and_run(arguments: list[str], debug: list[str]) -> int:
-    run = [*debug, "bootstrap", *arguments]
+def _install_and_run(command: str, arguments: list[str], debug: list[str]) -> int:
+    run = [*debug, command, *arguments]
     asked = arguments in (["--help"], ["-h"], ["--version"])
     if not asked and _is_settled():
         _go_on_as_agent(run)  # which checks the arguments first, too
@@ -142,13 +151,15 @@ def _install_and_run(arguments: list[str], debug: list[str]) -> int:
             target, new = install(ROOT, source)
         _link_command(LINK, ROOT / "current" / _COMMAND)
         if new:
-            _compile_the_rest(target)
+            compiling = _compile_the_rest(target)
+            if compiling and command == "install":
+                compiling.wait()  # an image is made of what is there at the end
         return _become_agent(run)
 
     if asked:
-        return cli.main(arguments if arguments == ["--version"] else ["bootstrap", "--help"])
+        return cli.main(arguments if arguments == ["--version"] else [command, "--help"])
     quietly = [] if "--check" in arguments else ["--precheck"]
-    check = [*debug, "bootstrap", *quietly, *arguments]
+    check = [*debug, command, *quietly, *arguments]
     # boto3 does not run out of an archive: with a configuration from elsewhere, all of it is
     # unpacked for the check, and away again.
     if any(word.partition("=")[0] == "--config" for word in arguments):
@@ -383,12 +394,12 @@ def _asked(do: Callable[[], object]) -> None:
         raise OSError(ended[1] >> 8, os.strerror(ended[1] >> 8))
 
 
-def _compile_the_rest(target: Path) -> None:
+def _compile_the_rest(target: Path) -> subprocess.Popen[bytes] | None:
     import subprocess
 
     nothing = subprocess.DEVNULL
     with contextlib.suppress(OSError):  # a courtesy
-        subprocess.Popen(
+        return subprocess.Popen(
             [sys.executable, "-I", "-S", "-c", _COMPILE, str(target / "lib" / _OWN)],
             stdin=nothing,
             stdout=nothing,
@@ -396,6 +407,7 @@ def _compile_the_rest(target: Path) -> None:
             start_new_session=True,
             cwd="/",
         )
+    return None
 
 
 if __name__ == "__main__":

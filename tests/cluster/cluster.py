@@ -115,20 +115,28 @@ class Cluster:
         """Take everything down, last things first; twice is once."""
         self._undo.close()
 
-    def node(self, name: str, role: str, disk: str | None = None, system: str = DEFAULT) -> Node:
+    def node(
+        self,
+        name: str,
+        role: str,
+        disk: str | None = None,
+        system: str = DEFAULT,
+        of: Node | None = None,
+    ) -> Node:
         """Return a new node, powered off, with all that ParallelCluster and the test put there.
 
         `role` is one of head, compute, login, standalone. Nodes are told of the head that was made
         before them; where there is none, of one at the bridge's address. `disk` limits what can be
         written to its root file system, for example to "256m". `system` is one of systems.SYSTEMS;
-        the first node of a kind waits until its image is made.
+        the first node of a kind waits until its image is made. `of` is a node that is off, and
+        stays so, whose disk is the image of this one.
         """
         if role not in parallelcluster.ROLES:
             raise ValueError(f"no such role: {role}")
         kind = SYSTEMS[system]
         image = self._image(kind)
         link = self.network.attach()
-        node = Node(name, image, link, self._folder / name, disk)
+        node = Node(name, image, link, self._folder / name, disk, of)
         self._undo.callback(node.close)
         if role == "head":
             self._head = parallelcluster.Head(name, node.address)

@@ -47,12 +47,19 @@ class Node:
     """
 
     def __init__(
-        self, name: str, image: Image, link: Link, folder: Path, disk: str | None = None
+        self,
+        name: str,
+        image: Image,
+        link: Link,
+        folder: Path,
+        disk: str | None = None,
+        of: Node | None = None,
     ) -> None:
         """Make a powered-off node; it owns `link` and the new directory `folder` from now on.
 
         `disk` is how much may be written to its root file system, as mount(8) takes it ("256m", all
-        of it in memory); without it, as much as this machine has.
+        of it in memory); without it, as much as this machine has. `of` is a node that stays off
+        from now on: what is on its disk is the image.
         """
         self.name = name
         self.address = link.address
@@ -70,7 +77,8 @@ class Node:
                 written.mkdir()
                 run("mount", "-t", "tmpfs", "-o", f"size={disk}", "tmpfs", str(written))
                 undo.callback(run, "umount", str(written))
-            self._mount(image)
+            self._layers = of.layers if of else (image.root,)
+            self._mount()
             undo.callback(run, "umount", str(self.root))
             self._group = Cgroup.create(link.name)
             undo.callback(self._group.remove)
@@ -87,11 +95,17 @@ class Node:
         """All that was ever written to its root file system: the overlay's upper layer."""
         return self._disk / "upper"
 
-    def _mount(self, image: Image) -> None:
+    @property
+    def layers(self) -> tuple[Path, ...]:
+        """What its root file system is made of, the newest first."""
+        return (self.written, *self._layers)
+
+    def _mount(self) -> None:
         upper, work = self.written, self._disk / "work"
         for directory in (upper, work, self.root):
             directory.mkdir(parents=True)
-        layers = f"lowerdir={image.root},upperdir={upper},workdir={work}"
+        below = ":".join(map(str, self._layers))
+        layers = f"lowerdir={below},upperdir={upper},workdir={work}"
         run("mount", "-t", "overlay", "-o", layers, "overlay", str(self.root))
 
     def _give_identity(self) -> None:

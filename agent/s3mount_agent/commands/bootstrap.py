@@ -20,7 +20,12 @@ if TYPE_CHECKING:
     from s3mount_agent.reconcile.context import Context
     from s3mount_agent.reconcile.execute import Failures
 
-_OVERRIDES = ("--role", "--mode", "--on-failure")
+_OVERRIDES = {
+    "--role": "role",
+    "--mode": "mode",
+    "--on-failure": "on_failure",
+    "--assume-family": "family",
+}
 
 
 def main(given: Given) -> int:
@@ -84,9 +89,7 @@ def _run(given: Given) -> int:
 
 
 def _overrides(given: Given) -> dict[str, str]:
-    return {
-        name[2:].replace("-", "_"): given.options[name] for name in _OVERRIDES if given.has(name)
-    }
+    return {to: given.options[name] for name, to in _OVERRIDES.items() if given.has(name)}
 
 
 def outcome(failures: Failures, context: Context) -> int:

@@ -59,6 +59,8 @@ def render(configuration: Configuration, mounts: tuple[Mount, ...]) -> str:
         value = getattr(configuration, name)
         if value is not None:
             document[name] = value.value
+    if configuration.install.family is not None:
+        document["install"] = {"family": configuration.install.family}
     text: str = yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=1000)
     yaml_text.require_small(_HEADER + text, "the configuration of these arguments")
     return _HEADER + text

@@ -32,7 +32,7 @@ _FIRST_SECONDS = 60.0
 _LAST_SECONDS = 60.0
 _KINDS = {"role": Role, "mode": Mode, "on_failure": OnFailure}
 Overrides = Mapping[str, str]
-"""``role``, ``mode`` and ``on_failure`` as the bootstrap's options give them."""
+"""``role``, ``mode``, ``on_failure`` and ``family`` as the bootstrap's options give them."""
 Answer = Union[Fetched, AgentError]
 """What a source gave, or why it could not be read."""
 
@@ -234,4 +234,7 @@ def overridden(configuration: Configuration, overrides: Overrides) -> Configurat
     chosen: dict[str, Any] = {
         name: kind(overrides[name]) for name, kind in _KINDS.items() if name in overrides
     }
+    if "family" in overrides:
+        family = overrides["family"]
+        chosen["install"] = dataclasses.replace(configuration.install, family=family)
     return dataclasses.replace(configuration, **chosen)

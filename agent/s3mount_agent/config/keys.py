@@ -223,7 +223,7 @@ def _is_unread(value: Any) -> bool:
 
 # A folder with AWS's layout. What lies there is installed only if it is signed by a key that is
 # pinned on the node.
-_SOURCE = Text(
+SOURCE = Text(
     "official, or a place (https://…, s3://bucket/prefix, /path)",
     rf"{OFFICIAL}|https?://[!-~]+|s3://[0-9a-z][0-9a-z.-]{{2,62}}(?:/[!-~]*)?|/[!-~]+",
 )
@@ -250,12 +250,18 @@ INSTALL = Section(
         ),
         Key(
             "source",
-            _SOURCE,
+            SOURCE,
             "where its releases are, in AWS's layout",
             default="`official`",
             aka=("mirror", "origin", "from"),
         ),
-        Key("url", _SOURCE, "another word for source", default="that of source"),
+        Key("url", SOURCE, "another word for source", default="that of source"),
+        Key(
+            "family",
+            Choice(("deb", "rpm")),
+            "the kind of packages of a system that the agent does not know (`--assume-family`)",
+            default="none: it is refused",
+        ),
         Key(
             "fuse_conf",
             one_of(FuseConf),

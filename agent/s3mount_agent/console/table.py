@@ -62,6 +62,12 @@ def seconds(text: str) -> float:
     return float(match[1]) * _UNITS[match[2]]
 
 
+def _release(text: str) -> str:
+    if not re.fullmatch(r"\d+\.\d+\.\d+|latest", text, re.ASCII):
+        raise ValueError(text)
+    return text
+
+
 def _choice(name: str, words: tuple[str, ...], about: str) -> Option:
     def read(text: str) -> str:
         if text not in words:
@@ -71,6 +77,11 @@ def _choice(name: str, words: tuple[str, ...], about: str) -> Option:
     return Option(name, about, "|".join(words), read, f"one of {', '.join(words)}")
 
 
+_ASSUME_FAMILY = _choice(
+    "--assume-family",
+    ("deb", "rpm"),
+    "the kind of this node's packages, where the agent does not know its Linux system",
+)
 JSON = Option("--json", "one line of JSON, for programs")
 _URL = "s3://bucket/key, https://…, ssm:/parameter/name or an absolute path"
 _AGAIN = "interrupted: run it again to bring it to its end"
@@ -105,6 +116,7 @@ COMMANDS = (
                 "what a mount that fails means for the exit code (default: continue on head and "
                 "login nodes)",
             ),
+            _ASSUME_FAMILY,
             Option(
                 "--check",
                 "check the arguments, as root also this node, say what would be mounted, and "
@@ -130,7 +142,34 @@ COMMANDS = (
         ),
         options_first=True,
         stray="mount-s3's options are the third argument of each mount, in one word",
-        aka=("install", "setup", "init"),
+        aka=("setup", "init"),
+        interrupted=_AGAIN,
+    ),
+    Command(
+        "install",
+        "install all that mounts need, and configure nothing (for an image)",
+        "Brings mount-s3, FUSE and the agent's service onto this machine, of which an image is to "
+        "be made, and leaves nothing there that is about this machine. A bootstrap on a node of "
+        "that image has nothing to install.",
+        options=(
+            _ASSUME_FAMILY,
+            Option(
+                "--version",
+                "which release of mount-s3 (default: the one that this agent was tested with)",
+                "VERSION",
+                _release,
+                "a version such as 1.24.0, or latest",
+            ),
+            Option(
+                "--source",
+                "where releases of mount-s3 are: official, https://…, s3://bucket/prefix, /path",
+                "PLACE",
+            ),
+            Option("--precheck", ""),
+        ),
+        codes=((0, "done"), (1, "failed"), (2, "refused: nothing on this machine was changed")),
+        examples=("install",),
+        aka=("bake", "image"),
         interrupted=_AGAIN,
     ),
     Command(

@@ -98,6 +98,10 @@ class Problem(Enum):
     # What was asked for is right, but it could not be done.
     NOT_ROOT = (Exit.FAILED, "run it as root, for example with sudo")
     NOT_CONFIGURED = (Exit.FAILED, "run s3mount-bootstrap with the node's mounts first")
+    ALREADY_CONFIGURED = (
+        Exit.USAGE,
+        "run `s3mount-agent uninstall` first; for this node's own mounts there is `apply`",
+    )
     NODE_UNSUPPORTED = (
         Exit.FAILED,
         "bake mount-s3 and libfuse2 into the image: a node that has them needs no package manager",

@@ -10,6 +10,7 @@ import errno
 import os
 import shutil
 import stat
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO
 
@@ -94,6 +95,58 @@ def empty_directory(path: Path, mode: int = 0o755) -> None:
 def remove_tree(path: Path) -> None:
     """Removes a directory with all that is in it, as far as that can be."""
     shutil.rmtree(path, ignore_errors=True)
+
+
+def empty_but(directory: Path, kept: Path) -> None:
+    """Removes all that is in a directory but one file, as far as that can be."""
+    for path in matching(directory, "*"):
+        if path != kept:
+            remove_tree(path)
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+
+@contextlib.contextmanager
+def kept_as_found(directories: Iterable[Path]) -> Iterator[None]:
+    """Has directories be afterwards as they were before, whatever programs put there meanwhile, and
+    those that were not there be gone. Raises ``no-space`` or ``file-failed``."""
+    import tempfile  # which `status` does without
+
+    with contextlib.ExitStack() as undo:
+        for directory in directories:
+            if not directory.is_dir():
+                undo.callback(remove_tree, directory)
+                continue
+            with files.told_plainly(f"keep {directory} as it is"):
+                copy = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent))
+                undo.callback(remove_tree, copy)
+                shutil.copytree(
+                    directory, copy, symlinks=True, copy_function=_copied, dirs_exist_ok=True
+                )
+            undo.callback(_put_back, copy, directory)
+        yield
+
+
+def _copied(source: str, target: str) -> None:
+    shutil.copy2(source, target, follow_symlinks=False)
+    status = Path(source).lstat()
+    os.chown(target, status.st_uid, status.st_gid, follow_symlinks=False)
+
+
+def _put_back(copy: Path, directory: Path) -> None:
+    with files.told_plainly(f"give {directory} back what was there"):
+        for path in sorted(directory.rglob("*"), reverse=True):  # what is within comes first
+            if not os.path.lexists(copy / path.relative_to(directory)):
+                if path.is_dir() and not path.is_symlink():
+                    path.rmdir()
+                else:
+                    path.unlink()
+        for found in sorted(copy.rglob("*")):
+            path = directory / found.relative_to(copy)
+            if found.is_dir() and not found.is_symlink():
+                path.mkdir(exist_ok=True)
+            else:
+                found.replace(path)
 
 
 def remove_if_empty(path: Path) -> None:

@@ -18,11 +18,13 @@ from s3mount_agent.system import process
 
 class Family(NamedTuple):
     """Systems with one package manager: ``kind`` is what AWS's packages for them end with,
-    ``runs`` the program by which a node is known to have it."""
+    ``runs`` the program by which a node is known to have it, ``caches`` where that keeps what it
+    has downloaded."""
 
     kind: str
     runs: str
     manager: PackageManager
+    caches: tuple[Path, ...] = ()
 
 
 class System(NamedTuple):
@@ -54,7 +56,7 @@ class System(NamedTuple):
         return ("mount-s3", self.fuse)
 
 
-DEB = Family("deb", "apt-get", apt)
+DEB = Family("deb", "apt-get", apt, (Path("/var/lib/apt/lists"), Path("/var/cache/apt")))
 FAMILIES = (DEB,)
 SYSTEMS = (
     System("ubuntu2204", "ubuntu", "22.04", DEB, "fuse3", ("libfuse2",), "jammy"),
@@ -85,7 +87,15 @@ def of_this_node(assumed: str | None = None) -> System:
         Problem.NODE_UNSUPPORTED,
         f"mount-s3 is missing, and this node is {what}, of which the agent does not know how to "
         f"install it; it knows {known}",
+        hint="; ".join([*map(_taken_for, ASSUMED), Problem.NODE_UNSUPPORTED.hint]),
     )
+
+
+def _taken_for(system: System) -> str:
+    """What is done on a system that nobody has heard of, once somebody says what it is like."""
+    kind, program, library = system.family.kind, system.family.runs, " or ".join(system.libraries)
+    needs = f"mount-s3, fusermount (or {system.fuse}) and {library}"
+    return f"`--assume-family {kind}` has {program} install it there: it takes {needs}"
 
 
 def family_of_this_node() -> Family | None:

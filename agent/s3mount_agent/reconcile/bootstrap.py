@@ -12,12 +12,11 @@ from s3mount_agent.config.desired import Desired
 from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.core.node_roles import OnFailure
 from s3mount_agent.core.states import State
-from s3mount_agent.core.versions import FuseConf
 from s3mount_agent.decide.mount_status import MountStatus
 from s3mount_agent.decide.plan import Observed, Plan, Wanted, plan
-from s3mount_agent.filesystem import fuse, leftovers
+from s3mount_agent.filesystem import leftovers
 from s3mount_agent.filesystem.mountinfo import Table
-from s3mount_agent.mountpoint import install
+from s3mount_agent.mountpoint import install_steps
 from s3mount_agent.mountpoint.program import Installed
 from s3mount_agent.reconcile import directories, execute, preview, reasons
 from s3mount_agent.reconcile.context import Context
@@ -30,7 +29,6 @@ from s3mount_agent.state.timeline import (
     LEFT,
     Step,
     Timeline,
-    Waiting,
     clock_after,
     waiting_for,
 )
@@ -171,23 +169,14 @@ def _begin(session: Session, timeline: Timeline, news: str) -> _Begun:
 def _install(context: Context, timeline: Timeline) -> tuple[Installed | None, AgentError | None]:
     """The node's mount-s3; on a node that continues, why there is none: the agent tries again."""
     budget = _INSTALL_SECONDS[context.conduct.on_failure]
+    source = context.configuration.install
     try:
-        with timeline.step("install") as step:
-            fuse.require_device()
-            with waiting_for("mount-s3: it is downloaded and installed", budget):
-                installed, new = install.ensure_mount_s3(
-                    context.configuration.install,
-                    budget=budget,
-                    on_retry=Waiting("mount-s3", budget),
-                    on_lock=_tell_packages_lock,
-                )
-            step.result = f"mount-s3 {installed}" + ("" if new else ", already there")
-            timeline.changed |= new
+        installed = install_steps.bring_mount_s3(source, timeline, budget=budget)
     except AgentError as error:
         if context.conduct.on_failure is OnFailure.FAIL:
             raise
         return None, error
-    _allow_other(context, timeline)
+    install_steps.allow_other(source, timeline)
     return installed, None
 
 
@@ -201,27 +190,6 @@ def install_only() -> None:
             failures = {mount.id: missing for mount in context.mounts}
             remember(context, None, failures, observed=session.observed)
             raise missing
-
-
-def _tell_packages_lock(holder: str, seconds: float) -> None:
-    until = f"until {clock_after(seconds)} at most; {LEAVES}"
-    journal.say(f"[ wait ] packages: {holder} installs something ({until})")
-
-
-def _allow_other(context: Context, timeline: Timeline) -> None:
-    """A courtesy to users who mount something themselves: root's mounts need nothing in fuse.conf,
-    so that one which cannot be written is no reason to fail."""
-    with timeline.step("fuse.conf") as step:
-        if context.configuration.install.fuse_conf is FuseConf.LEAVE:
-            step.skip("left as it is, as install.fuse_conf says")
-            return
-        try:
-            new = install.ensure_allow_other()
-        except AgentError as error:
-            step.warn(f"left as it is: {error.message} ({error.cause}); no mount needs it")
-            return
-        step.result = "user_allow_other " + ("added" if new else "already there")
-        timeline.changed |= new
 
 
 def _begin_mounts(begun: _Begun, installed: Installed, timeline: Timeline) -> None:

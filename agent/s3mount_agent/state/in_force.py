@@ -20,6 +20,7 @@ _OVERRIDES = {
     "role": ("head", "compute", "login", "standalone"),
     "mode": ("systemd", "direct"),
     "on_failure": ("fail", "continue"),
+    "family": ("deb", "rpm"),
 }
 
 

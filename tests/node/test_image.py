@@ -1,0 +1,182 @@
+"""An image that is made by `s3mount-bootstrap install`, and the nodes that are booted of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+from cluster.cluster import Cluster
+from cluster.systems import DEFAULT
+from node.article import COMPUTE, HEAD, READONLY, UNITS, WRITABLE, mounted, states, status
+from node.conftest import NUMBERS, NewNode
+from node.listing import Listing, difference, processes, whole, written
+from node.test_install import SCRIPT, packages, put_script
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from cluster.node import Node
+
+pytestmark = pytest.mark.node
+
+CACHES = ("/var/lib/apt/lists", "/var/cache/apt")
+# Where the agent looks for programs first.
+COUNTER = '#!/bin/sh\necho "$0 $*" >>/var/log/packages.count\nexec "/usr/bin/${0##*/}" "$@"\n'
+COUNTED = ("apt-get", "apt-cache", "apt-mark", "dpkg", "dpkg-query", "dpkg-deb", "gpgv")
+
+
+class Built:
+    """A machine on which an image was built, which is off; what was there before, and what it says
+    of itself."""
+
+    def __init__(self, node: Node) -> None:
+        self.before = packages(node)
+        disk, running = caches(node), processes(node)
+        node.run(["mkdir", "-p", "/etc/needrestart/conf.d"])
+        self.told = node.run([SCRIPT, "install"]).stdout
+        self.caches = difference(disk, caches(node))
+        self.running = processes(node) - running
+        once = written(node)
+        self.told_again = node.run([SCRIPT, "install"]).stdout
+        self.changed_again = difference(once, written(node))
+        self.identity = node.read("/etc/machine-id").strip(), node.name, node.address
+        self.node = node
+        node.power_off()
+
+
+def caches(node: Node) -> Listing:
+    return {path: entry for path, entry in whole(node).items() if path.startswith(CACHES)}
+
+
+@pytest.fixture(scope="module")
+def built(new_module_node: NewNode) -> Built:
+    """A machine of no cluster, as Packer and ParallelCluster's build-image have it."""
+    node = new_module_node("standalone")
+    node.write("/etc/apt/apt.conf.d/99keep", 'APT::Keep-Downloaded-Packages "true";\n')
+    put_script(node)
+    return Built(node)
+
+
+@pytest.fixture
+def new_of_image(cluster: Cluster, built: Built) -> Iterator[NewNode]:
+    """Boots nodes of the image."""
+    made: list[Node] = []
+
+    def new(role: str, disk: str | None = None, system: str = DEFAULT) -> Node:
+        node = cluster.node(f"{role}-{next(NUMBERS)}", role, disk, system, of=built.node)
+        made.append(node)
+        node.boot()
+        return node
+
+    yield new
+    for node in made:
+        node.close()
+
+
+def test_an_image_has_all_that_mounts_need_and_nothing_of_the_machine_that_built_it(
+    built: Built,
+) -> None:
+    lines = [line.split()[3] for line in built.told.splitlines() if line.startswith("[  ok  ]")]
+    assert lines == ["install", "fuse.conf", "service"]
+    assert "this machine can become an image: mount-s3 " in built.told
+    root = built.node.written
+    assert (root / "opt/s3mount-agent/current/bin/s3mount-agent").exists()
+    assert (root / "usr/local/bin/s3mount-agent").is_symlink()
+    assert (root / "etc/systemd/system/multi-user.target.wants/s3mount-agent.service").is_symlink()
+    assert (root / "etc/needrestart/conf.d/s3mount-agent.conf").exists()
+    # What was installed, so that it can be taken back.
+    state = root / "var/lib/s3mount-agent"
+    assert [path.name for path in state.iterdir()] == ["made.json"]
+    made = json.loads((state / "made.json").read_text())
+    assert set(made["packages"]) == {"libfuse2", "mount-s3"}
+    assert not (root / "etc/s3mount-agent/config.yaml").exists()
+    assert built.caches == {}
+    assert built.running == set()
+    assert (built.changed_again, built.told_again.count("already there")) == ({}, 2)
+    assert naming(built.identity, root) == []
+
+
+def naming(identity: tuple[str, ...], root: Path) -> list[str]:
+    """The files that name a machine, but for those by which it was given its name."""
+    own = ("etc/machine-id", "etc/hostname", "etc/hosts", "var/log/", "var/lib/systemd/")
+    names = [name.encode() for name in identity]
+    found = (path for path in root.rglob("*") if path.is_file() and not path.is_symlink())
+    return [
+        at
+        for path in found
+        if not (at := str(path.relative_to(root))).startswith((*own, "root/", "tmp/"))
+        and any(name in path.read_bytes() for name in names)
+    ]
+
+
+@pytest.mark.parametrize(("role", "arguments"), [("head", HEAD), ("compute", COMPUTE)])
+def test_a_node_of_the_image_installs_nothing(
+    cluster: Cluster, built: Built, new_of_image: NewNode, role: str, arguments: tuple[str, ...]
+) -> None:
+    node = new_of_image(role)
+    assert node.run(["systemctl", "--failed", "--no-legend"]).stdout == ""
+    assert node.run(["systemctl", "is-active", "s3mount-agent"], check=False).stdout == "inactive\n"
+    assert mounted(node) == {}
+    for name in COUNTED:
+        node.write(f"/usr/sbin/{name}", COUNTER, mode=0o755)
+    asked = len(cluster.mirror.requests)
+    action = cluster.custom_action(node, arguments)
+    assert (action.returncode, action.stderr) == (0, "")
+    assert states(node, wait=20) == {READONLY: "ok", WRITABLE: "ok"}
+    assert status(node)["node"]["role"] == role
+    assert not node.exists("/var/log/packages.count")
+    assert cluster.mirror.requests[asked:] == []
+    units = node.run(["systemctl", "list-units", "--no-legend", "--plain", "mountpoint-s3-*"])
+    assert {line.split()[0] for line in units.stdout.splitlines()} == set(UNITS)
+    assert node.read("/var/lib/s3mount-agent/machine.json") != ""
+    if role == "head":
+        node.reboot()
+        assert states(node, wait=20) == {READONLY: "ok", WRITABLE: "ok"}
+        return
+    node.run(["s3mount-agent", "uninstall"])
+    # What the image was given goes, too: nothing of the agent is left on this node.
+    assert packages(node) == built.before
+    assert not node.exists("/opt/s3mount-agent")
+
+
+def test_a_node_with_mounts_is_no_image(cluster: Cluster, new_ready_node: NewNode) -> None:
+    node = new_ready_node("compute")
+    put_script(node)
+    # It is a bucket where a directory follows, also as the first word.
+    cluster.s3.create_bucket("install")
+    action = cluster.custom_action(node, ("install", "/mnt/s3", "--allow-other"))
+    assert (action.returncode, action.stderr) == (0, "")
+    assert status(node, wait=20)["mounts"][0]["bucket"] == "install"
+    before = written(node)
+    answer = node.run([SCRIPT, "install"], check=False)
+    assert (answer.returncode, answer.stdout) == (2, "")
+    assert answer.stderr.startswith("s3mount-agent: error [already-configured]: ")
+    assert difference(before, written(node)) == {}
+
+
+OTHER = 'ID=void\nPRETTY_NAME="Void Linux"\n'
+
+
+def test_a_system_that_nobody_knows_is_refused_or_taken_for_another(new_node: NewNode) -> None:
+    node = new_node("standalone")
+    put_script(node)
+    node.run(["rm", "/etc/os-release"])
+    node.write("/etc/os-release", OTHER)
+    before = written(node)
+    answer = node.run([SCRIPT, "install"], check=False)
+    assert (answer.returncode, answer.stdout) == (1, "")
+    assert answer.stderr.startswith("s3mount-agent: error [node-unsupported]: ")
+    assert "this node is Void Linux" in answer.stderr
+    assert "--assume-family deb" in answer.stderr
+    assert "libfuse2" in answer.stderr
+    assert difference(before, written(node)) == {}
+    # And it is remembered for who installs later, such as the daemon.
+    told = node.run([SCRIPT, "--assume-family", "deb", *COMPUTE]).stdout
+    assert "2 of 2 mounts are up" in told
+    assert "family: deb" in node.read("/etc/s3mount-agent/config.yaml")
+    node.run(["apt-get", "-qq", "--yes", "purge", "mount-s3"])
+    node.run(["s3mount-agent", "install-mount-s3"])
+    assert states(node, wait=30) == {READONLY: "ok", WRITABLE: "ok"}
