@@ -17,6 +17,7 @@ from s3mount_agent.console import parser
 from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.core.node_roles import Mode, OnFailure, Role
 from s3mount_agent.core.resources import Machine
+from s3mount_agent.core.versions import Install
 from s3mount_agent.daemon.surroundings import Surroundings
 from s3mount_agent.decide.journal_events import Event
 from s3mount_agent.filesystem import lock
@@ -162,6 +163,14 @@ def test_the_bootstraps_options_win_and_last(place: Place) -> None:
     place.begin(on_failure="continue")
     found = desired.in_force().configuration
     assert (found.role, found.mode, found.on_failure) == (Role.LOGIN, None, OnFailure.CONTINUE)
+
+
+def test_what_a_system_is_taken_for_lasts_with_whatever_brought_the_mounts(place: Place) -> None:
+    place.source.now = Fetched(ONE + "install: {version: 1.24.0}", '"1"')
+    desired.from_source(URL, {"family": "deb"}).save()
+    assert desired.in_force().configuration.install == Install(version="1.24.0", family="deb")
+    desired.from_arguments(("bucket", "/mnt/s3", ""), {"family": "rpm"}).save()
+    assert desired.in_force().configuration.install == Install(family="rpm")
 
 
 @pytest.mark.parametrize("answer", [AWAY, GONE])

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from s3mount_agent.core.errors import AgentError, Problem
-from s3mount_agent.filesystem import files
+from s3mount_agent.filesystem import disk, files
 
 ROOT = os.geteuid() == 0
 
@@ -153,7 +153,7 @@ def test_errors_of_the_system_get_their_code(number: int, problem: Problem) -> N
 FULL_DISK = """
 import subprocess, sys
 from pathlib import Path
-from s3mount_agent.filesystem import files
+from s3mount_agent.filesystem import disk, files
 from s3mount_agent.core.errors import AgentError
 home = Path(sys.argv[1])
 subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", home], check=True)
@@ -190,3 +190,27 @@ def test_a_directory_is_not_removed_as_a_file(tmp_path: Path) -> None:
         files.remove(tmp_path)
     assert caught.value.problem is Problem.FILE_FAILED
     assert tmp_path.is_dir()
+
+
+def test_directories_are_afterwards_as_they_were_found(tmp_path: Path) -> None:
+    kept, new = tmp_path / "kept", tmp_path / "new"
+    (kept / "partial").mkdir(parents=True, mode=0o700)
+    (kept / "list").write_text("old")
+    (kept / "gone").write_text("gone")
+    (kept / "link").symlink_to("list")
+    before = {path: (path.lstat().st_mode, path.lstat().st_mtime_ns) for path in kept.rglob("*")}
+    with disk.kept_as_found([kept, new]):
+        (kept / "list").write_text("new")  # in its place, as some programs do
+        (kept / "gone").unlink()
+        (kept / "more/deep").mkdir(parents=True)
+        (kept / "more/deep/file").write_text("x")
+        new.mkdir()
+        (new / "file").write_text("x")
+    after = {path: (path.lstat().st_mode, path.lstat().st_mtime_ns) for path in kept.rglob("*")}
+    # A directory's own time is that of the last change of its names.
+    assert after.keys() == before.keys()
+    assert {p: after[p] for p in after if p.name != "partial"} == {
+        p: before[p] for p in before if p.name != "partial"
+    }
+    assert ((kept / "list").read_text(), (kept / "gone").read_text()) == ("old", "gone")
+    assert [path.name for path in tmp_path.iterdir()] == ["kept"]

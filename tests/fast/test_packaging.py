@@ -164,6 +164,8 @@ def test_every_python_runs_it(bootstrap: Path, path_with: str) -> None:
     assert (answer.returncode, answer.stdout) == (0, f"s3mount-agent {__version__}\n")
     answer = run(bootstrap, "--help", PATH=path_with)
     assert answer.stdout.startswith("usage: s3mount-agent bootstrap ")
+    answer = run(bootstrap, "install", "--help", PATH=path_with)
+    assert answer.stdout.startswith("usage: s3mount-agent install ")
 
 
 @pytest.mark.parametrize(
@@ -174,6 +176,10 @@ def test_every_python_runs_it(bootstrap: Path, path_with: str) -> None:
         (["--check"], "args-not-triples"),
         ([], "args-not-triples"),
         (["my-bucket", "/mnt/\udcff", ""], "argument-not-text"),
+        (["install", "--assume-family", "apk"], "usage"),
+        # A bucket may be called so: on a bucket follows a directory.
+        (["install", "relative", ""], "directory-invalid"),
+        (["install", "/mnt/s3"], "args-not-triples"),
     ],
 )
 def test_every_python_refuses_bad_arguments(

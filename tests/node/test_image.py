@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
+import yaml
 
 from cluster.cluster import Cluster
 from cluster.systems import DEFAULT
 from node.article import COMPUTE, HEAD, READONLY, UNITS, WRITABLE, mounted, states, status
-from node.conftest import NUMBERS, NewNode
+from node.conftest import NUMBERS, REPOSITORY, NewNode
 from node.listing import Listing, difference, processes, whole, written
 from node.test_install import SCRIPT, packages, put_script
 
@@ -36,7 +37,10 @@ class Built:
         self.before = packages(node)
         disk, running = caches(node), processes(node)
         node.run(["mkdir", "-p", "/etc/needrestart/conf.d"])
-        self.told = node.run([SCRIPT, "install"]).stdout
+        # As EC2 Image Builder does with the component in examples/.
+        node.run(["cp", SCRIPT, "/tmp/s3mount-bootstrap"])
+        self.told = commanded(node, "build")
+        commanded(node, "validate")
         self.caches = difference(disk, caches(node))
         self.running = processes(node) - running
         once = written(node)
@@ -45,6 +49,15 @@ class Built:
         self.identity = node.read("/etc/machine-id").strip(), node.name, node.address
         self.node = node
         node.power_off()
+
+
+def commanded(node: Node, phase: str) -> str:
+    """What the commands of a phase of the component say; none of them may fail."""
+    document = yaml.safe_load((REPOSITORY / "examples/ami/component.yaml").read_text())
+    steps = next(each["steps"] for each in document["phases"] if each["name"] == phase)
+    shell = [step["inputs"]["commands"] for step in steps if step["action"] == "ExecuteBash"]
+    lines = [line for lines in shell for line in lines]
+    return "".join(node.run(["bash", "-c", line]).stdout for line in lines)
 
 
 def caches(node: Node) -> Listing:
@@ -120,6 +133,7 @@ def test_a_node_of_the_image_installs_nothing(
     assert node.run(["systemctl", "--failed", "--no-legend"]).stdout == ""
     assert node.run(["systemctl", "is-active", "s3mount-agent"], check=False).stdout == "inactive\n"
     assert mounted(node) == {}
+    commanded(node, "test")
     for name in COUNTED:
         node.write(f"/usr/sbin/{name}", COUNTER, mode=0o755)
     asked = len(cluster.mirror.requests)

@@ -92,7 +92,7 @@ COMMANDS = (
         "bring this node to the given mounts (the OnNodeConfigured action)",
         "Installs mount-s3 if it is missing, writes the configuration, mounts everything and "
         "starts the service that keeps it so. Run again, it changes nothing that is as it should "
-        "be.",
+        "be. `s3mount-bootstrap install` is for images, and mounts nothing.",
         options=(
             Option(
                 "--config",
