@@ -20,12 +20,14 @@ from hypothesis import strategies as st
 
 from s3mount_agent import cli
 from s3mount_agent.config import config_file, desired, environment, source
+from s3mount_agent.console import parser
 from s3mount_agent.core.errors import AgentError
 from s3mount_agent.core.mount_definition import Definition
 from s3mount_agent.core.node_roles import Mode, OnFailure, Role
 from s3mount_agent.daemon.surroundings import Surroundings
 from s3mount_agent.decide.journal_events import Event
 from s3mount_agent.filesystem import files, json_codec, paths, procfs
+from s3mount_agent.packages import systems
 from s3mount_agent.reconcile import context, directories, glance, observe
 from s3mount_agent.state import (
     config_origin,
@@ -187,7 +189,11 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
 def test_the_words_that_are_checked_are_the_only_ones() -> None:
     kinds: dict[str, type[Enum]] = {"role": Role, "mode": Mode, "on_failure": OnFailure}
     words = {name: {str(each.value) for each in list(kind)} for name, kind in kinds.items()}
+    option = parser.find("bootstrap").option("--assume-family")
+    assert option is not None
+    words["family"] = set(option.value.split("|"))
     assert {name: set(known) for name, known in in_force._OVERRIDES.items()} == words
+    assert {family.kind for family in systems.FAMILIES} <= words["family"]
     assert set(status_file._MODES) == words["mode"]
 
 
