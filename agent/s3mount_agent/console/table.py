@@ -167,6 +167,7 @@ COMMANDS = (
             ),
             Option("--precheck", ""),
         ),
+        usage=("[OPTIONS]",),
         codes=((0, "done"), (1, "failed"), (2, "refused: nothing on this machine was changed")),
         examples=("install",),
         aka=("bake", "image"),
