@@ -29,9 +29,9 @@ stdout), and in the journal with the field `S3MOUNT_ERROR_CODE=`:
       hint: what to do about it
 
 Codes are stable. Exit codes: 0 ok, 1 failed, 2 wrong usage or invalid configuration (nothing was
-changed on the node), 3 degraded (`status`), 4 changes pending (`plan`, `apply`) or not ready in
-time (`status --wait`). `bootstrap-damaged` and `python-missing` come from the first lines of
-s3mount-bootstrap itself.
+changed on the node), 3 degraded (`status`, `check`), 4 changes pending (`plan`, `apply`) or not
+ready in time (`status --wait`). `bootstrap-damaged` and `python-missing` come from the first lines
+of s3mount-bootstrap itself.
 
 """
 _OF_THE_HEAD = [

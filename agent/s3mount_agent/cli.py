@@ -17,8 +17,8 @@ from s3mount_agent import __version__
 from s3mount_agent.console import parser
 from s3mount_agent.console.table import COMMANDS
 
-# Commands that answer as quickly as they can; the mounts' starts wait for the second.
-_AT_ONCE = ("status", "unit-hook")
+# Commands that answer as quickly as they can: jobs wait for `check`, mounts' starts for the last.
+_AT_ONCE = ("status", "check", "unit-hook")
 # Without one of these there is no secret in an argument: core/masking.py.
 _OF_SECRETS = "@=:?"
 _HELP = """\

@@ -58,9 +58,9 @@ class World:
         self.table.write_text(rows)
         self.node, self.rows = NODE, [self.row(directory, pid) for directory in IDS]
         status_file.save(self.node, self.rows, self.snapshot)
-        descriptor = os.open(self.lock, os.O_RDWR | os.O_CREAT)
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        return descriptor
+        self.descriptor = os.open(self.lock, os.O_RDWR | os.O_CREAT)
+        fcntl.flock(self.descriptor, fcntl.LOCK_EX)
+        return self.descriptor
 
     def row(self, directory: str, pid: int) -> MountStatus:
         """A mount as the daemon saw it."""

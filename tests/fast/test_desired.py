@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fast.place import AWAY, BAD, GONE, LARGE, ONE, TWO, URL, WORSE, Answer, Place, made
-from s3mount_agent.commands import check
+from s3mount_agent.commands import bootstrap_check
 from s3mount_agent.config import config_file, desired, environment
 from s3mount_agent.config.source import Fetched
 from s3mount_agent.console import parser
@@ -59,7 +59,7 @@ def test_arguments_whose_own_file_could_not_be_read_are_refused(
     assert caught.value.problem is Problem.CONFIG_INVALID
     assert "larger than 256 KiB" in caught.value.message
     with pytest.raises(AgentError, match="larger than 256 KiB"):
-        check.as_user(parser.parse(parser.find("bootstrap"), ["--check", *words]), {})
+        bootstrap_check.as_user(parser.parse(parser.find("bootstrap"), ["--check", *words]), {})
     assert not place.config.exists()
     fits = desired.from_arguments(words[: 3 * 30], {})
     assert config_file.parse(fits.text, "x").rows == fits.configuration.rows

@@ -178,8 +178,9 @@ SLOW = frozenset(
     "platform boto3 botocore yaml tenacity psutil".split()
 )
 OURS = """
-cli commands.status console.parser console.screen console.table core.directory_rules core.errors
-core.masking core.states core.text decide.mount_status filesystem.files filesystem.fuse
+cli commands.check commands.status console.parser console.screen console.table core.directory_rules
+core.errors core.masking core.states core.text decide.job_readiness decide.mount_status
+filesystem.files filesystem.fuse
 filesystem.json_codec filesystem.lock filesystem.mountinfo filesystem.paths filesystem.procfs
 reconcile.glance state.config_origin state.in_force state.secrets state.status_file
 supervisor.fuse_connections
@@ -190,13 +191,15 @@ from pathlib import Path
 from fast.glance_world import World
 from s3mount_agent import cli
 World(Path(sys.argv[1]), setattr)
-code = cli.main(["status", *sys.argv[2:]])
+code = cli.main(sys.argv[2:])
 loaded = (name for name, each in sys.modules.items() if type(each).__name__ != "_LazyModule")
 print(json.dumps([code, sorted(loaded)]))
 """
 
 
-@pytest.mark.parametrize("words", [[], ["--json"]])
+@pytest.mark.parametrize(
+    "words", [["status"], ["status", "--json"], ["check"], ["check", "/mnt/s3/a/file"]]
+)
 def test_a_glance_imports_nothing_that_is_slow(world: World, words: list[str]) -> None:
     """Seconds are the machine's; what is imported is ours."""
     answer = subprocess.run(

@@ -219,6 +219,41 @@ def test_status_answers_while_a_mount_hangs(node: Node) -> None:
     assert pids(node) == before
 
 
+def check(node: Node, *words: str) -> tuple[int, str]:
+    """The exit code of `check`, as an ordinary user's job calls it, and the one line it says."""
+    answer = node.run(["s3mount-agent", "check", *words], user="ubuntu", check=False)
+    line = answer.stdout + answer.stderr
+    assert line.count("\n") == 1, line
+    return answer.returncode, line
+
+
+def test_a_job_asks_for_its_own_mount_only(node: Node) -> None:
+    assert check(node) == (0, f"ok: {READONLY}, {WRITABLE} are up\n")
+    node.run(["ln", "-sfn", READONLY, "/home/ubuntu/data"])
+    node.run(["s3mount-agent", "unmount", WRITABLE])
+    assert check(node, f"/home/ubuntu/data/{SEEN}") == (0, f"ok: {READONLY} is up\n")
+    for words in ([], [f"{WRITABLE}/not/there/yet"], ["--strict"]):
+        code, line = check(node, *words)
+        assert code == 1
+        assert line.startswith(f"s3mount-agent: failed on {node.name}: {WRITABLE} (s3://")
+        assert "an administrator unmounted it" in line
+
+
+def test_a_silent_daemon_keeps_no_job_away_unless_a_mount_is_gone(node: Node) -> None:
+    node.run(["systemctl", "stop", AGENT_UNIT])
+    try:
+        code, line = check(node)
+        assert (code, line.split(":")[1]) == (0, f" warning on {node.name}")
+        assert "the agent's service is down" in line
+        assert check(node, "--strict", WRITABLE)[0] == 1
+        node.run(["systemctl", "stop", UNIT[WRITABLE]])
+        code, line = check(node)
+        assert (code, line.split(":")[1]) == (1, f" failed on {node.name}")
+        assert check(node, READONLY)[0] == 0
+    finally:
+        node.run(["systemctl", "start", AGENT_UNIT])
+
+
 def test_bad_commands_are_refused_with_a_hint(node: Node) -> None:
     for words in (
         ["statsu"],

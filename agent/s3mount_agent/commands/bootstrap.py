@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from s3mount_agent.commands import check
+from s3mount_agent.commands import bootstrap_check
 from s3mount_agent.config import environment
 from s3mount_agent.config.arguments import parse_arguments
 from s3mount_agent.console.output import tell
@@ -31,7 +31,7 @@ _OVERRIDES = {
 def main(given: Given) -> int:
     """Runs the bootstrap; a mount that fails is an exit code of 1 unless the node continues."""
     if given.has("--check") and not node.is_root():
-        check.as_user(given, _overrides(given))
+        bootstrap_check.as_user(given, _overrides(given))
         return Exit.OK
     try:
         return _run(given)
@@ -79,7 +79,7 @@ def _run(given: Given) -> int:
         )
         context = preview.check(wanted.configuration)
         if given.has("--check"):
-            check.on_node(given, context)
+            bootstrap_check.on_node(given, context)
         return Exit.OK
     if url is not None:
         source = desired.Following(url, _overrides(given))

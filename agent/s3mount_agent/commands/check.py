@@ -1,68 +1,80 @@
-"""``bootstrap --check``: whether the arguments are good, and what they would mount."""
+"""``s3mount-agent check``: whether a job may start here, for health checks, prologs and jobs."""
 
 from __future__ import annotations
 
+import os
+import sys
+import time
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
-from s3mount_agent.config import config_file
-from s3mount_agent.config.arguments import parse_arguments
-from s3mount_agent.config.configuration import Configuration, of_mounts
-from s3mount_agent.console import mount_list
-from s3mount_agent.core.errors import AgentError
-from s3mount_agent.core.masking import masked
+from s3mount_agent.console.parser import Given
+from s3mount_agent.core.errors import AgentError, Problem
+from s3mount_agent.core.states import NodeState
+from s3mount_agent.core.text import epoch
+from s3mount_agent.decide.job_readiness import Readiness, readiness
+from s3mount_agent.decide.mount_status import MountStatus, NodeStatus
+from s3mount_agent.filesystem import mountinfo
+from s3mount_agent.reconcile import glance
 
-if TYPE_CHECKING:
-    from s3mount_agent.console.parser import Given
-    from s3mount_agent.core.versions import Version
-    from s3mount_agent.reconcile.context import Context
-
-
-def as_user(given: Given, overrides: dict[str, str]) -> None:
-    """Checks what can be checked on any computer, by anybody. Raises what is wrong."""
-    from s3mount_agent.config.desired import overridden
-
-    configuration = overridden(_read(given), overrides)
-    _say(given, mount_list.every_node(configuration), configuration)
-    print("This computer itself was not checked: on a node, run it as root.")
+# The daemon writes down what it sees at least every five minutes: it has missed two of them, and
+# the watchdog has not brought it back.
+_OLD_SECONDS = 660.0
 
 
-def on_node(given: Given, context: Context) -> None:
-    """Says what the node, which has been checked, would mount."""
-    from s3mount_agent.mountpoint import install
-
-    conduct = context.conduct
-    who = f"this node (role {conduct.role.value}, mode {conduct.mode.value})"
-    version = install.version_to_be(context.configuration.install)
-    _say(given, mount_list.lines(context.mounts, ""), context.configuration, who, version)
+def main(given: Given) -> int:
+    """0 where a job may start; 3 where it may, and should know of something; 1 where its data are
+    not there. Raises ``mount-unknown`` for a path that is on no mount of this node."""
+    found = _find(given.words, strict=given.has("--strict"))
+    _say(found)
+    return found.state.exit_code
 
 
-def _read(given: Given) -> Configuration:
-    url = given.value("--config")
-    if url is None:
-        mounts = parse_arguments(given.words)
-        configuration = of_mounts(mounts)
-        config_file.render(configuration, mounts)  # which refuses what could not be read again
-        return configuration
-    from s3mount_agent.config import desired
-    from s3mount_agent.console.output import say_aside
-
-    answer = desired.ask(url, say_aside)
-    if isinstance(answer, AgentError):
-        raise answer
-    return config_file.parse(answer.text, url)
+def _find(paths: tuple[str, ...], *, strict: bool) -> Readiness:
+    try:
+        seen = glance.take() or _look()
+    except AgentError as error:  # no configuration yet, or one that cannot be read
+        return readiness((), named=bool(paths), silent=error.message, strict=strict)
+    mounts = _chosen(seen, paths) if paths else seen.mounts
+    return readiness(mounts, named=bool(paths), silent=_silence(seen), strict=strict)
 
 
-def _say(
-    given: Given,
-    rows: Iterable[str],
-    configuration: Configuration,
-    who: str = "a node",
-    version: Version | None = None,
-) -> None:
-    what = masked(given.value("--config") or "The arguments")
-    are = "is" if given.has("--config") else "are"
-    print(f"{what} {are} good. Nothing was changed; {who} would mount:")
-    print("\n".join(rows))
-    for note in mount_list.notes(configuration, version):
-        print(f"  note: {note}")
+def _look() -> NodeStatus:
+    from s3mount_agent.reconcile import observe  # which takes twice as long
+
+    return observe.take()
+
+
+def _chosen(seen: NodeStatus, paths: Iterable[str]) -> tuple[MountStatus, ...]:
+    """The mounts that the paths are on, each once."""
+    by_directory = {mount.path: mount for mount in seen.mounts}
+    chosen = {}
+    for path in paths:
+        directory = mountinfo.first_on_the_way(path, by_directory)
+        if directory is None:
+            known = ", ".join(by_directory)
+            raise AgentError(
+                Problem.MOUNT_UNKNOWN,
+                f"{path} is not on a mount of this node",
+                hint=f"its mounts are on {known}" if known else "it has no mounts",
+            )
+        chosen[directory] = by_directory[directory]
+    return tuple(chosen.values())
+
+
+def _silence(seen: NodeStatus) -> str | None:
+    """Why the daemon's word is none, if so."""
+    if not seen.service_up:
+        return "the agent's service is down"
+    if time.time() - epoch(seen.at) > _OLD_SECONDS:
+        return f"the agent's service has said nothing since {seen.at}"
+    return None
+
+
+def _say(found: Readiness) -> None:
+    """One line; on stderr where there is something to know, which batch systems keep."""
+    if found.state is NodeState.OK and not found.doubtful:
+        print(f"ok: {found.sentence}")
+    elif sys.stderr is not None:
+        word = "warning" if found.doubtful else found.state.value
+        line = f"s3mount-agent: {word} on {os.uname().nodename}: {found.sentence}\n"
+        sys.stderr.write(line.encode(errors="backslashreplace").decode())

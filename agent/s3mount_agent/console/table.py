@@ -199,6 +199,29 @@ COMMANDS = (
         aka=("list", "ls", "show", "health", "info", "mounts"),
     ),
     Command(
+        "check",
+        "say in milliseconds whether a job may start here",
+        "Says whether the data of a job are there: for Slurm's HealthCheckProgram, for prologs and "
+        "for a job's own first line. Never touches a mount. Where the agent's service is silent it "
+        "says so and lets the job start, unless a mount is seen to be missing.",
+        options=(Option("--strict", "a silent service is a reason not to start"),),
+        words=(
+            (
+                "PATH",
+                "only the mounts that these files or directories are on (default: all that this "
+                "node must have)",
+            ),
+        ),
+        most=None,
+        codes=(
+            (0, "a job may start"),
+            (3, "it may, but S3 does not answer well, or a mount that may fail has failed"),
+            (1, "it may not: a mount is not there, or hangs"),
+        ),
+        examples=("check", "check /mnt/s3/samples/reads.fastq"),
+        aka=("ready", "probe", "healthcheck", "ping"),
+    ),
+    Command(
         "plan",
         "show what apply would change",
         "Shows what `s3mount-agent apply` would change on this node; changes nothing.",
@@ -258,7 +281,7 @@ COMMANDS = (
         most=None,
         codes=((0, "good"), (2, "something is wrong")),
         examples=("validate s3mount.yaml",),
-        aka=("check", "lint", "verify", "test"),
+        aka=("lint", "verify", "test"),
     ),
     Command(
         "daemon",

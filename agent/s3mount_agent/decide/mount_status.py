@@ -35,6 +35,7 @@ REMEMBERED = (
     "pid",
     "invocation",
     "write_files",
+    "required",
 )
 
 
@@ -47,6 +48,7 @@ class MountStatus(NamedTuple):
     confirmed; ``s3``: why S3 cannot be used through it; ``asked``: the process of which these two
     tell. Of the process that was seen: ``pid``, ``invocation``, systemd's name for its run, and
     ``write_files``, how many files may be open for writing at once, None where nothing limits that.
+    ``required``: the node is not whole without it; the configuration does not let it fail.
 
     Seen: ``presence``: what lies on its directory; ``alive``: its process runs; ``starting``: it is
     on its way up; ``lost``: its unit was deleted while it runs; ``started``: since when its process
@@ -73,6 +75,7 @@ class MountStatus(NamedTuple):
     pid: int | None = None
     invocation: str = ""
     write_files: int | None = None
+    required: bool = True
     presence: Presence = Presence.ABSENT
     alive: bool = False
     starting: bool = False

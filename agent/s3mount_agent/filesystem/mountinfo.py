@@ -6,7 +6,7 @@ import errno
 import os
 import posixpath
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,6 +20,7 @@ _UMOUNT_NOFOLLOW = 8
 _USER = re.compile(r"\buser_id=(\d+)")
 _ESCAPE = re.compile(r"\\([0-7]{3})")
 _NOWHERE = 0
+_MOST_LINKS = 40
 
 
 class Entry(NamedTuple):
@@ -119,6 +120,37 @@ def reached(table: Table) -> dict[str, Entry]:
     """The same of a table."""
     found = {entry.directory: table.on(entry.directory) for entry in table.entries}
     return {directory: entry for directory, entry in found.items() if entry is not None}
+
+
+def first_on_the_way(path: str, directories: Collection[str]) -> str | None:
+    """Which of some directories a path leads to or through, links followed; None if through none.
+
+    Neither it nor anything in it is looked at, so that what is mounted there may hang.
+    """
+    rest = posixpath.join(_here(), path).split("/")[::-1]
+    walked, links = "", 0
+    while rest and links < _MOST_LINKS:
+        name = rest.pop()
+        if name in ("", "."):
+            continue
+        walked = posixpath.dirname(walked).rstrip("/") if name == ".." else f"{walked}/{name}"
+        if walked in directories:
+            return walked
+        try:
+            target = str(Path(walked).readlink())
+        except OSError:  # no link, or nothing
+            continue
+        links += 1
+        rest += target.split("/")[::-1]
+        walked = "" if target.startswith("/") else posixpath.dirname(walked).rstrip("/")
+    return None
+
+
+def _here() -> str:
+    try:
+        return str(Path.cwd())
+    except OSError:  # it was removed
+        return "/"
 
 
 def entries(path: Path = SELF) -> list[Entry]:

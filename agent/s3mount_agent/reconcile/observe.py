@@ -148,7 +148,12 @@ def _from_configuration() -> NodeStatus:
 
     context = gather(desired.in_force().configuration)
     down = held_down.load()
-    rows = [status_file.fresh(mount, held=mount.id in down) for mount in context.mounts]
+    rows = [
+        status_file.fresh(
+            mount, held=mount.id in down, required=mount.directory in context.required
+        )
+        for mount in context.mounts
+    ]
     mounts = judge_all(rows, observe(context.supervisor))
     described = context.describe(program.find())
     return NodeStatus(described, mounts, status_file.now(), "just now", *_running())
@@ -173,8 +178,7 @@ def remember(
     are the ids of which ``failures`` tell (None: of all); what is known of others stays.
     ``observed`` is the node for who has seen it already, and changed nothing since.
     """
-    before = status_file.load()
-    down = held_down.load()
+    before, down, required = status_file.load(), held_down.load(), context.required
     observed = observed or look_at(context)
     rows: list[MountStatus] = []
     for mount in context.mounts:
@@ -195,6 +199,7 @@ def remember(
             row._replace(
                 bucket=str(mount.bucket),
                 read_only=mount.read_only,
+                required=mount.directory in required,
                 held=mount.id in down,
                 pending=pending,
                 pending_since=since,

@@ -42,11 +42,11 @@ def age(at: str) -> str:
     return f"{max(0, round(time.time() - epoch(at)))} s ago"
 
 
-def fresh(mount: Mount, *, held: bool = False) -> MountStatus:
+def fresh(mount: Mount, *, held: bool = False, required: bool = True) -> MountStatus:
     """A mount of which nothing is known yet."""
-    return MountStatus(
-        mount.id, mount.directory, str(mount.bucket), mount.read_only, State.MISSING, now(), held
-    )
+    bucket, at = str(mount.bucket), now()
+    known = MountStatus(mount.id, mount.directory, bucket, mount.read_only, State.MISSING, at, held)
+    return known._replace(required=required)
 
 
 def leaving(placed: Placed) -> MountStatus:
@@ -60,6 +60,7 @@ def leaving(placed: Placed) -> MountStatus:
         State.OK,
         now(),
         pending="it is to be removed when it is no longer in use",
+        required=False,
     )
 
 
@@ -170,6 +171,7 @@ def _mount(fields: Any) -> MountStatus:
         pid=json_codec.optional(fields, "pid", int),
         invocation=json_codec.field(fields, "invocation", str, default=""),
         write_files=json_codec.optional(fields, "write_files", int),
+        required=json_codec.field(fields, "required", bool, default=True),
     )
 
 
