@@ -136,7 +136,7 @@ class Cluster:
         kind = SYSTEMS[system]
         image = self._image(kind)
         link = self.network.attach()
-        node = Node(name, image, link, self._folder / name, disk, of)
+        node = Node(name, kind, image, link, self._folder / name, disk, of)
         self._undo.callback(node.close)
         if role == "head":
             self._head = parallelcluster.Head(name, node.address)

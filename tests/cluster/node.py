@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from cluster.image import Image
     from cluster.network import Link
+    from cluster.systems import System
 
 # What cloud-init and the SSM agent give to root's commands: a PATH and hardly anything else.
 ENVIRONMENT = {
@@ -42,13 +43,15 @@ mv -f -- "$temporary" "$1"
 class Node:
     """A machine with a root file system, a network address and, while it is on, a systemd.
 
-    name: its host name. address: its IPv4 address. root: its root file system as this machine
-    sees it, without what the running node mounts on top of it (/run, /tmp, S3).
+    name: its host name. system: what it is like. address: its IPv4 address. root: its root file
+    system as this machine sees it, without what the running node mounts on top of it (/run, /tmp,
+    S3).
     """
 
     def __init__(
         self,
         name: str,
+        system: System,
         image: Image,
         link: Link,
         folder: Path,
@@ -62,6 +65,7 @@ class Node:
         from now on: what is on its disk is the image.
         """
         self.name = name
+        self.system = system
         self.address = link.address
         self.root = folder / "root"
         self._link = link

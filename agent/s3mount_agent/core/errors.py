@@ -130,7 +130,12 @@ class Problem(Enum):
     )
     PACKAGES_FAILED = (
         Exit.FAILED,
-        "see /var/log/apt/term.log; a node without network needs the packages in its image",
+        "see /var/log/apt/term.log or /var/log/dnf.log; a node without network needs the packages "
+        "in its image",
+    )
+    REPOSITORY_UNCHECKED = (
+        Exit.FAILED,
+        "set gpgcheck=1, and the gpgkey, of that repository in /etc/yum.repos.d",
     )
     DOWNLOAD_FAILED = (
         Exit.FAILED,

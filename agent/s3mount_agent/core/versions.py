@@ -58,7 +58,7 @@ class FuseConf(str, Enum):
 class Install:
     """Which mount-s3 a node gets, and where from; None stands for what is there, or else the pinned
     one, and for AWS's own releases. ``family`` is what a system that the agent does not know is
-    taken for: "deb"."""
+    taken for: "deb" or "rpm"."""
 
     source: str | None = None
     version: str | None = None

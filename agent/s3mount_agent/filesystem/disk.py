@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO
 
+from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.filesystem import files
 
 
@@ -153,6 +154,17 @@ def remove_if_empty(path: Path) -> None:
     """Removes a directory, unless there is something in it."""
     with contextlib.suppress(OSError):
         path.rmdir()
+
+
+def require_free(paths: Iterable[Path], needed: int, purpose: str) -> None:
+    """Raises ``no-space`` where the file system of one of some paths has less than ``needed`` bytes
+    free; what is not there is not asked."""
+    for path in paths:
+        if path.exists() and shutil.disk_usage(path).free < needed:
+            raise AgentError(
+                Problem.NO_SPACE,
+                f"{path} has less than {needed >> 20} MB free, which {purpose} need",
+            )
 
 
 def program(name: str, places: str) -> str | None:

@@ -52,16 +52,16 @@ def ensure_mount_s3(
     if holder is not None:
         on_lock(holder, LOCK_SECONDS)
     release = release or Release.chosen(source)
-    attempt = _Attempt(system, release, again=interrupted, older=named is not None)
+    attempt = _Attempt(system, release, source, again=interrupted)
     try:
         patiently(attempt, budget=budget, on_retry=on_retry)
     finally:
         disk.remove_tree(_DOWNLOADS)
     trust.forget_refused()
-    return _installed(release), True
+    return _installed(attempt.version), True
 
 
-def _installed(release: Release) -> Installed:
+def _installed(version: str) -> Installed:
     """The mount-s3 that was just installed."""
     found = program.find()
     if found is None:
@@ -70,10 +70,10 @@ def _installed(release: Release) -> Installed:
             "mount-s3 was installed but does not run",
             hint="run `mount-s3 --version` on the node to see why",
         )
-    if release.version != LATEST and found.version != version_of(release.version):
+    if version != LATEST and found.version != version_of(version):
         raise AgentError(
             Problem.MOUNT_FAILED,
-            f"mount-s3 {release.version} was installed, but {found.program} is {found}",
+            f"mount-s3 {version} was installed, but {found.program} is {found}",
             hint=f"remove {found.program}, or whatever brought it",
         )
     return found
@@ -102,26 +102,43 @@ def version_to_be(source: Install) -> Version:
     found = program.find()
     if found is not None and releases.to_install(source, found.version) is None:
         return found.version
-    return version_of(Release.chosen(source).version)
+    own = None
+    with contextlib.suppress(AgentError):  # what it is about is told by the installation
+        own = _own(systems.of_this_node(source.family), source)
+    return version_of(own or Release.chosen(source).version)
+
+
+def _own(system: System, source: Install) -> str | None:
+    """The version of mount-s3 in the system's own repositories, if it is the one to install: no
+    other one is asked for, by its version or by where it comes from."""
+    version = releases.asked(source)
+    if not system.own or version == LATEST or releases.is_elsewhere(source):
+        return None
+    offered = system.manager.version_offered("mount-s3")
+    if offered and (version is None or version_of(version) == version_of(offered)):
+        return offered
+    return None
 
 
 class _Attempt:
-    """Installs mount-s3 and what it needs when called; called again, it trusts less. ``older``: it
-    may take the place of a later one."""
+    """Installs mount-s3 and what it needs when called; called again, it trusts less. ``version`` is
+    then the one that it has installed."""
 
-    def __init__(self, system: System, release: Release, *, again: bool, older: bool) -> None:
+    def __init__(self, system: System, release: Release, source: Install, *, again: bool) -> None:
+        self.version = release.version
         self._system = system
         self._manager = system.manager
         self._release = release
+        self._source = source
         self._again = again
-        self._older = older
+        # A later one gives way only to one that is named.
+        self._older = releases.asked(source) is not None
         self._first = True
 
     def __call__(self) -> None:
         if self._again or not self._first:
             self._manager.repair()
-        # The lists and the package at the same time, then everything in one go.
-        package, trouble = together([self._fetch, self._refresh], at_once=2)
+        package, trouble = self._from_own() if self._system.own else self._from_release()
         self._first = False
         names = [str(package)]
         if not any(disk.program(name, _PLACES) for name in ("fusermount3", "fusermount")):
@@ -135,8 +152,23 @@ class _Attempt:
             causes = filter(None, [error.cause, trouble.cause])
             raise error.caused_by("\n".join(causes)) from None
 
+    def _from_own(self) -> tuple[Path | str, AgentError | None]:
+        """What to install of the system's own, or else of AWS's."""
+        trouble = self._refresh()
+        own = _own(self._system, self._source)
+        if own is None:
+            return self._from_release()
+        self.version = own
+        return f"mount-s3-{own}", trouble
+
+    def _from_release(self) -> tuple[Path | str, AgentError | None]:
+        """The lists and the package at the same time, then everything in one go."""
+        self.version = self._release.version
+        package, trouble = together([self._fetch, self._refresh], at_once=2)
+        return package, trouble
+
     def _refresh(self) -> AgentError | None:
-        """Has apt know what is needed; returns what went wrong with that."""
+        """Has the package manager know what is needed; returns what went wrong with that."""
         if self._first and self._manager.can_have_any(self._system.libraries):
             return None
         return self._manager.refresh()

@@ -86,6 +86,11 @@ def asked(source: Install) -> str | None:
     return own or source.version
 
 
+def is_elsewhere(source: Install) -> bool:
+    """Whether another folder of releases is named than AWS's own."""
+    return Release.chosen(source).origin != OFFICIAL_URL
+
+
 def to_install(source: Install, here: Version | None) -> Release | None:
     """What a node gets whose mount-s3 is of the version ``here`` (None: it has none); None where
     that stays.

@@ -5,25 +5,20 @@ What packages are called on which system is in systems.py.
 
 from __future__ import annotations
 
-import fcntl
 import math
-import os
 import re
-import shutil
-import struct
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.core.text import last_lines
 from s3mount_agent.filesystem import disk, files
-from s3mount_agent.packages.interface import LOCK_SECONDS
+from s3mount_agent.packages import lock_holder as holder
+from s3mount_agent.packages.interface import LOCK_SECONDS, SPACE_BYTES
 from s3mount_agent.system import process
 
 _INSTALL_SECONDS = 900.0
 _LOCK = Path("/var/lib/dpkg/lock-frontend")
-# struct flock of fcntl(2): l_type, l_whence, l_start, l_len, l_pid.
-_FLOCK = "hhqqi4x"
 # One repository that does not answer must not take the time of all the others.
 _REFRESH_SECONDS = 240.0
 _ANSWER_SECONDS = 20
@@ -41,8 +36,6 @@ _OPTIONS = (
 # Where apt keeps what it knows of a piece of a repository.
 _KNOWN = "apt"
 _NOTHING_ELSE = "--option=APT::Get::AutomaticRemove=false"
-# mount-s3, libfuse2 and what they need take less than half of it.
-_SPACE_BYTES = 200 * 2**20
 # dpkg's words for a package of which there is nothing to remove.
 _GONE = ("not-installed", "config-files", "")
 _WHOLE = "installed"
@@ -52,25 +45,12 @@ _STEP = re.compile(r"^(?P<what>Inst|Remv|Purg) (?P<name>\S+)(?P<installed> \[)?"
 
 def lock_holder() -> str | None:
     """The program, with its pid, that installs or removes packages now; None if none does."""
-    try:
-        with _LOCK.open("rb+") as stream:
-            asked = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
-            kind, *_, pid = struct.unpack(_FLOCK, fcntl.fcntl(stream, fcntl.F_GETLK, asked))
-            if kind == fcntl.F_UNLCK:
-                return None
-            return f"{Path(f'/proc/{pid}/comm').read_text().strip()} (pid {pid})"
-    except OSError:
-        return None
+    return holder.of_file(_LOCK)
 
 
 def require_space() -> None:
     """Raises ``no-space`` if the packages would not fit."""
-    for path in (Path("/usr"), Path("/var/cache/apt")):
-        if path.exists() and shutil.disk_usage(path).free < _SPACE_BYTES:
-            raise AgentError(
-                Problem.NO_SPACE,
-                f"{path} has less than {_SPACE_BYTES >> 20} MB free, which the packages need",
-            )
+    disk.require_free((Path("/usr"), Path("/var/cache/apt")), SPACE_BYTES, "the packages")
 
 
 def refresh(only: Path | None = None) -> AgentError | None:
@@ -91,11 +71,14 @@ def refresh(only: Path | None = None) -> AgentError | None:
 
 def can_have_any(names: Sequence[str]) -> bool:
     """Whether one of some packages is installed, or the lists of the repositories have it."""
-    answer = process.run(["apt-cache", "policy", "--", *names], timeout=_LOOK_SECONDS, check=False)
-    return any(
-        line.strip().startswith("Candidate:") and "(none)" not in line
-        for line in answer.stdout.splitlines()
-    )
+    return any(map(version_offered, names))
+
+
+def version_offered(name: str) -> str | None:
+    """The version of a package that is installed or would be, by the lists of the repositories."""
+    answer = process.run(["apt-cache", "policy", "--", name], timeout=_LOOK_SECONDS, check=False)
+    found = re.search(r"^ *Candidate: (\S+)$", answer.stdout, re.MULTILINE)
+    return found[1] if found and found[1] != "(none)" else None
 
 
 def present(names: Collection[str]) -> frozenset[str]:

@@ -11,10 +11,13 @@ from s3mount_agent.core.errors import AgentError
 # Other programs hold a package manager's lock while a node boots (unattended-upgrades, the SSM
 # agent).
 LOCK_SECONDS = 300.0
+# mount-s3, FUSE 2's library and what they need take less than half of it.
+SPACE_BYTES = 200 * 2**20
 
 
 class PackageManager(Protocol):
-    """A package manager. Everything that runs it raises ``packages-failed`` or ``no-space``.
+    """A package manager. Everything that runs it raises ``packages-failed`` or ``no-space``, and
+    what brings packages ``repository-unchecked`` where nobody would look at their signatures.
 
     ``only`` is a folder with a piece of the distribution's repository, as `make bundle` makes it:
     nothing else is asked, and nothing is taken from it that the distribution has not signed.
@@ -33,6 +36,10 @@ class PackageManager(Protocol):
     def can_have_any(self, names: Sequence[str]) -> bool:
         """Whether one of some packages is installed or can be, as far as is known without asking
         the network."""
+
+    def version_offered(self, name: str) -> str | None:
+        """The version of a package in the repositories, as far as is known without asking the
+        network; None where they have none."""
 
     def present(self, names: Collection[str]) -> frozenset[str]:
         """Those of some packages that are installed, wholly or half."""

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.filesystem import files
-from s3mount_agent.packages import apt
+from s3mount_agent.packages import apt, dnf
 from s3mount_agent.packages.interface import PackageManager
 from s3mount_agent.system import process
 
@@ -33,7 +33,8 @@ class System(NamedTuple):
 
     ``fuse`` brings fusermount where there is none (mount-s3 depends on "fuse", which it provides),
     ``libraries`` are the names of FUSE 2's library, the newest first. ``suite`` is where the
-    repositories of Debian and Ubuntu have them.
+    repositories of Debian and Ubuntu have them. ``own``: its repositories have a mount-s3, which is
+    taken before AWS's release.
     """
 
     name: str
@@ -43,6 +44,7 @@ class System(NamedTuple):
     fuse: str
     libraries: tuple[str, ...]
     suite: str = ""
+    own: bool = False
 
     @property
     def manager(self) -> PackageManager:
@@ -57,15 +59,24 @@ class System(NamedTuple):
 
 
 DEB = Family("deb", "apt-get", apt, (Path("/var/lib/apt/lists"), Path("/var/cache/apt")))
-FAMILIES = (DEB,)
+RPM = Family("rpm", "dnf", dnf, (Path("/var/cache/dnf"),))
+FAMILIES = (DEB, RPM)
 SYSTEMS = (
     System("ubuntu2204", "ubuntu", "22.04", DEB, "fuse3", ("libfuse2",), "jammy"),
     System("ubuntu2404", "ubuntu", "24.04", DEB, "fuse3", ("libfuse2t64",), "noble"),
     System("debian12", "debian", "12", DEB, "fuse3", ("libfuse2",), "bookworm"),
     System("debian13", "debian", "13", DEB, "fuse3", ("libfuse2t64",), "trixie"),
+    System("al2023", "amzn", "2023", RPM, "fuse", ("fuse-libs",), own=True),
+    System("rhel8", "rhel", "8", RPM, "fuse", ("fuse-libs",)),
+    System("rhel9", "rhel", "9", RPM, "fuse", ("fuse-libs",)),
+    System("rocky8", "rocky", "8", RPM, "fuse", ("fuse-libs",)),
+    System("rocky9", "rocky", "9", RPM, "fuse", ("fuse-libs",)),
 )
 # What is taken for a system that nobody has heard of, by the kind of its packages.
-ASSUMED = (System("", "", "", DEB, "fuse3", ("libfuse2t64", "libfuse2")),)
+ASSUMED = (
+    System("", "", "", DEB, "fuse3", ("libfuse2t64", "libfuse2")),
+    System("", "", "", RPM, "fuse", ("fuse-libs",)),
+)
 # What is named when something is installed, on any system.
 NAMED = frozenset(name for system in SYSTEMS for name in system.named)
 _OS_RELEASE = (Path("/etc/os-release"), Path("/usr/lib/os-release"))
@@ -73,7 +84,7 @@ _OS_RELEASE = (Path("/etc/os-release"), Path("/usr/lib/os-release"))
 
 def of_this_node(assumed: str | None = None) -> System:
     """The system of this node; one that is not in the table is taken for one of the ``assumed``
-    kind of packages ("deb"). Raises ``node-unsupported``."""
+    kind of packages ("deb" or "rpm"). Raises ``node-unsupported``."""
     named = _os_release()
     for system in SYSTEMS:
         if _is(system, named):
