@@ -24,13 +24,15 @@ from s3mount_agent.core.node_roles import Mode
 from s3mount_agent.core.states import Presence, State
 from s3mount_agent.decide.plan import Observed, Placed, Plan
 from s3mount_agent.filesystem import lock
+from s3mount_agent.mountpoint.program import Installed
 from s3mount_agent.reconcile import bootstrap, execute, observe, reasons
 from s3mount_agent.reconcile.context import Context
 from s3mount_agent.reconcile.observe import judge_all
 from s3mount_agent.reconcile.session import Session
 from s3mount_agent.state import status_file
 from s3mount_agent.state.timeline import Timeline
-from s3mount_agent.supervisor import agent_service
+from s3mount_agent.supervisor import agent_service, fuse_connections
+from s3mount_agent.supervisor.fuse_connections import Connection
 from s3mount_agent.system import journal
 from s3mount_agent.system.probe import Answer, Finding, Listing
 
@@ -159,6 +161,36 @@ def test_a_removal_that_waits_says_until_when(seen: Observed, error: AgentError,
     (mount,) = observe.remember(around, None, {mount_id: error}, observed=seen)
     assert (mount.pending or "").startswith(f"it is to be removed, which waits{told}")
     assert mount.state is State.OK
+
+
+def test_the_version_that_a_mount_runs_is_the_one_it_was_started_with(
+    seen: Observed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fuse_connections, "_HOME", tmp_path)
+    around = context(config_file.parse(CONFIGURATION, "x"))
+    (placed,) = seen.placed.values()
+    path, later = tmp_path / "mount-s3", tmp_path / "later"
+    path.touch()
+    later.touch()
+    pid = PID
+    own = Connection("/mnt/s3", "0:54", pid=pid)
+    fuse_connections.save(own._replace(program=fuse_connections.file_of(str(path))))
+
+    def versions(version: tuple[int, ...]) -> list[str]:
+        here = dataclasses.replace(placed, pid=pid)
+        now = dataclasses.replace(seen, placed={placed.id: here})
+        installed = Installed(str(path), version)
+        return [mount.version for mount in observe.remember(around, installed, {}, observed=now)]
+
+    assert versions((1, 23, 0)) == ["1.23.0"]
+    later.replace(path)  # another package
+    assert versions((1, 24, 0)) == ["1.23.0"]
+    # Started anew it is what is there; of what was started between two looks nobody knows.
+    pid = PID + 1
+    fuse_connections.save(own._replace(pid=pid))
+    assert versions((1, 24, 0)) == [""]
+    fuse_connections.save(own._replace(pid=pid, program=fuse_connections.file_of(str(path))))
+    assert versions((1, 24, 0)) == ["1.24.0"]
 
 
 def test_a_unit_that_was_deleted_is_said(seen: Observed) -> None:

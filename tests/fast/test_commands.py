@@ -211,6 +211,38 @@ def test_a_changed_share_is_a_change_without_a_new_mount(run: Run, node: Node) -
     assert "Plan: 0 to add, 3 to change, 0 to remove." in out
 
 
+def test_a_plan_tells_what_would_be_installed(run: Run, node: Node) -> None:
+    node.path.write_text(OLD + "install: {version: 1.24.0}\n")
+    code, out, _ = run("plan")
+    assert code == Exit.PENDING
+    first, *others = out.splitlines()
+    assert first.startswith("  ~ mount-s3 1.24.0  (in the place of 1.23.0; what is mounted runs on")
+    # With it, mounts can be told what memory they have; none of them is mounted anew for that.
+    assert sum("(its share of the node changes, without a new mount)" in each for each in others)
+    assert others[-1] == "Plan: 0 to add, 3 to change, 0 to remove."
+    shown = json.loads(run("plan", "--json")[1])
+    assert shown["install"] == {"mount_s3": "1.24.0", "instead_of": "1.23.0"}
+    node.path.write_text(OLD + "install: {version: 1.23.0}\n")
+    assert run("plan")[0] == Exit.OK
+    # What only the later one knows is judged by that.
+    later = OLD.replace("read_only: true", "memory_target: 600", 1)
+    node.path.write_text(later)
+    assert run("plan")[0] == Exit.USAGE
+    node.path.write_text(later + "install: {version: 1.24.0}\n")
+    assert run("plan")[0] == Exit.PENDING
+
+
+def test_a_plan_tells_that_what_must_be_there_is_missing(
+    run: Run, node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(program, "find", lambda: None)
+    assert "  + mount-s3 1.24.0  (it is not there yet)\n" in run("plan")[1]
+    node.path.write_text(OLD + "install: {version: present}\n")
+    code, out, err = run("plan")
+    assert (code, out) == (Exit.FAILED, "")
+    assert err.startswith("s3mount-agent: error [mount-s3-missing]: ")
+
+
 def test_a_plan_tells_how_many_files_may_be_open_for_writing(run: Run, node: Node) -> None:
     node.version = (1, 24, 0)
     node.put(OLD)

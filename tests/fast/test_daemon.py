@@ -236,6 +236,25 @@ def test_mount_s3_that_somebody_has_installed_is_seen_soon(world: World) -> None
     assert not daemon.is_due(table_changed=False)
 
 
+def test_another_mount_s3_is_installed_and_no_mount_is_disturbed(world: World) -> None:
+    world.wanted = [OLD]
+    daemon = Daemon(world)
+    daemon.cycle()
+    world.version = "1.24.0"
+    # Not at once: a bootstrap has just tried.
+    daemon.cycle()
+    assert world.installs == []
+    began = world.time
+    world.run(daemon, 1000)
+    assert world.installs, "nobody has had it installed"
+    assert all(b - a >= 120 for a, b in zip([began, *world.installs], world.installs))
+    world.program = Installed("/usr/bin/mount-s3", (1, 24, 0))
+    tried = len(world.installs)
+    world.run(daemon, 1000)
+    assert len(world.installs) == tried
+    assert (world.supervisor.log, world.told) == ([], [])
+
+
 def test_a_unit_that_was_deleted_is_written_again_and_told(world: World) -> None:
     world.wanted = [OLD]
     daemon = Daemon(world)

@@ -98,6 +98,31 @@ def test_a_glance_tells_what_a_look_tells(
     assert seen.mounts == look()
 
 
+@pytest.mark.parametrize(
+    ("runs", "installed", "told"),
+    [
+        ("1.23.0", "1.24.0", True),
+        ("1.24.0", "1.24.0", False),
+        ("", "1.24.0", False),
+        ("1.23.0", "", False),
+    ],
+)
+def test_a_mount_that_runs_another_mount_s3_than_the_node_has_says_so(
+    world: World, capsys: pytest.CaptureFixture[str], runs: str, installed: str, told: bool
+) -> None:
+    remember(world, version=runs)
+    known = status_file.load()
+    assert known is not None
+    has = {"mount_s3": installed} if installed else {}
+    status_file.save({**known.node, **has}, known.mounts, world.snapshot)
+    sentence = "running 1.23.0, installed 1.24.0: takes effect at the next mount"
+    assert cli.main(["status"]) == Exit.OK
+    assert capsys.readouterr().out.count(sentence) == told
+    assert cli.main(["status", "--json"]) == Exit.OK
+    shown = json.loads(capsys.readouterr().out)["mounts"]
+    assert [mount.get("mount_s3") for mount in shown] == [runs if told else None, None]
+
+
 def mount_over(world: World) -> None:
     line = LINE.format(id=99, minor=77, directory=HERE).replace(" 22 ", " 96 ", 1)
     world.table.write_text(world.table.read_text() + line)

@@ -264,7 +264,7 @@ def test_all_that_is_to_be_remembered_of_a_mount_is_read_again(tmp_path: Path) -
         id="585e79a6", path="/mnt/s3", bucket="b", read_only=True, state=State.DEGRADED,
         since="2026-01-01T00:00:00Z", held=True, pending="it waits",
         pending_since="2026-01-01T00:00:01Z", failure=failure, hung=True, s3=failure, asked=7,
-        pid=7, invocation="4f", write_files=47, required=False,
+        pid=7, invocation="4f", write_files=47, required=False, version="1.23.0",
     )  # fmt: skip
     path = tmp_path / "status.json"
     status_file.save({"role": "head"}, [row], path)

@@ -31,6 +31,8 @@ def _json(todo: Plan) -> str:
     shown: dict[str, object] = {"schema": 1, "changes": changes, "foreign": todo.foreign}
     if todo.write_files:
         shown["write_files"] = dict(todo.write_files)
+    if todo.installs:
+        shown["install"] = dict(zip(("mount_s3", "instead_of"), filter(None, todo.installs)))
     if todo.warnings:
         shown["warnings"] = todo.warnings
     return json.dumps(shown, separators=(",", ":"))
@@ -53,6 +55,8 @@ def _lines(todo: Plan) -> list[str]:
     if todo.write_files:
         files = ", ".join(f"{number} on {directory}" for directory, number in todo.write_files)
         notes.insert(0, f"  files that can be open for writing at once: {files}")
+    if todo.installs:
+        lines.insert(0, _installs(*todo.installs))
     if not todo and todo.foreign:
         summary = "Nothing that the agent may change: somebody else has to make way."
         return [*lines, *notes, summary]
@@ -60,6 +64,12 @@ def _lines(todo: Plan) -> list[str]:
         return [*lines, "Nothing to change: this node is as its configuration says.", *notes]
     summary = ", ".join(f"{count} to {word}" for word, count in counts.items())
     return [*lines, *notes, f"Plan: {summary}."]
+
+
+def _installs(version: str, before: str) -> str:
+    if not before:
+        return f"  + mount-s3 {version}  (it is not there yet)"
+    return f"  ~ mount-s3 {version}  (in the place of {before}; what is mounted runs on with that)"
 
 
 def _shown(todo: Plan) -> list[Action]:

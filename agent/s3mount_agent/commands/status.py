@@ -8,7 +8,7 @@ import time
 from s3mount_agent.console.parser import Given
 from s3mount_agent.core.errors import AgentError, Exit, Problem
 from s3mount_agent.core.states import NodeState
-from s3mount_agent.decide.mount_status import NodeStatus
+from s3mount_agent.decide.mount_status import MountStatus, NodeStatus
 from s3mount_agent.reconcile import glance
 from s3mount_agent.state import config_origin, in_force
 from s3mount_agent.state.config_origin import Origin
@@ -96,7 +96,7 @@ def document(seen: NodeStatus, followed: Origin | None, edit: str | None) -> dic
         "schema": 1,
         "state": seen.state.value,
         "node": {**seen.node, "at": seen.at},
-        "mounts": [mount.to_json() for mount in seen.mounts],
+        "mounts": [_shown(seen, mount) for mount in seen.mounts],
     }
     config = {"pending": edit}
     if followed is not None:
@@ -109,6 +109,12 @@ def document(seen: NodeStatus, followed: Origin | None, edit: str | None) -> dic
     if seen.broken:
         shown["agent"] = seen.broken
     return shown
+
+
+def _shown(seen: NodeStatus, mount: MountStatus) -> dict[str, object]:
+    """A mount; the version that it runs, where that is another than the node's."""
+    outdated = {"mount_s3": mount.version} if seen.outdated(mount) else {}
+    return {**mount.to_json(), **outdated}
 
 
 def _pending(seen: NodeStatus) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from s3mount_agent.core.states import NodeState, State, few_files
@@ -41,7 +41,7 @@ def has_colour() -> bool:
 def table(seen: NodeStatus, followed: Origin | None, edit: str | None, *, colour: bool) -> str:
     """The node and its mounts; ``edit`` is what is to be said of a config.yaml not in force."""
     lines = list(_head(seen, colour=colour))
-    lines += _mounts(seen.mounts, colour=colour)
+    lines += _mounts(seen, colour=colour)
     if not seen.service_up:
         from s3mount_agent.supervisor import agent_service  # nearly never, and slow
 
@@ -80,9 +80,9 @@ def _knowledge(seen: NodeStatus, state: NodeState) -> str:
     return f"looked at {seen.age}"
 
 
-def _mounts(mounts: Iterable[MountStatus], *, colour: bool) -> Iterator[str]:
+def _mounts(seen: NodeStatus, *, colour: bool) -> Iterator[str]:
     """A line for each where all fit into the width, or else two."""
-    mounts = tuple(mounts)
+    mounts = seen.mounts
     width = max((len(mount.path) for mount in mounts), default=0)
     access = {mount.id: "ro" if mount.read_only else "rw" for mount in mounts}
     first = {s.id: f"{s.path:<{width}}  {access[s.id]}" for s in mounts}
@@ -104,6 +104,9 @@ def _mounts(mounts: Iterable[MountStatus], *, colour: bool) -> Iterator[str]:
             yield line
             yield from (f"{'':{_INDENT}}{each}" for each in (bucket, process[mount.id]))
         yield from _why(mount)
+        outdated = seen.outdated(mount)
+        if outdated:
+            yield from _filled(outdated, _INDENT)
 
 
 def _process(mount: MountStatus) -> str:

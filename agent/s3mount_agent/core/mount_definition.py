@@ -41,10 +41,11 @@ class Definition:
         """All that a process cannot change about itself: if it differs, it must be started anew.
 
         Not how it is written: the same options in another order, with one that mount-s3 takes for
-        granted, or with the share that the other definition leaves to the agent, are the same.
+        granted, or with the share that the other definition leaves to the agent, are the same. Nor
+        which mount-s3 it is: a new package is no reason for a new mount.
         """
         shares = {*self.share, *(beside.share if beside else ())}
-        plain = (word for word in self.command if not word.startswith("--"))
+        plain = (word for word in self.command[1:] if not word.startswith("--"))
         options = (word for word in self.options.normal().arguments() if word not in shares)
         environment = (f"{name}={value}" for name, value in self.environment)
         secrets = (f"{name}=(secret {value})" for name, value in self.secrets)

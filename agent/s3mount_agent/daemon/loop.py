@@ -187,6 +187,8 @@ class Daemon:
             failures = {mount.id: known.get(mount.id, later) for mount in context.mounts}
         else:
             wanted, failures = around.want(context, installed, observed)
+            if around.is_to_install(self.configuration):
+                self._install_later()
         down = around.held()
         up = tuple(each for each in wanted if each.mount.id not in down)
         self._reconcile(up, observed, context, keep=failures)

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 
-from s3mount_agent.config import config_file, desired
+from s3mount_agent.config import config_file, desired, environment
 from s3mount_agent.config.configuration import Configuration
 from s3mount_agent.core.errors import AgentError
 from s3mount_agent.core.mounts import Mount
@@ -22,7 +22,7 @@ from s3mount_agent.decide.journal_events import Event
 from s3mount_agent.decide.mount_status import MountStatus
 from s3mount_agent.decide.plan import Observed, Plan, Wanted
 from s3mount_agent.filesystem import files, lock, metrics_file, mountinfo, paths
-from s3mount_agent.mountpoint import program
+from s3mount_agent.mountpoint import install, program
 from s3mount_agent.mountpoint.program import Installed
 from s3mount_agent.reconcile import context, directories, execute, observe
 from s3mount_agent.reconcile.context import Context
@@ -115,6 +115,14 @@ class Surroundings:
     def installed(self) -> Installed | None:
         """The node's mount-s3."""
         return program.find()
+
+    def is_to_install(self, configuration: Configuration) -> bool:
+        """Whether the node is to have another mount-s3 than it has."""
+        environment.load()  # the node's own file may be newer than this process
+        try:
+            return install.planned(configuration.install) is not None
+        except AgentError:  # told by who installs
+            return False
 
     def observe(self, around: Context) -> Observed:
         """The node as it is."""

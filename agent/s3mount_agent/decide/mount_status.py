@@ -36,6 +36,7 @@ REMEMBERED = (
     "invocation",
     "write_files",
     "required",
+    "version",
 )
 
 
@@ -47,8 +48,9 @@ class MountStatus(NamedTuple):
     when; ``failure``: the last attempt's, if it failed; ``hung``: it does not answer, which was
     confirmed; ``s3``: why S3 cannot be used through it; ``asked``: the process of which these two
     tell. Of the process that was seen: ``pid``, ``invocation``, systemd's name for its run, and
-    ``write_files``, how many files may be open for writing at once, None where nothing limits that.
-    ``required``: the node is not whole without it; the configuration does not let it fail.
+    ``write_files``, how many files may be open for writing at once, None where nothing limits that,
+    and ``version``, that of the mount-s3 which it runs, where that is known. ``required``: the node
+    is not whole without it; the configuration does not let it fail.
 
     Seen: ``presence``: what lies on its directory; ``alive``: its process runs; ``starting``: it is
     on its way up; ``lost``: its unit was deleted while it runs; ``started``: since when its process
@@ -76,6 +78,7 @@ class MountStatus(NamedTuple):
     invocation: str = ""
     write_files: int | None = None
     required: bool = True
+    version: str = ""
     presence: Presence = Presence.ABSENT
     alive: bool = False
     starting: bool = False
@@ -236,6 +239,13 @@ class NodeStatus(NamedTuple):
         state = sum_up(self.mounts)
         unwell = self.broken or self.behind
         return NodeState.DEGRADED if unwell and state is NodeState.OK else state
+
+    def outdated(self, mount: MountStatus) -> str:
+        """What there is to say of a mount that runs another mount-s3 than the node has by now."""
+        installed = self.node.get("mount_s3")
+        if not mount.version or not installed or mount.version == installed:
+            return ""
+        return f"running {mount.version}, installed {installed}: takes effect at the next mount"
 
     def mount(self, mount_id: str) -> MountStatus | None:
         """What is known of a mount."""

@@ -144,11 +144,14 @@ class Plan:
     """How many files may be open for writing at once, by the directories of mounts for which
     something limits that."""
     warnings: tuple[str, ...] = ()
+    installs: tuple[str, str] | None = None
+    """The version of mount-s3 that is to be installed, and the one that it takes the place of."""
     strangers: tuple[Stranger, ...] = field(default=(), compare=False)
     """What lies on those directories, as far as it is known."""
 
     def __bool__(self) -> bool:
-        return any(action.kind is not Kind.WAIT for action in self.actions)
+        acts = any(action.kind is not Kind.WAIT for action in self.actions)
+        return acts or self.installs is not None
 
     def of(self, kind: Kind) -> tuple[Action, ...]:
         """The actions of one kind."""

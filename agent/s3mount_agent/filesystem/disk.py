@@ -33,14 +33,6 @@ def matching(directory: Path, pattern: str) -> list[Path]:
     return sorted(directory.glob(pattern))
 
 
-def identity(path: Path) -> tuple[int, ...]:
-    """What changes when a file is changed or replaced. Not when it was modified, which a package
-    may say as it likes. Raises ``file-failed``."""
-    with files.told_plainly(f"look at {path}"):
-        status = path.stat()
-    return status.st_dev, status.st_ino, status.st_ctime_ns
-
-
 def head(path: Path, most: int) -> bytes:
     """The first bytes of a file; raises OSError."""
     with path.open("rb") as file:

@@ -43,6 +43,14 @@ def modified(path: Path) -> int:
         return 0
 
 
+def identity(path: Path) -> tuple[int, ...]:
+    """What changes when a file is changed or replaced. Not when it was modified, which a package
+    may say as it likes. Raises ``file-failed``."""
+    with told_plainly(f"look at {path}"):
+        status = path.stat()
+    return status.st_dev, status.st_ino, status.st_ctime_ns
+
+
 def permissions(path: Path) -> int:
     """The permission bits of a file, or 0 where there is none."""
     try:

@@ -39,8 +39,7 @@ def ensure_mount_s3(
     ``on_retry`` is told why it is tried again, ``on_lock`` who else installs something, and for how
     many seconds he is waited for.
     """
-    found = program.find()
-    release = releases.to_install(source, found.version if found else None)
+    found, release = program.find(), planned(source)
     named = releases.asked(source)
     interrupted = named != PRESENT and _is_half_done(source.family)
     if found and release is None and not interrupted:
@@ -97,10 +96,17 @@ def _is_half_done(family: str | None) -> bool:
     return bool(half)
 
 
+def planned(source: Install) -> Release | None:
+    """What is to be installed on this node; None where what is there stays. Raises
+    ``mount-s3-missing``."""
+    found = program.find()
+    return releases.to_install(source, found.version if found else None)
+
+
 def version_to_be(source: Install) -> Version:
     """The version of mount-s3 that this node has once it is installed as ``source`` says."""
     found = program.find()
-    if found is not None and releases.to_install(source, found.version) is None:
+    if found is not None and planned(source) is None:
         return found.version
     own = None
     with contextlib.suppress(AgentError):  # what it is about is told by the installation

@@ -5,7 +5,7 @@ from __future__ import annotations
 from s3mount_agent.core.errors import AgentError
 from s3mount_agent.core.versions import FuseConf, Install
 from s3mount_agent.filesystem import fuse
-from s3mount_agent.mountpoint import install
+from s3mount_agent.mountpoint import install, program
 from s3mount_agent.mountpoint.program import Installed
 from s3mount_agent.state.timeline import LEAVES, Timeline, Waiting, clock_after, waiting_for
 from s3mount_agent.system import journal
@@ -22,6 +22,7 @@ def bring_mount_s3(
     with timeline.step("install") as step:
         if mounts:
             fuse.require_device()
+        before = program.find()
         what = "mount-s3: it is downloaded and installed"
         with waiting_for(what, budget, leaves=leaves):
             installed, new = install.ensure_mount_s3(
@@ -31,6 +32,8 @@ def bring_mount_s3(
                 on_lock=lambda holder, seconds: _tell_lock(holder, seconds, leaves),
             )
         step.result = f"mount-s3 {installed}" + ("" if new else ", already there")
+        if new and before and before != installed:
+            step.result += f" in the place of {before}, which goes on with what is mounted"
         timeline.changed |= new
     return installed
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.core.versions import Version, shown, version_of
-from s3mount_agent.filesystem import disk, safe_path
+from s3mount_agent.filesystem import disk, files, safe_path
 from s3mount_agent.system import probe, process
 
 # Not PATH, which differs between cloud-init, SSM and systemd: the same node must always find the
@@ -38,7 +38,7 @@ def find() -> Installed | None:
     try:
         if program is None:
             return _find_local()
-        return _ask(program, disk.identity(Path(program)))
+        return _ask(program, files.identity(Path(program)))
     except AgentError:
         return None  # for example without libfuse2, which comes in the same transaction
 
@@ -66,7 +66,7 @@ def _look_at_local(path: str, known: list[list[int]] | None) -> list[list[int]] 
     if not disk.exists(Path(path)):
         return None
     safe_path.require_file(path)
-    file = list(disk.identity(Path(path)))
+    file = list(files.identity(Path(path)))
     if known is not None and known[0] == file:
         return known
     return [file, list(_ask(path, tuple(file)).version)]

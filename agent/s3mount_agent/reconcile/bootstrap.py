@@ -16,7 +16,7 @@ from s3mount_agent.decide.mount_status import MountStatus
 from s3mount_agent.decide.plan import Observed, Plan, Wanted, plan
 from s3mount_agent.filesystem import leftovers
 from s3mount_agent.filesystem.mountinfo import Table
-from s3mount_agent.mountpoint import install_steps
+from s3mount_agent.mountpoint import install_steps, program
 from s3mount_agent.mountpoint.program import Installed
 from s3mount_agent.reconcile import directories, execute, preview, reasons
 from s3mount_agent.reconcile.context import Context
@@ -173,9 +173,13 @@ def _install(context: Context, timeline: Timeline) -> tuple[Installed | None, Ag
     try:
         installed = install_steps.bring_mount_s3(source, timeline, budget=budget)
     except AgentError as error:
+        here = program.find()
         if context.conduct.on_failure is OnFailure.FAIL:
             raise
-        return None, error
+        if here is None:
+            return None, error
+        journal.say(f"         mount-s3 {here} stays for now: {error.message}")
+        installed = here
     install_steps.allow_other(source, timeline)
     return installed, None
 
@@ -186,7 +190,9 @@ def install_only() -> None:
     with node_session("install-mount-s3") as session:
         context = session.context
         _, missing = _install(context, Timeline())
-        if missing is not None:
+        if missing is None:
+            agent_service.wake()  # which need not look for another one by itself
+        else:
             failures = {mount.id: missing for mount in context.mounts}
             remember(context, None, failures, observed=session.observed)
             raise missing

@@ -6,6 +6,7 @@ each mount, and what follows. Touches no mount.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING
 
@@ -109,6 +110,7 @@ def _see(known: MountStatus, observed: Observed) -> MountStatus:
             started=_started(pid),
             stranger=observed.strangers.get(known.path),
             write_files=_write_files(pid),
+            version=known.version if pid == known.pid else "",
             dead_binds=observed.dead_binds.get(known.path, ()),
         )
     )
@@ -210,9 +212,21 @@ def remember(
     for placed in observed.placed.values():
         if placed.id not in wanted:
             rows.append(_leaving(context, placed, before, failures.get(placed.id)))
-    mounts = judge_all(rows, observed)
+    mounts = tuple(_with_version(each, installed) for each in judge_all(rows, observed))
     status_file.save(context.describe(installed), mounts)
     return mounts
+
+
+def _with_version(mount: MountStatus, installed: Installed | None) -> MountStatus:
+    """The version that a new process runs: the node's, unless another package has come since."""
+    if installed is None or mount.pid is None or mount.version:
+        return mount
+    known = fuse_connections.load(mount.path)
+    with contextlib.suppress(AgentError):
+        file = fuse_connections.file_of(installed.program)
+        if known is not None and (known.pid, known.program) == (mount.pid, file):
+            return mount._replace(version=str(installed))
+    return mount
 
 
 def _with_condition(

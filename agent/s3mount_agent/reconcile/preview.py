@@ -29,10 +29,12 @@ def preview(url: str | None = None, say: Callable[[str], None] = journal.say) ->
     """
     configuration = (desired.from_source(url, {}, say) if url else desired.on_disk()).configuration
     context = gather(configuration)
-    to_be = Installed(_PROGRAM, install.version_to_be(configuration.install))
+    source, here = configuration.install, program.find()
+    release = install.planned(source)
+    to_be = Installed(here.program if here else _PROGRAM, install.version_to_be(source))
     directories = [mount.directory for mount in context.mounts]
     observed = observe(context.supervisor, also=directories)
-    wanted, failures = execute.want(context, program.find() or to_be, observed)
+    wanted, failures = execute.want(context, to_be, observed)
     todo = _with_hands(plan(wanted, observed, keep=failures))
     # What is in the way of a mount is shown with all the rest.
     impossible = [*failures.values(), *execute.impossible(context, observed, ignoring=todo.foreign)]
@@ -43,6 +45,7 @@ def preview(url: str | None = None, say: Callable[[str], None] = journal.say) ->
         todo,
         write_files=tuple((directory, number) for directory, number in files if number is not None),
         warnings=execute.warnings(wanted),
+        installs=(release.version, str(here or "")) if release else None,
     )
 
 

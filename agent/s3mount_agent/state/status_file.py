@@ -172,6 +172,7 @@ def _mount(fields: Any) -> MountStatus:
         invocation=json_codec.field(fields, "invocation", str, default=""),
         write_files=json_codec.optional(fields, "write_files", int),
         required=json_codec.field(fields, "required", bool, default=True),
+        version=json_codec.field(fields, "version", str, default=""),
     )
 
 

@@ -35,7 +35,7 @@ class Connection(NamedTuple):
     ``before``: devices that lay there before mount-s3 was started; ``device`` and ``mount``: ours,
     once it is mounted; ``pid`` and ``start``: its process; ``binds``: bind mounts of connections of
     ours that have ended, as [device, directory, root]; ``waiting``: for whom a stop
-    waits.
+    waits; ``program``: what tells the file of its mount-s3 from any other.
     """
 
     directory: str
@@ -46,6 +46,7 @@ class Connection(NamedTuple):
     before: tuple[str, ...] = ()
     binds: tuple[tuple[str, str, str], ...] = ()
     waiting: str = ""
+    program: str = ""
 
     @property
     def is_alive(self) -> bool:
@@ -84,6 +85,8 @@ def _build(fields: Any) -> Connection:
         before=json_codec.texts(fields["before"]),
         binds=tuple((device, directory, root) for device, directory, root in binds),
         waiting=json_codec.field(fields, "waiting", str),
+        # An agent before this one did not write it down.
+        program=json_codec.field(fields, "program", str, default=""),
     )
 
 
@@ -212,6 +215,11 @@ def still_served(directory: str, who: str) -> AgentError:
 def ending(directory: str) -> AgentError:
     """What there is to say of a mount-s3 that nobody has any more, and that was not waited for."""
     return AgentError(Problem.MOUNT_ENDING, f"the mount-s3 of {directory} is about to end")
+
+
+def file_of(program: str) -> str:
+    """What tells the file of a program from any other that may come in its place."""
+    return ".".join(map(str, files.identity(Path(program))))
 
 
 def adopt(directory: str, pid: int) -> None:

@@ -132,6 +132,7 @@ def ready(directory: str, pid: int) -> bool:
     """
     deadline = time.monotonic() + _READY_SECONDS
     connection = fuse_connections.load(directory) or Connection(directory)
+    connection = connection._replace(program=_program(pid))
     while True:
         found = fuse_connections.find_new(Table.read(), connection, pid)
         start = procfs.started(pid)
@@ -148,6 +149,14 @@ def ready(directory: str, pid: int) -> bool:
                 f"{directory} was not up after {_READY_SECONDS:.0f} seconds",
             )
         time.sleep(_POLL_SECONDS)
+
+
+def _program(pid: int) -> str:
+    """The file of a mount-s3 that has just been started; nothing where it is not known."""
+    words = (word for word in procfs.arguments(pid) if word.endswith("/mount-s3"))
+    with contextlib.suppress(AgentError):
+        return next(map(fuse_connections.file_of, words), "")
+    return ""
 
 
 def _remember(connection: Connection) -> None:
