@@ -74,7 +74,7 @@ def _install(source: Install) -> None:
     from s3mount_agent.packages import systems
     from s3mount_agent.state import inventory
     from s3mount_agent.state.timeline import Timeline
-    from s3mount_agent.supervisor import agent_service, needrestart
+    from s3mount_agent.supervisor import agent_service, needrestart, selinux
 
     timeline, family = Timeline(), systems.family_of_this_node()
     with disk.kept_as_found(family.caches if family and program.find() is None else ()):
@@ -85,6 +85,7 @@ def _install(source: Install) -> None:
     with timeline.step("service") as step:
         agent_service.put_in_place()
         needrestart.leave_mounts_alone()
+        selinux.restore_all()
         step.result = "in place, with nothing configured"
     leftovers.sweep_builds()
     # An earlier attempt at a bootstrap has written down things of this machine. What was installed

@@ -32,7 +32,7 @@ from s3mount_agent.state.timeline import (
     clock_after,
     waiting_for,
 )
-from s3mount_agent.supervisor import agent_service, crawlers, fuse_connections, needrestart
+from s3mount_agent.supervisor import agent_service, crawlers, fuse_connections, needrestart, selinux
 from s3mount_agent.system import capacity, journal, probe
 from s3mount_agent.system.probe import Answer
 from s3mount_agent.system.threads import if_it_lasts
@@ -157,6 +157,8 @@ def _begin(session: Session, timeline: Timeline, news: str) -> _Begun:
         before = news or f"{config_file.PATH} unchanged"
         step.result = f"{config_file.PATH} is now in force" if changed else before
         timeline.changed |= changed or bool(news)
+        if changed or new:
+            selinux.restore_all()
     failures = {mount.id: missing for mount in context.mounts if missing}
     begun = _Begun(session, installed, timeline.elapsed, new, failures, session.observed)
     if installed is not None:

@@ -21,7 +21,7 @@ from s3mount_agent.core.node_roles import Mode
 from s3mount_agent.core.states import Presence
 from s3mount_agent.decide.plan import Placed, Wanted
 from s3mount_agent.filesystem import disk, files, json_codec, mountinfo, paths
-from s3mount_agent.supervisor import fuse_connections
+from s3mount_agent.supervisor import fuse_connections, selinux
 from s3mount_agent.supervisor.unit_text import on_disks, read_definition, render
 from s3mount_agent.system import journal, process, systemd
 
@@ -85,6 +85,7 @@ class Units:
         foreign = self.foreign()
         failures: dict[str, AgentError] = {}
         written: list[Wanted] = []
+        new: list[Path] = []
         for want in wanted:
             taken = foreign.get(want.mount.id)
             try:
@@ -93,10 +94,13 @@ class Units:
                 record = _RECORDS[self._mode] / f"{want.mount.id}.json"
                 with contextlib.suppress(AgentError):  # it is for an accident only
                     files.write(record, want.definition.to_json())
-                files.write(self._home / want.mount.unit, want.text)
+                unit = self._home / want.mount.unit
+                if files.write(unit, want.text):
+                    new.append(unit)
                 written.append(want)
             except AgentError as error:
                 failures[want.mount.id] = error
+        selinux.restore(new)
         if written:
             self._settle(written)
         return failures
