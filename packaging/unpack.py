@@ -44,7 +44,8 @@ _LAUNCHER = """\
 ''':'
 [ -x '{python}' ] && exec '{python}' -ISXutf8 "$0" "$@"
 for python in /usr/bin/python3 /usr/bin/python3.1[0-9] /usr/bin/python3.9 \
-    /usr/libexec/platform-python; do
+    /usr/libexec/platform-python /opt/parallelcluster/pyenv/versions/*/bin/python3 \
+    /opt/parallelcluster/pyenv/versions/*/envs/*/bin/python3; do
     "$python" -ISc 'import sys; sys.exit(sys.version_info < (3, 9))' 2>/dev/null &&
         exec "$python" -ISXutf8 "$0" "$@"
 done
