@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import pytest
 
 from cluster.cluster import Cluster
 from cluster.executor import environment
-from node.article import COMPUTE, READONLY, WRITABLE, states
+from node.article import COMPUTE, READONLY, SECOND, WRITABLE, pids, states
 from node.conftest import BOOTSTRAP, NewNode
 from node.listing import difference, written
+from node.live_site import until
 
 if TYPE_CHECKING:
     import subprocess
@@ -78,6 +80,41 @@ def test_parallelclusters_own_python_is_good_enough(node: Node, place: str) -> N
     again = bootstrap(node, *COMPUTE)
     assert "nothing to change" in again.stdout
     assert "error" not in node.run(["s3mount-agent", "uninstall"]).stderr
+
+
+def test_on_el8_the_agent_goes_with_parallelcluster_from_one_python_to_the_next(
+    node: Node,
+) -> None:
+    """python3 is 3.6 there, and an upgrade of ParallelCluster brings another interpreter."""
+    node.write("/usr/bin/python3", '#!/bin/sh\necho "Python 3.6.8"\nexit 1\n', mode=0o755)
+    node.run(["mkdir", "-p", f"{PYENV}/bin"])
+    real = node.run(["readlink", "-f", "/usr/elsewhere/python3"]).stdout.strip()
+    node.run(["cp", real, f"{PYENV}/bin/python3"])
+    node.run(["sed", "-i", "1s,/usr/bin/,/usr/elsewhere/,", "/opt/aws/mountpoint-s3/bin/mount-s3"])
+    answer = bootstrap(node, *COMPUTE)
+    assert (answer.returncode, answer.stderr) == (0, "")
+    assert states(node, wait=5) == {READONLY: "ok", WRITABLE: "ok"}
+    node.run(["mv", PYENV, "/opt/parallelcluster/pyenv/versions/3.14.10"])
+    lost = pids(node)[WRITABLE]
+    node.run(["systemctl", "restart", "s3mount-agent"])
+    node.run(["kill", "-KILL", str(lost)])
+    until(lambda: pids(node)[WRITABLE] not in (None, lost))
+    told = node.run(["s3mount-agent", "status"], check=False).stdout
+    assert f"is to be run by {PYENV}/bin/python3, which is not there any more" in told
+    assert bootstrap(node, *COMPUTE).returncode == 0
+    node.reboot()
+    assert states(node, wait=20) == {READONLY: "ok", WRITABLE: "ok"}
+    # This python has no systemd-python, and the journal has every field all the same.
+    python = "/opt/parallelcluster/pyenv/versions/3.14.10/bin/python3"
+    without = node.run([python, "-ISc", "import systemd.journal"], check=False)
+    assert "ModuleNotFoundError" in without.stderr
+    told = node.run(["journalctl", "_UID=0", f"S3MOUNT_MOUNT={WRITABLE}", "--output=json"]).stdout
+    ended = [entry for entry in map(json.loads, told.splitlines()) if is_end(entry)]
+    assert [entry["S3MOUNT_BUCKET"] for entry in ended] == [SECOND]
+
+
+def is_end(entry: dict[str, str]) -> bool:
+    return (entry["S3MOUNT_ACTION"], entry["S3MOUNT_RESULT"]) == ("health", "ended")
 
 
 def test_the_bootstrap_file_says_when_it_arrived_damaged(
