@@ -7,7 +7,7 @@ export AWS_EC2_METADATA_DISABLED = true
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast test-node lint lint-workflows bootstrap release check-tag bench clean
+.PHONY: help demo test test-fast test-node lint lint-workflows bootstrap bundle release check-tag bench clean
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-14s %s\n", $$1, $$2}'
@@ -40,6 +40,9 @@ bootstrap: $(STAMP) ## build dist/s3mount-bootstrap
 release: $(STAMP) ## build all of a release into dist/: bootstrap file, wheel, sdist, SBOM, SHA256SUMS
 	@$(BIN)/pip install --quiet --editable '.[release]'
 	@$(BIN)/python packaging/build_release.py
+
+bundle: $(STAMP) bootstrap ## gather what nodes without internet need: SYSTEMS=ubuntu2204,debian12:arm64 [TO=s3://bucket/prefix]
+	@PYTHONPATH=agent $(BIN)/python packaging/build_bundle.py --systems="$(SYSTEMS)" --to="$(or $(TO),dist/bundle)"
 
 check-tag: ## check that TAG=v1.2.3 is the package's version
 	@$(PYTHON) packaging/build_release.py --check-tag "$(TAG)"

@@ -47,6 +47,10 @@ class Signer:
         """Write an armoured detached signature of `file`."""
         self._gpg("--armor", "--output", str(signature), "--detach-sign", str(file))
 
+    def clearsign(self, file: Path, signed: Path) -> None:
+        """Write a text with its signature around it."""
+        self._gpg("--output", str(signed), "--clearsign", str(file))
+
     def close(self) -> None:
         """End the agent that gpg has left behind; it would outlive this process."""
         run("gpgconf", "--homedir", str(self._home), "--kill", "gpg-agent")

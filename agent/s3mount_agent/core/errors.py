@@ -145,6 +145,15 @@ class Problem(Enum):
         Exit.FAILED,
         "the file is incomplete or damaged: publish it again, or choose another release",
     )
+    BUNDLE_INCOMPLETE = (
+        Exit.FAILED,
+        "make the bundle anew with `make bundle`, and copy it as a whole",
+    )
+    BUNDLE_REFUSED = (
+        Exit.FAILED,
+        "make the bundle anew with `make bundle`: nothing is taken from it that the distribution "
+        "has not signed",
+    )
     PACKAGE_OTHER = (Exit.FAILED, "publish the package of that version there, signed")
     SIGNATURE_BAD = (
         Exit.FAILED,

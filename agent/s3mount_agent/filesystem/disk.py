@@ -85,6 +85,13 @@ def empty_directory(path: Path, mode: int = 0o755) -> None:
         path.mkdir(mode, parents=True)
 
 
+def make_directory(path: Path) -> None:
+    """Makes a directory, with those above it, where there is none; raises ``no-space`` or
+    ``file-failed``."""
+    with files.told_plainly(f"make the directory {path}"):
+        path.mkdir(parents=True, exist_ok=True)
+
+
 def remove_tree(path: Path) -> None:
     """Removes a directory with all that is in it, as far as that can be."""
     shutil.rmtree(path, ignore_errors=True)

@@ -11,9 +11,10 @@ from pathlib import Path
 from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.core.versions import LATEST, PINNED, PRESENT, Install, Version, shown, version_of
 from s3mount_agent.filesystem import disk, files, fuse, paths
-from s3mount_agent.mountpoint import program, releases, trust
+from s3mount_agent.mountpoint import bundle, program, releases, trust
+from s3mount_agent.mountpoint.bundle import Bundle
 from s3mount_agent.mountpoint.program import Installed
-from s3mount_agent.mountpoint.releases import Release
+from s3mount_agent.mountpoint.releases import OFFICIAL_URL, Release
 from s3mount_agent.packages import systems
 from s3mount_agent.packages.interface import LOCK_SECONDS, PackageManager
 from s3mount_agent.packages.systems import System
@@ -140,18 +141,23 @@ class _Attempt:
         # A later one gives way only to one that is named.
         self._older = releases.asked(source) is not None
         self._first = True
+        self._bundle: Bundle | None = None
+        self._only: Path | None = None
+        self._node = f"{system.name}:{node.architecture()}"
 
     def __call__(self) -> None:
         if self._again or not self._first:
             self._manager.repair()
-        package, trouble = self._from_own() if self._system.own else self._from_release()
+        if self._release.origin != OFFICIAL_URL:
+            self._bundle = bundle.find(self._release.origin, _DOWNLOADS)
+        own = self._system.own and not self._bundle
+        package, trouble = self._from_own() if own else self._from_release()
         self._first = False
-        names = [str(package)]
-        if not any(disk.program(name, _PLACES) for name in ("fusermount3", "fusermount")):
-            names.insert(0, self._system.fuse)
         try:
-            self._install(names)
+            self._install([*self._lacking_program(), str(package)])
         except AgentError as error:
+            if self._bundle and self._only:
+                raise self._bundle.refused(error) from None
             if trouble is None:
                 raise
             # A repository that cannot be read may be why, or have nothing to do with it.
@@ -173,18 +179,43 @@ class _Attempt:
         package, trouble = together([self._fetch, self._refresh], at_once=2)
         return package, trouble
 
+    def _lacking_program(self) -> list[str]:
+        """The package that brings fusermount, where there is none."""
+        programs = ("fusermount3", "fusermount")
+        return [] if any(disk.program(each, _PLACES) for each in programs) else [self._system.fuse]
+
     def _refresh(self) -> AgentError | None:
         """Has the package manager know what is needed; returns what went wrong with that."""
+        if self._bundle and self._take_fuse(self._bundle):
+            return None
         if self._first and self._manager.can_have_any(self._system.libraries):
             return None
         return self._manager.refresh()
 
+    def _take_fuse(self, source: Bundle) -> bool:
+        """Brings what the node lacks of FUSE from a bundle, and has the package manager know only
+        that from then on: there may be no other place to ask. Returns whether it lacks any."""
+        lacking = self._lacking_program()
+        if not self._manager.present(self._system.libraries):
+            lacking += self._system.libraries[:1]
+        if not lacking:
+            return False
+        self._only = _DOWNLOADS / "fuse"
+        disk.empty_directory(self._only)
+        source.fetch_fuse(self._node, lacking, self._only)
+        trouble = self._manager.refresh(self._only)
+        if trouble is not None:
+            raise source.refused(trouble)
+        return True
+
     def _install(self, names: list[str]) -> None:
         """One transaction, of which it is written down before what it will bring."""
-        brought = self._manager.would_install(names, again=self._again, older=self._older)
+        brought = self._manager.would_install(
+            names, again=self._again, older=self._older, only=self._only
+        )
         _book(brought)
         try:
-            self._manager.install(names, again=self._again, older=self._older)
+            self._manager.install(names, again=self._again, older=self._older, only=self._only)
         except AgentError:
             # Whoever installs them from now on, it was not us.
             with contextlib.suppress(AgentError):
@@ -193,9 +224,11 @@ class _Attempt:
         _unbook(frozenset(), over=True)
 
     def _fetch(self) -> Path:
-        kind = self._system.family.kind
+        kind, architecture = self._system.family.kind, node.architecture()
+        if self._bundle:
+            self._bundle.require(self._release.package(architecture, kind), self._node)
         try:
-            package = releases.fetch(self._release, node.architecture(), kind, _DOWNLOADS)
+            package = releases.fetch(self._release, architecture, kind, _DOWNLOADS)
             _require_version(self._manager, package, self._release)
         except AgentError as error:
             raise trust.kept_aside(error, _DOWNLOADS) from None

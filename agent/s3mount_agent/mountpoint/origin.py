@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import math
 import time
+import urllib.parse
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO
@@ -32,6 +33,18 @@ class MissingError(AgentError):
     """The folder can be asked, and has no such file."""
 
 
+class DeniedError(AgentError):
+    """It may be there or not: S3 says 403 for what is missing to who may not list a bucket."""
+
+
+# By HTTP's status.
+_KINDS: Mapping[int | None, type[AgentError]] = {
+    403: DeniedError,
+    404: MissingError,
+    410: MissingError,
+}
+
+
 def fetch(
     origin: str,
     name: str,
@@ -45,9 +58,11 @@ def fetch(
 
     ``origin`` is https://…, http://…, s3://bucket/prefix or an absolute path. What breaks off is
     gone on with where it did, as long as each attempt brings something. Raises ``download-failed``
-    (a MissingError where there is no such file), ``package-broken`` beyond ``limit`` bytes,
+    (a MissingError or DeniedError where that is why), ``package-broken`` beyond ``limit`` bytes,
     ``no-space`` or ``file-failed``; then ``target`` is not there.
     """
+    if origin.startswith(_WEB):
+        name = urllib.parse.quote(name)  # in S3's URLs a plus is a blank
     place = f"{origin.rstrip('/')}/{name}"
     try:
         if place.startswith("/"):
@@ -141,8 +156,8 @@ def _from_web(place: str, part: _Part) -> None:
     except web.TooLargeError:
         raise _too_large(place) from None
     except web.WebError as error:
-        missing = error.status in (404, 410)
-        raise _failed(place, str(error), 0 if error.final else math.inf, missing=missing) from None
+        retry_for = 0 if error.final else math.inf
+        raise _failed(place, str(error), retry_for, status=error.status) from None
 
 
 def _from_s3(place: str, part: _Part) -> None:
@@ -157,11 +172,11 @@ def _from_s3(place: str, part: _Part) -> None:
         while piece := answer["Body"].read(_PIECE_BYTES):
             part.take(piece)
     except ClientError as error:
-        words, missing = " ".join(str(error).split()), aws.status(error) == 404
-        meant = messages.explain_refusal(words, aws.status(error), place)
+        words, status = " ".join(str(error).split()), aws.status(error)
+        meant = messages.explain_refusal(words, status, place)
         hint = meant.problem.hint if meant.problem in messages.OF_THE_NODE else None
-        quick = 0 if missing else pace_of(meant).quick_for
-        raise _failed(place, words, quick, missing=missing, hint=hint) from None
+        quick = 0 if status == 404 else pace_of(meant).quick_for
+        raise _failed(place, words, quick, status=status, hint=hint) from None
     except (BotoCoreError, OSError, ValueError) as error:
         raise _failed(place, " ".join(str(error).split())) from None
 
@@ -173,7 +188,7 @@ def _copy(place: str, target: Path, limit: int, seconds: float) -> None:
     except probe.SilenceError as error:
         raise _failed(place, str(error)) from None
     except FileNotFoundError as error:
-        raise _failed(place, str(error), 0, missing=True) from None
+        raise _failed(place, str(error), 0, status=404) from None
     except OSError as error:
         if error.errno == errno.EFBIG:
             raise _too_large(place) from None
@@ -189,9 +204,9 @@ def _failed(
     cause: str,
     retry_for: float = math.inf,
     *,
-    missing: bool = False,
+    status: int | None = None,
     hint: str | None = None,
 ) -> AgentError:
-    kind = MissingError if missing else AgentError
+    kind = _KINDS.get(status, AgentError)
     message = f"{place} could not be downloaded"
     return kind(Problem.DOWNLOAD_FAILED, message, cause=cause, hint=hint, retry_for=retry_for)

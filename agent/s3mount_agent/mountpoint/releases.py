@@ -36,7 +36,7 @@ _LARGEST_BYTES = 200 << 20
 # Of a signature, and of a file of public keys: AWS's have 1 and 6 KB.
 _LARGEST_TEXT_BYTES = 1 << 20
 _PAGE_BYTES = 100
-_KEYS = "public_keys/KEYS"
+KEYS = "public_keys/KEYS"
 _VERSION = "S3MOUNT_RELEASE_VERSION"
 
 
@@ -129,7 +129,7 @@ def fetch(release: Release, architecture: str, extension: str, directory: Path) 
     wanted = (
         (name, unproven, _LARGEST_BYTES),
         (f"{name}.asc", signature, _LARGEST_TEXT_BYTES),
-        (_KEYS, keys, _LARGEST_TEXT_BYTES),
+        (KEYS, keys, _LARGEST_TEXT_BYTES),
     )
     together([partial(_bring, release.origin, *each) for each in wanted], at_once=len(wanted))
     trust.verify(unproven, signature, keys, release.fingerprints)

@@ -1,0 +1,300 @@
+"""Bundles: made of repositories that are folders; read as if anybody might have written them."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import lzma
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cluster.signing import Signer
+from s3mount_agent.core.errors import AgentError, Problem
+from s3mount_agent.mountpoint import bundle
+from s3mount_agent.mountpoint.bundle import Bundle
+
+pytestmark = pytest.mark.skipif(
+    not (shutil.which("gpg") and shutil.which("gpgv")), reason="GnuPG is not installed"
+)
+REPOSITORY = Path(__file__).parents[2]
+PACKAGE = "1.24.0/arm64/mount-s3-1.24.0-arm64.deb"
+# Ubuntu's, as far as it matters: name, component, what it needs, and more fields.
+PACKAGES = (
+    ("fuse3", "main", "adduser (>= 3), libfuse3-3 (= 3.14), mount | busybox:any", ""),
+    ("libfuse3-3", "main", "libc6 (>= 2.34)", ""),
+    ("libfuse2t64", "universe", "fuse-data, libc6, gone | odd", ""),
+    ("odd", "universe", "", "Provides: fuse-data (= 1), other\n"),
+    ("adduser", "main", "passwd-of-it", "Priority: important\n"),
+    ("passwd-of-it", "main", "", ""),
+    ("apt", "main", "adduser", "Priority: important\n"),
+    ("mount", "main", "", "Priority: required\n"),
+    ("dpkg", "main", "", "Essential: yes\nPre-Depends: libc6\n"),
+    ("libc6", "main", "", ""),
+    ("big", "main", "fuse3", ""),
+)
+TAKEN = {"fuse3", "libfuse3-3", "libfuse2t64", "odd"}
+
+
+class Mirrors:
+    """A repository of Ubuntu 24.04 for arm64, and AWS's release bucket: two folders."""
+
+    def __init__(self, folder: Path, compressed: str = "xz") -> None:
+        self.ubuntu, self.aws = folder / "ubuntu", folder / "aws"
+        rows = []
+        for component in ("main", "universe", "multiverse"):
+            stanzas = [self._stanza(*each) for each in PACKAGES if each[1] == component]
+            data = "\n".join(stanzas).encode()
+            packed = lzma.compress(data) if compressed == "xz" else gzip.compress(data)
+            name = f"{component}/binary-arm64/Packages.{compressed}"
+            rows.append(f" {hashlib.sha256(packed).hexdigest()} {len(packed)} {name}\n")
+            write(self.ubuntu / "dists/noble" / name, packed)
+        release = (
+            f"Codename: noble\nMD5Sum:\n 0 0 main/x\nSHA256:\n{''.join(rows)}SHA512:\n 1 1 y\n"
+        )
+        write(self.ubuntu / "dists/noble/InRelease", release.encode())
+        write(self.aws / PACKAGE, b"a package of mount-s3")
+
+    def _stanza(self, name: str, component: str, depends: str, more: str) -> str:
+        path = f"pool/{component}/{name}_1+b1_arm64.deb"
+        write(self.ubuntu / path, name.encode())
+        digest = hashlib.sha256(name.encode()).hexdigest()
+        needs = f"Depends: {depends}\n" if depends else ""
+        text = f"Package: {name}\nDescription: x\n and more\n{needs}{more}"
+        return f"{text}Filename: {path}\nSHA256: {digest}\n"
+
+
+def write(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+
+
+@pytest.fixture(scope="module")
+def signer() -> Iterator[Signer]:
+    """Who signs mount-s3; in a directory whose name is short enough for gpg-agent's socket."""
+    home = Path(tempfile.mkdtemp(prefix="gpg-"))
+    signer = Signer(home / "key", "signer@example.org")
+    yield signer
+    signer.close()
+    shutil.rmtree(home)
+
+
+@pytest.fixture
+def mirrors(tmp_path: Path, signer: Signer) -> Mirrors:
+    made = Mirrors(tmp_path)
+    signer.sign(made.aws / PACKAGE, made.aws / f"{PACKAGE}.asc")
+    write(made.aws / "public_keys/KEYS", signer.public_key.encode())
+    return made
+
+
+class Maker:
+    """`make bundle` without make, with an agent that is a few bytes."""
+
+    def __init__(self, folder: Path, mirrors: Mirrors, signer: Signer) -> None:
+        self.repository = folder / "repository"
+        (self.repository / "packaging").mkdir(parents=True)
+        for script in ("build_bundle.py", "apt_repository.py"):
+            shutil.copyfile(
+                REPOSITORY / "packaging" / script, self.repository / "packaging" / script
+            )
+        for name in ("s3mount-bootstrap", "SHA256SUMS"):
+            write(self.repository / "dist" / name, name.encode())
+        self.place = folder / "bundle"
+        self.environment = {
+            **os.environ,
+            "PYTHONPATH": str(REPOSITORY / "agent"),
+            "MIRROR_ubuntu2404": str(mirrors.ubuntu),
+            "S3MOUNT_RELEASE_URL": str(mirrors.aws),
+            "S3MOUNT_RELEASE_FINGERPRINTS": signer.fingerprint,
+        }
+
+    def __call__(self, systems: str = "ubuntu2404:arm64") -> subprocess.CompletedProcess[str]:
+        script = self.repository / "packaging/build_bundle.py"
+        return subprocess.run(
+            [sys.executable, str(script), f"--systems={systems}", f"--to={self.place}"],
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    def refused(self, code: str, systems: str = "ubuntu2404:arm64") -> str:
+        """What it says in refusing; it must leave nothing."""
+        answer = self(systems)
+        assert answer.returncode != 0
+        assert f"[{code}]" in answer.stderr, answer.stderr
+        assert sorted(path.name for path in (self.repository / "dist").iterdir()) == [
+            "SHA256SUMS",
+            "s3mount-bootstrap",
+        ]
+        return answer.stderr
+
+
+@pytest.fixture
+def maker(tmp_path: Path, mirrors: Mirrors, signer: Signer) -> Maker:
+    return Maker(tmp_path, mirrors, signer)
+
+
+def test_a_bundle_has_the_agent_mount_s3_fuse_and_what_proves_them(
+    maker: Maker, mirrors: Mirrors
+) -> None:
+    answer = maker()
+    assert (answer.returncode, answer.stderr) == (0, "")
+    found = {
+        path.relative_to(maker.place).as_posix(): path.read_bytes()
+        for path in maker.place.rglob("*")
+        if path.is_file()
+    }
+    manifest = json.loads(found.pop("manifest.json"))
+    assert manifest["systems"] == ["ubuntu2404:arm64"]
+    assert manifest["files"] == {
+        name: {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+        for name, data in found.items()
+    }
+    fuse = "fuse/ubuntu2404/arm64/"
+    indexes = {f"dists/noble/{each}/binary-arm64/Packages.xz" for each in ("main", "universe")}
+    pool = {f"pool/{each[1]}/{each[0]}_1+b1_arm64.deb" for each in PACKAGES if each[0] in TAKEN}
+    piece = {"dists/noble/InRelease", *indexes, *pool}
+    assert {name[len(fuse) :] for name in found if name.startswith(fuse)} == piece
+    for name in piece:
+        assert found[fuse + name] == (mirrors.ubuntu / name).read_bytes()
+    others = {name for name in found if not name.startswith(fuse)}
+    agent = {"s3mount-bootstrap", "SHA256SUMS"}
+    assert others == {*agent, PACKAGE, f"{PACKAGE}.asc", "public_keys/KEYS"}
+
+
+def test_an_index_that_is_packed_otherwise_will_do(
+    tmp_path: Path, maker: Maker, mirrors: Mirrors
+) -> None:
+    maker.environment["MIRROR_ubuntu2404_arm64"] = str(Mirrors(tmp_path / "other", "gz").ubuntu)
+    maker.environment["MIRROR_ubuntu2404"] = "/nowhere"
+    assert maker().returncode == 0
+    assert list(maker.place.rglob("universe/binary-arm64/Packages.gz"))
+
+
+def test_made_again_it_replaces_a_bundle_and_nothing_else(maker: Maker) -> None:
+    assert maker().returncode == 0
+    write(maker.place / "left/over", b"")
+    assert maker().returncode == 0
+    assert not (maker.place / "left").exists()
+    (maker.place / "manifest.json").unlink()
+    assert "is no bundle" in maker.refused("usage")
+    assert (maker.place / PACKAGE).exists()
+
+
+def test_what_the_repository_does_not_vouch_for_is_not_bundled(
+    maker: Maker, mirrors: Mirrors
+) -> None:
+    package = mirrors.ubuntu / "pool/universe/libfuse2t64_1+b1_arm64.deb"
+    package.write_bytes(b"another")
+    assert "libfuse2t64_1+b1_arm64.deb is not the file" in maker.refused("package-broken")
+    package.unlink()
+    assert "libfuse2t64_1+b1_arm64.deb" in maker.refused("download-failed")
+    index = mirrors.ubuntu / "dists/noble/main/binary-arm64/Packages.xz"
+    index.write_bytes(lzma.compress(b"Package: fuse3\n"))
+    assert "Packages.xz is not the file" in maker.refused("package-broken")
+    assert not maker.place.exists()
+
+
+def test_nor_a_mount_s3_that_its_signature_does_not_fit(maker: Maker, mirrors: Mirrors) -> None:
+    (mirrors.aws / PACKAGE).write_bytes(b"another")
+    maker.refused("signature-bad")
+    assert not maker.place.exists()
+
+
+@pytest.mark.parametrize("systems", ["", "ubuntu2404:arm65", "windows", "ubuntu2404,,hurd"])
+def test_systems_that_there_are_not_are_refused(maker: Maker, systems: str) -> None:
+    said = maker.refused("usage", systems)
+    assert "ubuntu2204, ubuntu2404, debian12" in said
+
+
+def test_a_system_of_which_nobody_says_where_it_is_is_refused(maker: Maker) -> None:
+    said = maker.refused("usage", "ubuntu2404:arm64,ubuntu2204")
+    assert "make bundle SYSTEMS=ubuntu2204:x86_64 MIRROR_ubuntu2204=URL" in said
+    maker.environment["MIRROR_ubuntu2204"] = maker.environment["MIRROR_ubuntu2404"]
+    assert "dists/jammy/InRelease" in maker.refused("download-failed", "ubuntu2204:arm64")
+
+
+def found(maker: Maker, tmp_path: Path) -> Bundle:
+    scratch = tmp_path / "scratch"
+    scratch.mkdir(exist_ok=True)
+    found = bundle.find(str(maker.place), scratch)
+    assert found is not None
+    return found
+
+
+def test_a_node_takes_the_piece_for_its_system(maker: Maker, tmp_path: Path) -> None:
+    maker()
+    into = tmp_path / "fuse"
+    found(maker, tmp_path).fetch_fuse("ubuntu2404:arm64", ["libfuse2t64"], into)
+    original = maker.place / "fuse/ubuntu2404/arm64"
+    names = {path.relative_to(original) for path in original.rglob("*")}
+    assert names
+    assert {path.relative_to(into) for path in into.rglob("*")} == names
+
+
+def test_a_place_without_a_manifest_is_no_bundle(tmp_path: Path) -> None:
+    assert bundle.find(str(tmp_path), tmp_path) is None
+
+
+def test_what_a_bundle_lacks_is_named_with_the_command_that_makes_it(
+    maker: Maker, tmp_path: Path
+) -> None:
+    maker()
+    made = found(maker, tmp_path)
+    for target in ("ubuntu2404:x86_64", "debian13:arm64"):
+        with pytest.raises(
+            AgentError, match=f"this node is a {target}, .* no fuse3 and lib"
+        ) as told:
+            made.fetch_fuse(target, ["fuse3", "libfuse2t64"], tmp_path / "fuse")
+        assert told.value.problem is Problem.BUNDLE_INCOMPLETE
+        assert f"`make bundle SYSTEMS=ubuntu2404:arm64,{target}`" in told.value.hint
+    with pytest.raises(AgentError, match=r"has no 1\.23\.0/"):
+        made.require("1.23.0/arm64/mount-s3-1.23.0-arm64.deb", "ubuntu2404:arm64")
+    made.require(PACKAGE, "ubuntu2404:arm64")
+    next(maker.place.rglob("libfuse2t64_*.deb")).unlink()
+    with pytest.raises(
+        AgentError, match=r"libfuse2t64_1\+b1_arm64\.deb, which its manifest"
+    ) as told:
+        made.fetch_fuse("ubuntu2404:arm64", ["libfuse2t64"], tmp_path / "fuse")
+    assert told.value.problem is Problem.BUNDLE_INCOMPLETE
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"schema": 2},
+        {"systems": ["ubuntu2404"]},
+        {"systems": ["ubuntu2404:arm64;reboot"]},
+        {"systems": "ubuntu2404:arm64"},
+        {"files": {"fuse/ubuntu2404/arm64/../../../../../etc/passwd": {"size": 1, "sha256": ""}}},
+        {"files": {"/etc/passwd": {"size": 1, "sha256": ""}}},
+        {"files": {"fuse/ubuntu2404/arm64/dists/noble [trusted=yes]/x": {"size": 1, "sha256": ""}}},
+        {"files": {"fuse//x": {"size": 1, "sha256": ""}}},
+        {"files": {"fuse/x": {"size": "1", "sha256": ""}}},
+        {"files": {"fuse/x": 1}},
+        {"files": ["fuse/x"]},
+        [],
+        None,
+    ],
+)
+def test_a_manifest_that_no_bundle_has_is_refused(tmp_path: Path, changed: Any) -> None:
+    text = json.dumps(
+        {"schema": 1, "systems": [], "files": {}, **changed}
+        if isinstance(changed, dict)
+        else changed
+    )
+    place = tmp_path / "place"
+    write(place / "manifest.json", text.encode())
+    with pytest.raises(AgentError) as told:
+        bundle.find(str(place), tmp_path)
+    assert told.value.problem is Problem.BUNDLE_INCOMPLETE
+    assert told.value.cause
