@@ -14,7 +14,7 @@ from cluster.systems import DEFAULT
 from node.article import COMPUTE, HEAD, READONLY, UNITS, WRITABLE, mounted, states, status
 from node.conftest import NUMBERS, REPOSITORY, NewNode
 from node.listing import Listing, difference, processes, whole, written
-from node.test_install import SCRIPT, packages, put_script
+from node.test_install import SCRIPT, booked, packages, put_script
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -61,7 +61,11 @@ def commanded(node: Node, phase: str) -> str:
 
 
 def caches(node: Node) -> Listing:
-    return {path: entry for path, entry in whole(node).items() if path.startswith(CACHES)}
+    return everything_below(node, *CACHES)
+
+
+def everything_below(node: Node, *places: str) -> Listing:
+    return {path: entry for path, entry in whole(node).items() if path.startswith(places)}
 
 
 @pytest.fixture(scope="module")
@@ -154,6 +158,20 @@ def test_a_node_of_the_image_installs_nothing(
     # What the image was given goes, too: nothing of the agent is left on this node.
     assert packages(node) == built.before
     assert not node.exists("/opt/s3mount-agent")
+
+
+def test_an_image_of_amazon_linux_keeps_what_dnf_had(cluster: Cluster, new_node: NewNode) -> None:
+    node = new_node("standalone", system="al2023")
+    put_script(node)
+    before = everything_below(node, "/var/cache/dnf")
+    assert "this machine can become an image" in node.run([SCRIPT, "install"]).stdout
+    assert everything_below(node, "/var/cache/dnf") == before
+    assert {"mount-s3", "fuse-libs"} <= booked(node)
+    assert not node.exists("/var/lib/s3mount-agent/machine.json")
+    node.run(["rm", "/etc/yum.repos.d/base.repo"])
+    told = node.run([SCRIPT, *COMPUTE]).stdout
+    assert ", already there" in told
+    assert "2 of 2 mounts are up" in told
 
 
 def test_a_node_with_mounts_is_no_image(cluster: Cluster, new_ready_node: NewNode) -> None:
