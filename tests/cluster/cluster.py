@@ -162,14 +162,18 @@ class Cluster:
         """The same mount-s3 as AWS's rpm."""
         return mount_s3_rpm.like_aws(self._package, self._folder)
 
-    def offer_rpms(self, name: str, packages: Sequence[Path], recipe: Recipe) -> str:
+    def offer_rpms(
+        self, name: str, packages: Sequence[Path], recipe: Recipe, *, signed: bool = True
+    ) -> str:
         """Sign packages as an image's distribution, and offer them; return what a node has to have
         in /etc/yum.repos.d to get them."""
         folder, key = self._folder / name, self._folder / f"{name}.key"
         folder.mkdir()
         signer = Signer(shutil.copytree(ensure_image(recipe).key, key))
         for package in packages:
-            rpms.sign(Path(shutil.copy(package, folder)), key, signer.fingerprint)
+            copy = Path(shutil.copy(package, folder))
+            if signed:
+                rpms.sign(copy, key, signer.fingerprint)
         signer.close()
         rpms.index(folder)
         self.mirror.offer(name, folder)

@@ -15,10 +15,13 @@ REQUIRES = ("ca-certificates", "fuse", "fuse-libs")
 SCRIPTS = {"postinst": "%post", "prerm": "%preun"}
 
 
-def like_aws(deb: Path, directory: Path) -> Path:
-    """The rpm as AWS releases it: all beneath /opt/aws, with links; it has no signature inside."""
+def like_aws(deb: Path, directory: Path, *, first: str = "") -> Path:
+    """The rpm as AWS releases it: all beneath /opt/aws, with links; it has no signature inside.
+
+    first: shell commands that its installation runs once its files are there.
+    """
     with tempfile.TemporaryDirectory() as scratch:
-        return _pack(deb, _unpack(deb, Path(scratch)), directory, REQUIRES)
+        return _pack(deb, _unpack(deb, Path(scratch)), directory, REQUIRES, first=first)
 
 
 def like_amazon_linux(deb: Path, directory: Path) -> Path:
@@ -44,16 +47,23 @@ def _unpack(deb: Path, scratch: Path) -> Path:
 
 
 def _pack(
-    deb: Path, root: Path, directory: Path, requires: tuple[str, ...], release: str = "1"
+    deb: Path,
+    root: Path,
+    directory: Path,
+    requires: tuple[str, ...],
+    release: str = "1",
+    first: str = "",
 ) -> Path:
     version = run("dpkg-deb", "--field", str(deb), "Version").strip()
     with tempfile.TemporaryDirectory() as control:
         run("dpkg-deb", "--control", str(deb), control)
-        scripts = [
-            f"{section}\n{Path(control, name).read_text(encoding='utf-8')}"
+        said = {
+            section: Path(control, name).read_text(encoding="utf-8")
             for name, section in SCRIPTS.items()
             if Path(control, name).exists()
-        ]
+        }
+    if first:
+        said["%post"] = f"{first}\n{said.get('%post', '')}"
     return rpms.pack(
         "mount-s3",
         version,
@@ -61,5 +71,5 @@ def _pack(
         root,
         release=release,
         requires=requires,
-        scripts="\n".join(scripts),
+        scripts="\n".join(f"{section}\n{text}" for section, text in said.items()),
     )

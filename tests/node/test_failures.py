@@ -32,14 +32,30 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.node
 
 NO_BUCKET = ("bucket-that-is-nowhere", WRITABLE, "--allow-other")
-# Holds dpkg's lock the way apt does, and says so.
+# Holds dpkg's or rpm's lock the way they do, and says so; then once more while the agent's own
+# transaction is on its way, if there is one soon.
 HOLD_LOCK = """\
-import fcntl, sys, time
-lock = open("/var/lib/dpkg/lock-frontend", "w")
-fcntl.lockf(lock, fcntl.LOCK_EX)
-print("locked", flush=True)
-time.sleep(float(sys.argv[1]))
+import fcntl, glob, sys, time
+def hold():
+    fcntl.lockf(lock, fcntl.LOCK_EX)
+    print("locked", flush=True)
+    time.sleep(3)
+    fcntl.lockf(lock, fcntl.LOCK_UN)
+def read(path):
+    try:
+        return open(path, "rb").read()
+    except OSError:
+        return b""
+lock = open(sys.argv[1], "w")
+hold()
+while len(sys.argv) > 2:
+    if any(sys.argv[2].encode() in read(path) for path in glob.glob("/proc/[0-9]*/cmdline")
+           if "/self/" not in path and b"import" not in read(path)):
+        hold()
+        break
 """
+# A node with dpkg and apt, and one with rpm and dnf.
+FAMILIES = ("debian12", "rocky9")
 
 
 def require_told(action: ActionResult, code: str, *causes: str) -> None:
@@ -54,10 +70,10 @@ def require_told(action: ActionResult, code: str, *causes: str) -> None:
     assert "Traceback" not in action.stdout + action.stderr
 
 
-@pytest.fixture(scope="module")
-def bare(new_module_node: NewNode) -> Node:
+@pytest.fixture(scope="module", params=FAMILIES)
+def bare(new_module_node: NewNode, request: pytest.FixtureRequest) -> Node:
     """A compute node without mount-s3, on which no installation will succeed."""
-    return new_module_node("compute")
+    return new_module_node("compute", system=request.param)
 
 
 @pytest.fixture(scope="module")
@@ -67,10 +83,10 @@ def ready(new_ready_module_node: NewNode) -> Node:
 
 
 @pytest.fixture
-def release(cluster: Cluster, package: Path, request: pytest.FixtureRequest) -> str:
+def release(cluster: Cluster, package: Path, bare: Node, request: pytest.FixtureRequest) -> str:
     """A release of its own for the test to spoil; its version."""
     version = f"7.0.{abs(hash(request.node.name)) % 100000}"
-    cluster.mirror.publish(package, version)
+    cluster.mirror.publish(cluster.rpm if bare.system.recipe.rpm else package, version)
     return version
 
 
@@ -78,8 +94,11 @@ def attempt(cluster: Cluster, bare: Node, release: str) -> ActionResult:
     """Bootstraps with a release, which must leave no package behind."""
     set_environment(bare, S3MOUNT_RELEASE_VERSION=release)
     action = cluster.custom_action(bare, COMPUTE)
-    assert bare.run(["dpkg-query", "-W", "mount-s3"], check=False).returncode == 1
-    assert bare.run(["dpkg", "--audit"]).stdout == ""
+    if bare.system.recipe.rpm:
+        assert bare.run(["rpm", "-q", "mount-s3", "fuse"], check=False).returncode == 2
+    else:
+        assert bare.run(["dpkg-query", "-W", "mount-s3"], check=False).returncode == 1
+        assert bare.run(["dpkg", "--audit"]).stdout == ""
     assert not bare.run(["find", "/tmp", "-name", "s3mount*"]).stdout
     return action
 
@@ -134,11 +153,18 @@ def test_no_free_space_for_the_agent_is_told(cluster: Cluster, new_node: NewNode
     assert cluster.custom_action(node, COMPUTE).returncode == 0
 
 
-@pytest.mark.parametrize("full", ["/var/cache/apt", "/var/cache/apt/archives"])
+@pytest.mark.parametrize(
+    ("system", "full"),
+    [
+        ("debian12", "/var/cache/apt"),
+        ("debian12", "/var/cache/apt/archives"),
+        ("rocky9", "/var/cache/dnf"),
+    ],
+)
 def test_no_free_space_for_the_packages_is_told(
-    cluster: Cluster, new_node: NewNode, full: str
+    cluster: Cluster, new_node: NewNode, system: str, full: str
 ) -> None:
-    node = new_node("compute")
+    node = new_node("compute", system=system)
     node.run(["mkdir", "-p", full])
     node.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", full])
     require_told(cluster.custom_action(node, COMPUTE), "no-space")
@@ -262,15 +288,41 @@ def test_a_head_continues_without_mount_s3_and_gets_it_later(
 
 def test_a_bootstrap_waits_for_apts_lock(cluster: Cluster, new_node: NewNode) -> None:
     node = new_node("compute")
-    with node.popen(["python3", "-c", HOLD_LOCK, "5"]) as holder:
+    with node.popen(["python3", "-c", HOLD_LOCK, "/var/lib/dpkg/lock-frontend"]) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "locked\n"
         began = time.monotonic()
         action = cluster.custom_action(node, COMPUTE)
     assert action.returncode == 0, action.stderr
-    assert time.monotonic() - began > 4
+    assert time.monotonic() - began > 2
     assert states(node) == {READONLY: "ok", WRITABLE: "ok"}
     installed = node.run(["dpkg-query", "-W", "-f", "${Package} ${db:Status-Status}\n"]).stdout
     assert "fuse3 installed" in installed.splitlines()
     assert "libfuse2 installed" in installed.splitlines()
     assert not any(line.startswith("fuse ") for line in installed.splitlines())
+
+
+def test_a_bootstrap_waits_for_rpms_lock_and_for_dnfs(cluster: Cluster, new_node: NewNode) -> None:
+    """rpm, which does not wait without a terminal, meets it in the midst of the transaction, too;
+    dnf would wait without an end."""
+    node = new_node("compute", system="al2023")
+    # What dnf calls a lock: somebody who lives is named in a file.
+    node.write("/var/lib/dnf/rpmdb_lock.pid", str(1))
+    lock, ours = "/var/lib/rpm/.rpm.lock", "--comment=s3mount-agent"
+    with node.popen(["python3", "-c", HOLD_LOCK, lock, ours]) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "locked\n"
+        with cluster.start_custom_action(node, ONE) as command:
+            assert command.stdout is not None
+            waits = next(line for line in command.stdout if "[ wait ]" in line)
+            assert "python3 (pid " in waits
+            time.sleep(4)
+            assert command.poll() is None, "dnf's own lock is still held"
+            node.run(["rm", "/var/lib/dnf/rpmdb_lock.pid"])
+            stdout, stderr = command.communicate(timeout=60)
+        assert (command.returncode, stderr) == (0, ""), stdout
+        assert holder.stdout.readline() == "locked\n"
+    assert states(node) == {WRITABLE: "ok"}
+    # rpm has refused once, and our waiting is what helped: it was not tried by chance.
+    assert "Could not run transaction" in node.read("/var/log/dnf.log")
+    assert "`dnf install` ended" not in stdout

@@ -6,13 +6,28 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from cluster import mount_s3_rpm
 from cluster.cluster import Cluster
-from node.article import COMPUTE, HEAD, READONLY, SECOND, WRITABLE, mounted, pids, states
+from node.article import (
+    COMPUTE,
+    HEAD,
+    ONE,
+    READONLY,
+    SECOND,
+    WRITABLE,
+    mounted,
+    pids,
+    set_environment,
+    states,
+)
 from node.conftest import NewNode
 from node.listing import difference, whole, written
 from node.live_site import until
+from standin.package import build_package
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from cluster.node import Node
 
 pytestmark = pytest.mark.node
@@ -65,3 +80,74 @@ def test_a_head_of_one_system_serves_compute_nodes_of_others(
         disk, known = found[node.name]
         assert difference(disk, whole(node, ignoring=BUT)) == {}, name
         assert packages(node) == known
+
+
+def test_an_interrupted_transaction_is_made_good(
+    cluster: Cluster, new_node: NewNode, package: Path, tmp_path: Path
+) -> None:
+    """The power goes while a script of mount-s3's package runs: rpm knows it already."""
+    node = new_node("compute", system="rhel9")
+    before = packages(node)
+    hang = "if test -e /root/hang; then touch /root/hangs; sleep 60; fi; touch /root/has-run"
+    slow = mount_s3_rpm.like_aws(package, tmp_path, first=hang)
+    cluster.mirror.publish(slow, cluster.version)
+    try:
+        node.write("/root/hang", "")
+        with cluster.start_custom_action(node, ONE) as command:
+            until(lambda: node.exists("/root/hangs"))
+            node.kill()
+            command.kill()
+        node.boot()
+        assert "mount-s3" in " ".join(packages(node))
+        node.run(["rm", "/root/hang"])
+        action = cluster.custom_action(node, ONE)
+    finally:
+        cluster.mirror.publish(cluster.rpm, cluster.version)
+    assert (action.returncode, action.stderr) == (0, ""), action.stdout
+    assert node.exists("/root/has-run")
+    assert states(node) == {WRITABLE: "ok"}
+    node.run(["rpm", "--verify", "mount-s3", "fuse", "fuse-libs"])
+    node.run(["s3mount-agent", "uninstall"])
+    assert packages(node) == before
+
+
+def test_amazon_linux_has_a_mount_s3_of_its_own(
+    cluster: Cluster, new_node: NewNode, tmp_path: Path
+) -> None:
+    """It comes first, if nothing is wrong with it; another version comes from AWS."""
+    node = new_node("compute", system="al2023")
+    own = "1.24.0" if cluster.version == "1.23.0" else "1.23.0"
+    deb = build_package(tmp_path, own, "+1.amzn2023")
+    rpm, recipe = mount_s3_rpm.like_amazon_linux(deb, tmp_path), node.system.recipe
+    mirror = f"{cluster.mirror.url}/mountpoint-s3-release"
+    set_environment(node, S3MOUNT_RELEASE_URL="", S3MOUNT_RELEASE_VERSION="")
+    before = packages(node)
+    listed = "/etc/yum.repos.d/own.repo"
+    for text, code in (
+        (cluster.offer_rpms("unsigned", [rpm], recipe, signed=False), "signature-bad"),
+        (
+            cluster.offer_rpms("own", [rpm], recipe).replace("gpgcheck=1", "gpgcheck=0"),
+            "repository-unchecked",
+        ),
+    ):
+        node.write(listed, text)
+        node.run(["dnf", "clean", "all"])
+        action = cluster.custom_action(node, ONE)
+        assert f"error [{code}]" in action.stderr, action.stdout + action.stderr
+        assert packages(node) == before
+    node.write(listed, node.read(listed).replace("gpgcheck=0", "gpgcheck=1"))
+    action = cluster.custom_action(node, ONE)
+    assert (action.returncode, action.stderr) == (0, ""), action.stdout
+    assert f"mount-s3 {own}\n" in action.stdout
+    told = node.run(["mount-s3", "--version"]).stdout
+    assert told == f"mount-s3 {own}+1.amzn2023\n"
+    assert not node.exists("/opt/aws/mountpoint-s3/bin")
+    set_environment(node, S3MOUNT_RELEASE_URL=mirror, S3MOUNT_RELEASE_VERSION=cluster.version)
+    assert f"mount-s3 {cluster.version}\n" in cluster.custom_action(node, ONE).stdout
+    assert node.run(["readlink", "-f", "/usr/bin/mount-s3"]).stdout.startswith("/opt/aws/")
+    # Back again, when it is named.
+    set_environment(node, S3MOUNT_RELEASE_URL="", S3MOUNT_RELEASE_VERSION=own)
+    assert f"mount-s3 {own}\n" in cluster.custom_action(node, ONE).stdout
+    assert node.run(["mount-s3", "--version"]).stdout == told
+    node.run(["s3mount-agent", "uninstall"])
+    assert packages(node) == before

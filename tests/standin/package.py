@@ -54,27 +54,31 @@ rm -rf /{HOME}/lib/mount_s3/__pycache__
 """
 
 
-def build_package(directory: Path, version: str = VERSION) -> Path:
-    """Build the package of one of RELEASES in that directory and give back its path."""
+def build_package(directory: Path, version: str = VERSION, addition: str = "") -> Path:
+    """Build the package of one of RELEASES in that directory and give back its path.
+
+    What a distribution adds to the version, the program has, and the package has not.
+    """
     if version not in RELEASES:
         raise ValueError(f"there is no stand-in for {version}, only for {', '.join(RELEASES)}")
     architecture = _run("dpkg", "--print-architecture").strip()
     package = directory / f"mount-s3-{version}-{architecture}.deb"
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch) / "root"
-        _lay_out(root, architecture, version)
+        _lay_out(root, architecture, version, addition)
         _make_uniform(root)
         _run("dpkg-deb", "--build", "--root-owner-group", "-Zgzip", str(root), str(package))
     return package
 
 
-def _lay_out(root: Path, architecture: str, version: str) -> None:
+def _lay_out(root: Path, architecture: str, version: str, addition: str) -> None:
     library = root / HOME / "lib" / "mount_s3"
     library.mkdir(parents=True)
     for source in sorted((Path(__file__).parent / "mount_s3").glob("*.py")):
         text = source.read_text(encoding="utf-8")
         (library / source.name).write_text(
-            text.replace(f'VERSION = "{VERSION}"', f'VERSION = "{version}"'), encoding="utf-8"
+            text.replace(f'VERSION = "{VERSION}"', f'VERSION = "{version}{addition}"'),
+            encoding="utf-8",
         )
     _write(root / HOME / "bin" / "mount-s3", PROGRAM, mode=0o755)
     for link in LINKS:

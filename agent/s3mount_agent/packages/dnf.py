@@ -51,6 +51,7 @@ _DNF_LOCKS = (
     Path("/var/cache/dnf/download_lock.pid"),
 )
 _LOCKED = re.compile(r"can't create transaction lock|already locked by|obtain the transaction lock")
+_UNSIGNED = re.compile(r"GPG check FAILED|is not signed|public key .*not installed", re.I)
 _FULL = re.compile(r"No space left|more space needed|needs .* more space|Insufficient space", re.I)
 _CONF = Path("/etc/dnf/dnf.conf")
 _REPOSITORIES = (Path("/etc/yum.repos.d"), Path("/etc/distro.repos.d"), Path("/etc/yum/repos.d"))
@@ -316,10 +317,14 @@ def _dnf(*arguments: str, timeout: float = _LOOK_SECONDS, check: bool = True) ->
 
 def _failure(command: str, answer: process.Completed) -> AgentError:
     words = answer.last_words()
-    full = _FULL.search(words) is not None
+    lasting = (
+        (_FULL, Problem.NO_SPACE),
+        (_UNSIGNED, Problem.SIGNATURE_BAD),
+    )
+    problem = next((each for sign, each in lasting if sign.search(answer.stderr)), None)
     return AgentError(
-        Problem.NO_SPACE if full else Problem.PACKAGES_FAILED,
+        problem or Problem.PACKAGES_FAILED,
         f"`dnf {command}` ended with {answer.code}",
         cause=words or None,
-        retry_for=0 if full else math.inf,
+        retry_for=0 if problem else math.inf,
     )

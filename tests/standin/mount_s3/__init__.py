@@ -9,4 +9,4 @@ from __future__ import annotations
 VERSION = "1.24.0"
 """As which release it behaves; ../package.py builds others, too."""
 
-RELEASE = tuple(map(int, VERSION.split(".")))
+RELEASE = tuple(map(int, VERSION.partition("+")[0].split(".")))

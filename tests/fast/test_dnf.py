@@ -1,0 +1,188 @@
+"""What dnf and rpm print is read rightly; that they print it, tests on nodes show."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Callable
+
+import pytest
+
+from s3mount_agent.core.errors import AgentError, Problem
+from s3mount_agent.packages import dnf, systems
+from s3mount_agent.system import process
+from s3mount_agent.system.process import Completed
+
+TABLE = """\
+Dependencies resolved.
+================================================================================
+ Package            Architecture  Version            Repository            Size
+================================================================================
+Installing:
+ mount-s3           x86_64        1.24.0-1           @commandline          30 M
+     replacing  mount-s3-tools.x86_64 1.0-1
+Upgrading:
+ glibc              x86_64        2:2.34-1.amzn2023  amazonlinux          1.9 M
+Installing dependencies:
+ a-package-with-a-name-that-does-not-fit
+                    noarch        1-1                amazonlinux           80 k
+ fuse-common        x86_64        2.9.9-1            extras               280 \n
+Transaction Summary
+================================================================================
+Install  3 Packages
+Upgrade  1 Package
+"""
+REPOSITORIES = """\
+[amazonlinux]
+name=Amazon Linux
+gpgcheck = {amazonlinux}
+[extras]
+name=without a word about it
+"""
+
+
+@pytest.fixture
+def says(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[list[str]]]:
+    """Has each program say the same from now on; gives what is run."""
+
+    def set_up(stdout: str = "", stderr: str = "", code: int = 0) -> list[list[str]]:
+        asked: list[list[str]] = []
+
+        def run(arguments: list[str], **options: object) -> Completed:
+            asked.append(arguments)
+            return Completed(tuple(arguments), code, stdout, stderr)
+
+        monkeypatch.setattr(process, "run", run)
+        return asked
+
+    return set_up
+
+
+@pytest.fixture
+def configured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str, str], None]:
+    """Writes dnf.conf and a file of repositories."""
+
+    def write(main: str, amazonlinux: str) -> None:
+        (tmp_path / "dnf.conf").write_text(f"[main]\n{main}\n")
+        text = REPOSITORIES.format(amazonlinux=amazonlinux)
+        (tmp_path / "own.repo").write_text(text)
+
+    monkeypatch.setattr(dnf, "_CONF", tmp_path / "dnf.conf")
+    monkeypatch.setattr(dnf, "_REPOSITORIES", (tmp_path,))
+    return write
+
+
+def test_what_would_be_new_is_read_from_dnfs_table(
+    says: Callable[..., list[list[str]]], configured: Callable[[str, str], None]
+) -> None:
+    configured("gpgcheck=1", "1")
+    says(TABLE, "Operation aborted.\n", 1)
+    brought = dnf.would_install(["/x/mount-s3.rpm"])
+    assert brought == {"mount-s3", "a-package-with-a-name-that-does-not-fit", "fuse-common"}
+
+
+def test_nothing_to_do_is_nothing_new(says: Callable[..., list[list[str]]]) -> None:
+    says("Dependencies resolved.\nNothing to do.\nComplete!\n")
+    assert dnf.would_install(["fuse"]) == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("main", "own", "unchecked"),
+    [
+        ("gpgcheck=1", "1", None),
+        ("gpgcheck=True", "yes", None),
+        ("gpgcheck=1", "0", "amazonlinux"),
+        ("gpgcheck=1", "maybe", "amazonlinux"),
+        ("gpgcheck=0", "1", "extras"),
+        ("", "1", "extras"),  # dnf's own default is not to look
+        ("no setting at all", "1", "extras"),
+    ],
+)
+def test_a_repository_that_nobody_checks_is_refused(
+    says: Callable[..., list[list[str]]],
+    configured: Callable[[str, str], None],
+    main: str,
+    own: str,
+    unchecked: str | None,
+) -> None:
+    configured(main, own)
+    says(TABLE, "Operation aborted.\n", 1)
+    if unchecked is None:
+        dnf.would_install(["mount-s3"])
+        return
+    with pytest.raises(AgentError, match=unchecked) as caught:
+        dnf.would_install(["mount-s3"])
+    assert caught.value.problem is Problem.REPOSITORY_UNCHECKED
+
+
+@pytest.mark.parametrize(
+    ("section", "older"), [("Removing dependent packages", True), ("Downgrading", False)]
+)
+def test_what_would_take_something_away_is_refused(
+    says: Callable[..., list[list[str]]], section: str, older: bool
+) -> None:
+    says(TABLE.replace("Upgrading", section), "Operation aborted.\n", 1)
+    with pytest.raises(AgentError, match="glibc") as caught:
+        dnf.would_install(["mount-s3"], older=older)
+    assert caught.value.problem is Problem.PACKAGES_FAILED
+
+
+@pytest.mark.parametrize(
+    ("words", "problem", "patience"),
+    [
+        ("Error: GPG check FAILED", Problem.SIGNATURE_BAD, 0),
+        ("At least 5MB more space needed on the / filesystem.", Problem.NO_SPACE, 0),
+        ("[Errno 28] No space left on device", Problem.NO_SPACE, 0),
+        ("Error: Unable to find a match: fuse", Problem.PACKAGES_FAILED, float("inf")),
+    ],
+)
+def test_why_dnf_failed_is_told(
+    says: Callable[..., list[list[str]]], words: str, problem: Problem, patience: float
+) -> None:
+    says("", f"{words}\n", 1)
+    with pytest.raises(AgentError) as caught:
+        dnf.install(["fuse"])
+    error = caught.value
+    assert (error.problem, error.retry_for) == (problem, patience)
+    assert words in str(error.cause)
+
+
+HISTORY = """\
+Transaction ID : 7
+Return-Code    : Failure: 1
+Comment        : {comment}
+Packages Altered:
+ ** Install fuse-libs-2.9.9-1.el9.x86_64 @baseos
+ ** Upgrade mount-s3-1.24.0-1.x86_64     @@commandline
+    Install fuse-2.9.9-1.el9.x86_64      @baseos
+"""
+
+
+@pytest.mark.parametrize(
+    ("comment", "half"), [("s3mount-agent", {"fuse-libs", "mount-s3"}), ("", set())]
+)
+def test_only_what_our_own_last_transaction_has_left_is_half_installed(
+    says: Callable[..., list[list[str]]], comment: str, half: set[str]
+) -> None:
+    """Of another's, perhaps of the whole system, nothing is forgotten."""
+    says(HISTORY.format(comment=comment))
+    assert dnf.half_installed({"fuse", "fuse-libs", "mount-s3", "glibc"}) == half
+
+
+def test_each_system_is_known_by_its_os_release(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(systems, "_OS_RELEASE", (tmp_path / "os-release",))
+    for id_, version, name in (
+        ("amzn", "2023", "al2023"),
+        ("rhel", "8.10", "rhel8"),
+        ("rhel", "9", "rhel9"),
+        ("rocky", "8.4", "rocky8"),
+        ("rocky", "9.6", "rocky9"),
+    ):
+        (tmp_path / "os-release").write_text(f'ID="{id_}"\nVERSION_ID="{version}"\n')
+        assert systems.of_this_node().name == name
+        assert systems.family_of_this_node() == systems.RPM
+    (tmp_path / "os-release").write_text('ID="rocky"\nVERSION_ID="90"\n')
+    with pytest.raises(AgentError):
+        systems.of_this_node()
+    assert systems.of_this_node("rpm").family == systems.RPM
