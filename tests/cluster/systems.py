@@ -6,7 +6,7 @@ with the os-release, the user and the repositories of the system that they stand
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 COMMON = (
     "systemd",
@@ -54,6 +54,12 @@ class System:
 _DEBIAN12 = Recipe(
     "debian12", "bookworm", (*COMMON, "fuse3"), ("libfuse2", "python3-systemd", "libfaketime")
 )
+# Slurm is in the image, as ParallelCluster's have it: cluster/slurm.py.
+_SLURM = replace(
+    _DEBIAN12,
+    name="slurm",
+    packages=(*_DEBIAN12.packages, "slurmctld", "slurmd", "slurm-client", "munge"),
+)
 _DEBIAN13 = Recipe(
     "debian13", "trixie", (*COMMON, "fuse3"), ("libfuse2t64", "python3-systemd", "libfaketime")
 )
@@ -68,6 +74,7 @@ def _like(base_os: str, user: str, id: str, version: str, pretty: str) -> System
 
 SYSTEMS = {
     "debian12": System("ubuntu2204", "ubuntu", _DEBIAN12),
+    "slurm": System("ubuntu2204", "ubuntu", _SLURM),
     "debian13": System("ubuntu2404", "ubuntu", _DEBIAN13),
     "al2023": _like("alinux2023", "ec2-user", "amzn", "2023", "Amazon Linux 2023.9.20251110"),
     "rhel8": _like("rhel8", "ec2-user", "rhel", "8.10", "Red Hat Enterprise Linux 8.10 (Ootpa)"),
