@@ -12,8 +12,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 help: ## show this
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-14s %s\n", $$1, $$2}'
 
-demo: $(STAMP) machine bootstrap ## run the article's verification on a simulated cluster
-	@PYTHONPATH=agent:tests $(BIN)/python tests/demo.py
+demo: $(STAMP) machine bootstrap ## run the article's verification on a simulated cluster (OS=al2023, rocky9, ...: of that system)
+	@PYTHONPATH=agent:tests $(BIN)/python tests/demo.py $(OS)
 
 test: $(STAMP) machine bootstrap ## run all tests, those on simulated nodes too
 	@$(BIN)/python -m pytest --numprocesses=3 --dist=loadfile --no-loadscope-reorder

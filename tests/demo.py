@@ -16,6 +16,7 @@ from pathlib import Path
 
 from cluster.cluster import Cluster
 from cluster.node import Node
+from cluster.systems import DEFAULT, SYSTEMS
 from mount_s3_package import choose
 
 BOOTSTRAP = Path(__file__).parents[1] / "dist/s3mount-bootstrap"
@@ -86,17 +87,21 @@ class Show:
         return 1 if self.missing else 0
 
 
-def main() -> int:
-    """Plays the whole article."""
+def main(system: str = DEFAULT) -> int:
+    """Plays the whole article on nodes of a system."""
+    if system not in SYSTEMS:
+        print(f"there is no {system}, only {', '.join(SYSTEMS)}", file=sys.stderr)
+        return 2
     show = Show()
     with contextlib.ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="s3mount-demo-")))
         chosen = choose(scratch)
         print(chosen.sentence, flush=True)
+        print(f"nodes: {SYSTEMS[system].told}", flush=True)
         with show.act("A simulated cluster: an image (made once), a network, S3, a package mirror"):
             cluster = stack.enter_context(Cluster(chosen.path, BOOTSTRAP))
             cluster.seed_article()
-        head, compute = (boot(show, cluster, role) for role in ("head", "compute"))
+        head, compute = (boot(show, cluster, role, system) for role in ("head", "compute"))
         with show.act("The head node's mounts"):
             verify(show, head, "head")
         with show.act("The compute node's mounts"):
@@ -113,10 +118,10 @@ def main() -> int:
     return show.close()
 
 
-def boot(show: Show, cluster: Cluster, role: str) -> Node:
+def boot(show: Show, cluster: Cluster, role: str, system: str) -> Node:
     """Boots a node and runs the bootstrap file on it as ParallelCluster does."""
     with show.act(f"The {role} node boots and runs s3mount-bootstrap"):
-        node = cluster.node(role, role)
+        node = cluster.node(role, role, system=system)
         node.boot()
         result = cluster.custom_action(node, ARGS[role])
         print(result.stdout + result.stderr, end="")
@@ -142,15 +147,15 @@ def verify(show: Show, node: Node, role: str) -> None:
 
 def exchange(show: Show, cluster: Cluster, head: Node, compute: Node) -> None:
     """A job's result, from a user's hands on one node to another node."""
-    show.run(compute, "echo 'written by a job' > /mnt/s3/result.txt", user="ubuntu")
+    show.run(compute, "echo 'written by a job' > /mnt/s3/result.txt", user=head.system.user)
     stored = cluster.s3.get("hpc-dev-mountpoint-sample-2", "result.txt")
     show.check("the object is in the bucket", stored == b"written by a job\n")
-    show.run(head, "cat /mnt/s3/result.txt", "^written by a job$", user="ubuntu")
-    show.run(head, "rm /mnt/s3/result.txt", user="ubuntu")
+    show.run(head, "cat /mnt/s3/result.txt", "^written by a job$", user=head.system.user)
+    show.run(head, "rm /mnt/s3/result.txt", user=head.system.user)
     show.check(
         "the object is gone", "result.txt" not in cluster.s3.keys("hpc-dev-mountpoint-sample-2")
     )
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(*sys.argv[1:]))

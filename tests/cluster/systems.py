@@ -48,6 +48,14 @@ class System:
     recipe: Recipe
     os_release: tuple[tuple[str, str], ...] = ()
 
+    @property
+    def told(self) -> str:
+        """What such a node is, in a few words."""
+        if not self.os_release:
+            return f"Debian ({self.recipe.suite})"
+        name = dict(self.os_release)["PRETTY_NAME"]
+        return f"Debian's files with dnf and rpm, which say that they are {name}"
+
 
 # fuse3 is on ParallelCluster's Ubuntu images, too. It provides `fuse`; installing `fuse` removes
 # it. libfaketime is for the tests that move a program's clock.
