@@ -8,6 +8,8 @@ from typing import Callable
 import pytest
 
 from s3mount_agent.core.errors import AgentError, Problem
+from s3mount_agent.core.versions import Install, version_of
+from s3mount_agent.mountpoint import install, program
 from s3mount_agent.packages import dnf, systems
 from s3mount_agent.system import process
 from s3mount_agent.system.process import Completed
@@ -186,3 +188,36 @@ def test_each_system_is_known_by_its_os_release(
     with pytest.raises(AgentError):
         systems.of_this_node()
     assert systems.of_this_node("rpm").family == systems.RPM
+
+
+@pytest.mark.parametrize(
+    ("wanted", "offered", "source", "own"),
+    [
+        (None, "1.23.0", None, "1.23.0"),
+        ("1.23.0", "1.23.0", None, "1.23.0"),
+        (None, None, None, None),  # a release from before it was there
+        ("1.24.0", "1.23.0", None, None),
+        ("latest", "1.23.0", None, None),
+        (None, "1.23.0", "https://mirror.example.org/s3", None),
+        (None, "1.23.0", "official", "1.23.0"),
+    ],
+)
+def test_the_systems_own_mount_s3_comes_first_unless_another_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+    wanted: str | None,
+    offered: str | None,
+    source: str | None,
+    own: str | None,
+) -> None:
+    for name in ("URL", "VERSION"):
+        monkeypatch.delenv(f"S3MOUNT_RELEASE_{name}", raising=False)
+    monkeypatch.setattr(dnf, "version_offered", lambda name: offered)
+    (al2023,) = (each for each in systems.SYSTEMS if each.own)
+    asked = Install(source, wanted)
+    assert install._own(al2023, asked) == own
+    assert install._own(al2023._replace(own=False), asked) is None
+    monkeypatch.setattr(systems, "of_this_node", lambda assumed: al2023)
+    monkeypatch.setattr(program, "find", lambda: None)
+    # By it flags are judged before it is there.
+    will_run = own or ("1.24.0" if wanted is None else wanted)
+    assert install.version_to_be(asked) == version_of(will_run)

@@ -411,6 +411,27 @@ def test_the_end_of_a_look_wakes_the_daemon_and_is_no_event() -> None:
     assert answer.stdout.split() == ["False", "True", "False", "True"], answer.stderr
 
 
+OLD = """
+import os, time
+del os.pidfd_open
+from s3mount_agent.system.wakeups import Wakeups
+events = Wakeups()
+events.wait(0)
+began = time.monotonic()
+while time.monotonic() - began < 0.3:  # others may mount something meanwhile
+    print(events.wait(0.3, [os.getpid()]))
+"""
+
+
+def test_a_python_that_knows_no_pidfd_looks_after_mounts_all_the_same() -> None:
+    """One that was built on EL8's kernel."""
+    answer = subprocess.run(
+        [sys.executable, "-c", OLD], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert answer.returncode == 0, answer.stderr
+    assert set(answer.stdout.split()) == {"False"}
+
+
 def test_garbage_of_the_parents_closes_nothing_in_the_child(tmp_path: Path) -> None:
     """Its files have numbers that are others' in the child."""
 

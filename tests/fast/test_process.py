@@ -108,7 +108,14 @@ def test_a_missing_program_is_an_error() -> None:
     assert "/no/such/program" in caught.value.message
 
 
-def test_past_its_time_a_program_is_killed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("pidfd", [True, False])
+def test_past_its_time_a_program_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pidfd: bool
+) -> None:
+    """Also by a Python that was built on a kernel without pidfd_open(2), as on EL8."""
+    if not pidfd:
+        monkeypatch.delattr(os, "pidfd_open")
+        assert process.run(["sh", "-c", "echo done"], timeout=20).stdout == "done\n"
     pid_file = tmp_path / "pid"
     began = time.monotonic()
     with pytest.raises(AgentError) as caught:

@@ -236,7 +236,8 @@ def _ends(process: subprocess.Popen[bytes], timeout: float) -> bool:
     for 50 ms: longer than most of our programs run."""
     try:
         descriptor = os.pidfd_open(process.pid)
-    except OSError:  # a kernel before 5.3
+    # A kernel before 5.3, or a Python that was built on one, as on EL8.
+    except (OSError, AttributeError):
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(timeout)
         return process.returncode is not None

@@ -98,7 +98,8 @@ class Wakeups:
             descriptor = os.pidfd_open(pid)
         except ProcessLookupError:
             return False
-        except OSError:  # the kernel is older
+        # The kernel is older, or is that on which this Python was built, as on EL8.
+        except (OSError, AttributeError):
             return True
         stack.callback(os.close, descriptor)
         self._poll.register(descriptor, select.POLLIN)
