@@ -8,22 +8,20 @@ https://wiki.debian.org/DebianRepository/Format
 from __future__ import annotations
 
 import gzip
-import hashlib
 import lzma
 import subprocess
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from s3mount_agent.core.errors import AgentError, Problem
+from repository import Fetch, closure, require_digest, require_known
+from s3mount_agent.packages.systems import System
 
 # Those that may have FUSE, the first before the second: Debian has only one of them.
 _COMPONENTS = ("main", "universe")
 # How Debian names the processors that AWS calls x86_64 and arm64.
 _MACHINES = {"x86_64": "amd64", "arm64": "arm64"}
 _COMPRESSED = {"xz": lzma.decompress, "gz": gzip.decompress}
-Fetch = Callable[[str, Path], None]
-"""Puts what has a name in a repository into a file."""
 
 
 class _Package(NamedTuple):
@@ -32,10 +30,10 @@ class _Package(NamedTuple):
     fields: dict[str, str]
 
 
-def of_this_machine(distribution: str, suite: str) -> str | None:
-    """The repository of a distribution (``debian``) that this machine's own apt asks, as a URL:
-    that of a suite (``bookworm``), or else of another one, since they lie side by side. None where
-    this machine is of another distribution."""
+def of_this_machine(system: System) -> str | None:
+    """The repository of a system's distribution that this machine's own apt asks, as a URL: that of
+    the very suite, or else of another one, since they lie side by side. None where this machine is
+    of another distribution."""
     form = ["--format", "$(ORIGIN) $(CODENAME) $(REPO_URI)", "Created-By: Packages"]
     try:
         answer = subprocess.run(
@@ -45,37 +43,44 @@ def of_this_machine(distribution: str, suite: str) -> str | None:
         return None
     rows = [line.split(" ", 2) for line in answer.stdout.splitlines()]
     # Updates for a suite may lie elsewhere.
-    urls = {name: url for origin, name, url in rows if origin.lower() == distribution}
-    others = (url for name, url in urls.items() if "-" not in name)
-    return urls.get(suite) or next(others, None)
+    urls = {suite: url for origin, suite, url in rows if origin.lower() == system.id}
+    others = (url for suite, url in urls.items() if "-" not in suite)
+    return urls.get(system.suite) or next(others, None)
 
 
-def copy(fetch: Fetch, suite: str, architecture: str, wanted: Iterable[str], folder: Path) -> None:
-    """Copies packages into a folder, with those that they need and that the smallest system of the
-    suite may lack. ``architecture`` is x86_64 or arm64. Raises what ``fetch`` does,
+def named(system: System) -> str:
+    """What is to be named for a system, for people."""
+    return f"a repository with dists/{system.suite}/, or make the bundle on such a machine"
+
+
+def copy(fetch: Fetch, system: System, architecture: str, folder: Path) -> None:
+    """Copies the FUSE packages of a system into a folder, with those that they need and that the
+    smallest such system may lack. ``architecture`` is x86_64 or arm64. Raises what ``fetch`` does,
     ``package-broken``, or ``packages-failed`` for one that is not there."""
-    release = folder / f"dists/{suite}/InRelease"
-    fetch(f"dists/{suite}/InRelease", release)
-    signed = dict(_signed_files(release.read_text(encoding="utf-8")))
+    wanted = (system.fuse, *system.libraries)
+    dists = f"dists/{system.suite}"
+    fetch(f"{dists}/InRelease", folder / dists / "InRelease")
+    release = (folder / dists / "InRelease").read_text(encoding="utf-8")
+    signed = dict(_signed_files(release))
     known: dict[str, _Package] = {}
     indexes: dict[str, Path] = {}
     for component in _COMPONENTS:
         for ending, decompress in _COMPRESSED.items():
             name = f"{component}/binary-{_MACHINES[architecture]}/Packages.{ending}"
             if name in signed and component not in indexes:
-                indexes[component] = release.parent / name
-                fetch(f"dists/{suite}/{name}", indexes[component])
-                _require(indexes[component], signed[name])
-                text = decompress(indexes[component].read_bytes()).decode()
-                for package in _packages(text, component):
+                index = indexes[component] = folder / dists / name
+                fetch(f"{dists}/{name}", index)
+                require_digest(index, "sha256", signed[name])
+                for package in _packages(decompress(index.read_bytes()).decode(), component):
                     known.setdefault(package.name, package)
+    require_known(wanted, known)
     needs = _Needs(known)
-    taken = needs.of(wanted) - needs.of(needs.smallest())
-    for package in map(known.__getitem__, sorted(taken)):
+    taken = closure(wanted, needs) - closure(_smallest(known.values()), needs)
+    for package in map(known.__getitem__, sorted(taken.union(wanted))):
         file = folder / package.fields["Filename"]
         fetch(package.fields["Filename"], file)
-        _require(file, package.fields["SHA256"])
-    for component in indexes.keys() - {known[name].component for name in taken}:
+        require_digest(file, "sha256", package.fields["SHA256"])
+    for component in indexes.keys() - {known[name].component for name in taken.union(wanted)}:
         indexes[component].unlink()
 
 
@@ -98,8 +103,17 @@ def _packages(index: str, component: str) -> Iterator[_Package]:
             yield _Package(fields["Package"], component, fields)
 
 
+def _smallest(packages: Iterable[_Package]) -> Iterator[str]:
+    """What is on each system that apt has made."""
+    yield "apt"
+    for package in packages:
+        essential = package.fields.get("Essential") == "yes"
+        if essential or package.fields.get("Priority") == "required":
+            yield package.name
+
+
 class _Needs:
-    """What packages need, by an index: the first that there is of those that would do."""
+    """What a package needs, by an index: of those that would do the first that there is."""
 
     def __init__(self, known: dict[str, _Package]) -> None:
         self._known = known
@@ -108,52 +122,20 @@ class _Needs:
             for names in _relations(package.fields.get("Provides", "")):
                 self._providing.setdefault(names[0], package.name)
 
-    def smallest(self) -> Iterator[str]:
-        """What is on each system that apt has made."""
-        yield "apt"
-        for package in self._known.values():
-            essential = package.fields.get("Essential") == "yes"
-            if essential or package.fields.get("Priority") == "required":
-                yield package.name
+    def __call__(self, name: str) -> Iterator[str]:
+        fields = self._known[name].fields
+        for field in ("Pre-Depends", "Depends"):
+            for any_of in _relations(fields.get(field, "")):
+                # What nobody has is apt's to judge, on the node.
+                yield from filter(None, [self._one(any_of)])
 
-    def of(self, names: Iterable[str]) -> frozenset[str]:
-        """Packages with all that they need; raises ``packages-failed`` where one is missing."""
-        found: set[str] = set()
-        open_ = list(names)
-        while open_:
-            name = open_.pop()
-            if name not in self._known:
-                raise AgentError(
-                    Problem.PACKAGES_FAILED,
-                    f"the repository has no package {name}",
-                    hint="name the repository of that very system",
-                )
-            if name not in found:
-                found.add(name)
-                fields = self._known[name].fields
-                wanted = (fields.get(field, "") for field in ("Pre-Depends", "Depends"))
-                open_ += (self._one(any_of) for each in wanted for any_of in _relations(each))
-        return frozenset(found)
-
-    def _one(self, any_of: list[str]) -> str:
-        for name in any_of:
-            if name in self._known:
-                return name
-        return next(
-            (self._providing[each] for each in any_of if each in self._providing), any_of[0]
-        )
+    def _one(self, any_of: list[str]) -> str | None:
+        there = (name for name in any_of if name in self._known)
+        provided = (self._providing[name] for name in any_of if name in self._providing)
+        return next(there, None) or next(provided, None)
 
 
 def _relations(field: str) -> Iterator[list[str]]:
     """``a (>= 1) | b, c:any`` as the names [a, b] and [c]."""
     for any_of in filter(None, field.split(", ")):
         yield [each.split(" ")[0].partition(":")[0] for each in any_of.split(" | ")]
-
-
-def _require(file: Path, digest: str) -> None:
-    if hashlib.sha256(file.read_bytes()).hexdigest() != digest:
-        raise AgentError(
-            Problem.PACKAGE_BROKEN,
-            f"{file.name} is not the file that the repository's index speaks of",
-            hint="the repository may be changing just now: try again, or name another copy of it",
-        )

@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
+import posixpath
 import shutil
 import sys
 import tempfile
@@ -23,6 +24,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import apt_repository
+import rpm_repository
 from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.core.versions import Install
 from s3mount_agent.mountpoint import origin, releases
@@ -34,6 +36,8 @@ from s3mount_agent.packages.systems import System
 DIST = Path(__file__).resolve().parent.parent / "dist"
 AGENT = ("s3mount-bootstrap", "SHA256SUMS")
 ARCHITECTURES = ("x86_64", "arm64")
+# By what the packages are.
+_REPOSITORIES = {"deb": apt_repository, "rpm": rpm_repository}
 _LARGEST_BYTES = 100 << 20
 
 
@@ -90,7 +94,7 @@ def build(targets: tuple[Target, ...], place: str) -> Manifest:
 
 def _targets(words: str) -> Iterator[Target]:
     """`ubuntu2204,debian12:arm64` as they are meant, each once."""
-    known = {system.name: system for system in systems.SYSTEMS if system.suite}
+    known = {system.name: system for system in systems.SYSTEMS}
     named = dict.fromkeys(filter(None, words.replace(" ", "").split(",")))
     for word in named or [""]:
         name, _, architecture = word.partition(":")
@@ -106,31 +110,34 @@ def _targets(words: str) -> Iterator[Target]:
 
 
 def _add_fuse(target: Target, folder: Path) -> None:
-    system, architecture = target
-    fetch = partial(_fetch, _mirror(target))
-    into = folder / fuse_folder(str(target))
-    print(f"FUSE of {target}: {_mirror(target)}", flush=True)
-    apt_repository.copy(fetch, system.suite, architecture, (system.fuse, *system.libraries), into)
+    mirror = _mirror(target)
+    print(f"FUSE of {target}: {mirror}", flush=True)
+    repository = _REPOSITORIES[target.system.family.kind]
+    repository.copy(partial(_fetch, mirror), *target, folder / fuse_folder(str(target)))
 
 
 def _mirror(target: Target) -> str:
     system, architecture = target
     variables = [f"MIRROR_{system.name}_{architecture}", f"MIRROR_{system.name}"]
     named = next(filter(None, map(os.environ.get, variables)), None)
-    mirror = named or apt_repository.of_this_machine(system.id, system.suite)
+    repository = _REPOSITORIES[system.family.kind]
+    mirror = named or repository.of_this_machine(system)
     if mirror is None:
         raise AgentError(
             Problem.USAGE,
-            f"the packages of {system.name} are not this machine's, and nobody says where they are",
-            hint=f"make the bundle on such a machine, or name a repository that has the suite "
-            f"{system.suite}: make bundle SYSTEMS={target} {variables[1]}=URL",
+            f"where the packages of {system.name} are, this machine does not know",
+            hint=f"say it in `make bundle SYSTEMS={target} {variables[1]}=URL`: "
+            f"{repository.named(system)}",
         )
     return mirror
 
 
 def _fetch(mirror: str, name: str, target: Path) -> None:
+    """``name`` may lead out of the mirror, as Amazon Linux's do."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    origin.fetch(mirror, name, target, limit=_LARGEST_BYTES)
+    scheme, separator, path = mirror.rpartition("://")
+    folder, file = posixpath.split(posixpath.normpath(f"{path}/{name}"))
+    origin.fetch(f"{scheme}{separator}{folder}", file, target, limit=_LARGEST_BYTES)
 
 
 def _add_mount_s3(kind: str, architecture: str, folder: Path) -> None:

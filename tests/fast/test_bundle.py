@@ -7,6 +7,7 @@ import hashlib
 import json
 import lzma
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -100,11 +101,7 @@ class Maker:
 
     def __init__(self, folder: Path, mirrors: Mirrors, signer: Signer) -> None:
         self.repository = folder / "repository"
-        (self.repository / "packaging").mkdir(parents=True)
-        for script in ("build_bundle.py", "apt_repository.py"):
-            shutil.copyfile(
-                REPOSITORY / "packaging" / script, self.repository / "packaging" / script
-            )
+        shutil.copytree(REPOSITORY / "packaging", self.repository / "packaging")
         for name in ("s3mount-bootstrap", "SHA256SUMS"):
             write(self.repository / "dist" / name, name.encode())
         self.place = folder / "bundle"
@@ -221,6 +218,96 @@ def test_a_system_of_which_nobody_says_where_it_is_is_refused(maker: Maker) -> N
     assert "make bundle SYSTEMS=ubuntu2204:x86_64 MIRROR_ubuntu2204=URL" in said
     maker.environment["MIRROR_ubuntu2204"] = maker.environment["MIRROR_ubuntu2404"]
     assert "dists/jammy/InRelease" in maker.refused("download-failed", "ubuntu2204:arm64")
+
+
+# Amazon Linux's, as far as it matters: name, architecture, when it was built, what it needs and
+# provides.
+RPMS = (
+    ("fuse", "aarch64", 2, ("fuse-common", "libfuse.so.2()(64bit)", "/bin/sh", "gone"), ()),
+    ("fuse", "aarch64", 1, ("old",), ()),
+    ("fuse", "x86_64", 3, ("old",), ()),
+    ("old", "noarch", 1, (), ()),
+    ("fuse-libs", "aarch64", 1, ("libc.so.6()(64bit)",), ("libfuse.so.2()(64bit)",)),
+    ("fuse-common", "noarch", 1, ("/usr/bin/which",), ()),
+    ("which", "aarch64", 1, ("bash",), ()),
+    ("bash", "aarch64", 1, ("glibc",), ()),
+    ("glibc", "aarch64", 1, (), ("libc.so.6()(64bit)",)),
+    ("dnf", "noarch", 1, ("bash", "rpm"), ()),
+    ("rpm", "aarch64", 1, ("glibc",), ()),
+)
+FILES = {"bash": "/bin/sh", "which": "/usr/bin/which"}
+
+
+def amazon(folder: Path) -> Path:
+    """A repository of Amazon Linux, where packages do not lie where their index does."""
+    space, text = "http://linux.duke.edu/metadata", ""
+    for name, machine, built, requires, provides in RPMS:
+        data = f"{name} {machine} {built}".encode()
+        digest = hashlib.sha256(data).hexdigest()
+        file = f"{name}-{built}.{machine}.rpm"
+        write(folder / "blobs" / digest / file, data)
+        lists = ""
+        for what, names in (("requires", requires), ("provides", (name, *provides))):
+            entries = "".join(f'<rpm:entry name="{each}"/>' for each in names)
+            lists += f"<rpm:{what}>{entries}</rpm:{what}>"
+        files = f"<file>{FILES[name]}</file>" if name in FILES else ""
+        text += (
+            f'<package type="rpm"><name>{name}</name><arch>{machine}</arch>'
+            f'<version epoch="0" ver="{built}" rel="1"/><time file="9" build="{built}"/>'
+            f'<checksum type="sha256" pkgid="YES">{digest}</checksum>'
+            f'<location href="../../blobs/{digest}/{file}"/>'
+            f"<format>{lists}{files}</format></package>"
+        )
+    head = f'<metadata xmlns="{space}/common" xmlns:rpm="{space}/rpm" packages="{len(RPMS)}">'
+    packed = gzip.compress(f"{head}{text}</metadata>".encode())
+    place = folder / "core/aarch64"
+    write(place / "repodata/x-primary.xml.gz", packed)
+    repomd = (
+        f'<repomd xmlns="{space}/repo"><data type="group"/><data type="primary">'
+        f'<checksum type="sha256">{hashlib.sha256(packed).hexdigest()}</checksum>'
+        '<location href="repodata/x-primary.xml.gz"/></data></repomd>'
+    )
+    write(place / "repodata/repomd.xml", repomd.encode())
+    return place
+
+
+def test_rpms_come_with_what_the_smallest_system_lacks_and_an_index_of_their_own(
+    tmp_path: Path, maker: Maker, mirrors: Mirrors, signer: Signer
+) -> None:
+    name = PACKAGE.replace("deb", "rpm")
+    write(mirrors.aws / name, b"a package of mount-s3")
+    signer.sign(mirrors.aws / name, mirrors.aws / f"{name}.asc")
+    maker.environment["MIRROR_al2023"] = str(amazon(tmp_path / "amazon"))
+    answer = maker("al2023:arm64")
+    assert (answer.returncode, answer.stderr) == (0, "")
+    piece = maker.place / "fuse/al2023/arm64"
+    taken = {path.name for path in piece.glob("*.rpm")}
+    assert taken == {
+        "fuse-2.aarch64.rpm",
+        "fuse-libs-1.aarch64.rpm",
+        "fuse-common-1.noarch.rpm",
+        "which-1.aarch64.rpm",
+    }
+    assert (piece / "fuse-2.aarch64.rpm").read_bytes() == b"fuse aarch64 2"
+    index = gzip.decompress((piece / "repodata/primary.xml.gz").read_bytes()).decode()
+    assert set(re.findall(r'<location href="([^"]*)"', index)) == taken
+    assert "<rpm:provides>" in index
+
+
+def test_an_rpm_that_its_index_does_not_speak_of_is_not_bundled(
+    tmp_path: Path, maker: Maker
+) -> None:
+    maker.environment["MIRROR_al2023"] = str(amazon(tmp_path / "amazon"))
+    (package,) = (tmp_path / "amazon").rglob("fuse-libs-*.rpm")
+    package.write_bytes(b"another")
+    assert package.name in maker.refused("package-broken", "al2023:arm64")
+    assert "no package fuse-libs" in maker.refused("packages-failed", "al2023:x86_64")
+
+
+def test_where_rpms_come_from_has_to_be_said(maker: Maker) -> None:
+    said = maker.refused("usage", "rhel9")
+    assert "make bundle SYSTEMS=rhel9:x86_64 MIRROR_rhel9=URL" in said
+    assert "dnf download --resolve --destdir=FOLDER fuse fuse-libs" in said
 
 
 def found(maker: Maker, tmp_path: Path) -> Bundle:

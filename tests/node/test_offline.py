@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Callable
 
 import pytest
 
+from cluster import rpms
 from cluster.s3 import REGION, SECRET
 from cluster.signing import Signer
 from node.article import COMPUTE, ENVIRONMENT, READONLY, WRITABLE, listed, states
@@ -35,9 +36,10 @@ SOURCE = f"s3://{BUCKET}/offline"
 DOCUMENT = "/root/offline.yaml"
 
 
-def make_bundle(cluster: Cluster, systems: str, place: str) -> None:
+def make_bundle(cluster: Cluster, systems: str, place: str, **more: str) -> None:
     """`make bundle`, of the mount-s3 that the cluster's mirror has."""
     given = {
+        **more,
         "PYTHONPATH": str(REPOSITORY / "agent"),
         "S3MOUNT_RELEASE_URL": f"{cluster.mirror.url}/mountpoint-s3-release",
         "S3MOUNT_RELEASE_FINGERPRINTS": cluster.mirror.fingerprint,
@@ -170,11 +172,7 @@ def another_distribution(node: Node) -> None:
     signer.clearsign(release, folder / "InRelease")
     signer.close()
     shutil.rmtree(home)
-    manifest = bundle_of(node) / "manifest.json"
-    told = json.loads(manifest.read_text())
-    for file in (package, index, folder / "InRelease"):
-        told["files"][str(file.relative_to(bundle_of(node)))]["size"] = file.stat().st_size
-    manifest.write_text(json.dumps(told))
+    list_all(bundle_of(node))
 
 
 MADE_FOR = "has no libfuse2 for it: it was made for "
@@ -220,3 +218,55 @@ def test_a_node_installs_from_a_path(isolated: Node, cluster: Cluster) -> None:
     assert (action.returncode, action.stderr) == (0, ""), action.stdout
     assert states(isolated) == {READONLY: "ok", WRITABLE: "ok"}
     assert cluster.mirror.requests[asked:] == []
+
+
+def test_rpms_come_from_a_bundle_if_the_distribution_has_signed_them(
+    cluster: Cluster, new_node: NewNode, tmp_path: Path
+) -> None:
+    node = new_node("compute", system="al2023")
+    place = bundle_of(node)
+    distribution = {"MIRROR_al2023": f"{cluster.mirror.url}/rpm"}
+    make_bundle(cluster, "al2023", str(tmp_path / "bundle"), **distribution)
+    shutil.copytree(tmp_path / "bundle", place)
+    node.run(["sh", "-c", "rm /etc/yum.repos.d/*"])
+    offline(node, PLACE)
+    before = node.run(["rpm", "-qa"]).stdout
+    piece = place / "fuse/al2023/x86_64"
+    home = Path(tempfile.mkdtemp(prefix="gpg-"))
+    signer = Signer(home / "key", "somebody@example.com")
+    other = rpms.pack("fuse-libs", "99", tmp_path)
+    genuine = one(node, "fuse-libs-*.rpm")
+    kept = genuine.read_bytes()
+    for signed in (False, True):
+        if signed:
+            rpms.sign(other, home / "key", signer.fingerprint)
+        shutil.copyfile(other, genuine)
+        rpms.index(piece)
+        list_all(place)
+        action = cluster.custom_action(node, ["--config", DOCUMENT])
+        assert action.returncode == 1
+        assert "error [bundle-refused]" in action.stderr
+        assert "GPG check FAILED" in action.stderr
+        assert "fuse-libs-" in action.stderr
+        assert node.run(["rpm", "-qa"]).stdout == before
+    signer.close()
+    shutil.rmtree(home)
+    genuine.write_bytes(kept)
+    rpms.index(piece)
+    list_all(place)
+    asked = len(cluster.mirror.requests)
+    action = cluster.custom_action(node, ["--config", DOCUMENT])
+    assert (action.returncode, action.stderr) == (0, ""), action.stdout
+    assert states(node) == {READONLY: "ok", WRITABLE: "ok"}
+    assert cluster.mirror.requests[asked:] == []
+
+
+def list_all(place: Path) -> None:
+    """Has the manifest name whatever lies there."""
+    file = place / "manifest.json"
+    told = json.loads(file.read_text())
+    paths = [path for path in place.rglob("*") if path.is_file() and path != file]
+    told["files"] = {
+        str(path.relative_to(place)): {"size": path.stat().st_size, "sha256": ""} for path in paths
+    }
+    file.write_text(json.dumps(told))
