@@ -7,13 +7,16 @@ import http.server
 import shutil
 import socketserver
 import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cluster.host import run
 from cluster.signing import Signer
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Callable
 
 # How AWS names what dpkg calls amd64 and arm64, and rpm x86_64 and aarch64.
 ARCHITECTURES = {
@@ -32,6 +35,17 @@ def package_version(package: Path) -> str:
     return run("dpkg-deb", "--field", str(package), "Version").strip()
 
 
+@dataclass
+class Trouble:
+    """How a file is served: first ``refusals`` times with 503, then with a redirect to another
+    path, there broken off once after ``cut`` bytes, and in ``pieces`` with a second between two."""
+
+    refusals: int = 0
+    moved: bool = False
+    cut: int = 0
+    pieces: int = 1
+
+
 class Mirror:
     """A static web server with `/mountpoint-s3-release/` (AWS's layout) and what is offered.
 
@@ -43,6 +57,7 @@ class Mirror:
         """Listen on a free port of `address`; `folder`, which must not exist, holds the files."""
         folder.mkdir()
         self.requests: list[str] = []
+        self._troubles: dict[str, Trouble] = {}
         self._gnupg = folder / "gnupg"
         self._gnupg.mkdir()
         self._files = folder / "files"
@@ -53,7 +68,9 @@ class Mirror:
         self.fingerprint = self._signer.fingerprint
         keys.write_text(self._signer.public_key, encoding="ascii")
         try:
-            handler = functools.partial(_Handler, self.requests, directory=str(self._files))
+            handler = functools.partial(
+                _Handler, self.requests, self._troubles, directory=str(self._files)
+            )
             self._server = _Server((address, 0), handler)
         except BaseException:
             self._signer.close()
@@ -82,6 +99,22 @@ class Mirror:
             for link, target in ((latest, release), (_signature(latest), _signature(release))):
                 link.unlink(missing_ok=True)
                 link.symlink_to(target)
+
+    def replace(self, version: str, content: bytes) -> None:
+        """Put something else in the place of a release's packages; their signatures stay."""
+        for package in self._packages(version):
+            package.write_bytes(content)
+
+    def behave(self, version: str, trouble: Trouble) -> None:
+        """Answer requests for the packages of a release in another way from now on."""
+        for package in self._packages(version):
+            self._troubles[f"/{package.relative_to(self._files)}"] = trouble
+
+    def put_into(self, put: Callable[[str, bytes], object]) -> None:
+        """Give all releases to whoever keeps files by their names: ``put(name, content)``."""
+        for path in sorted(self._releases.rglob("*")):
+            if path.is_file():
+                put(str(path.relative_to(self._releases)), path.read_bytes())
 
     def truncate(self, version: str) -> None:
         """Cut the packages of a release in half, as an interrupted upload does."""
@@ -139,9 +172,52 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
     protocol_version = "HTTP/1.1"  # apt keeps its connection open
     timeout = 60  # seconds without a request, after which a connection is closed
 
-    def __init__(self, requests: list[str], *args: object, directory: str) -> None:
+    def __init__(
+        self,
+        requests: list[str],
+        troubles: dict[str, Trouble],
+        *args: object,
+        directory: str,
+    ) -> None:
         self._requests = requests
+        self._troubles = troubles
         super().__init__(*args, directory=directory)  # type: ignore[arg-type]
+
+    def do_GET(self) -> None:
+        moved = self.path.endswith("?moved")
+        self.path = self.path.removesuffix("?moved")
+        trouble = self._troubles.get(self.path)
+        if trouble is None:
+            super().do_GET()
+        elif trouble.refusals > 0:
+            trouble.refusals -= 1
+            self.send_error(http.HTTPStatus.SERVICE_UNAVAILABLE)
+        elif trouble.moved and not moved:
+            self.send_response(http.HTTPStatus.FOUND)
+            self.send_header("Location", f"{self.path}?moved")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+        else:
+            self._send(trouble)
+
+    def _send(self, trouble: Trouble) -> None:
+        """The file, or the rest of it that is asked for, as troubled as it is."""
+        content = Path(self.translate_path(self.path)).read_bytes()
+        asked = self.headers.get("Range")
+        begin = int(asked.removeprefix("bytes=").removesuffix("-")) if asked else 0
+        self.send_response(http.HTTPStatus.PARTIAL_CONTENT if asked else http.HTTPStatus.OK)
+        self.send_header("ETag", '"one"')
+        self.send_header("Content-Range", f"bytes {begin}-{len(content) - 1}/{len(content)}")
+        self.send_header("Content-Length", str(len(content) - begin))
+        self.end_headers()
+        rest, cut = content[begin:], trouble.cut
+        if cut:
+            trouble.cut, self.close_connection = 0, True
+            rest = rest[:cut]
+        length = -(-len(rest) // trouble.pieces)
+        for at in range(0, len(rest), length):
+            self.wfile.write(rest[at : at + length])
+            time.sleep(1 if trouble.pieces > 1 else 0)
 
     def log_request(self, code: object = "-", size: object = "-") -> None:
         self._requests.append(self.path)

@@ -28,7 +28,7 @@ from s3mount_agent.mountpoint import messages
 from s3mount_agent.reconcile import observe
 from s3mount_agent.state import status_file, timeline
 from s3mount_agent.state.config_origin import Origin
-from s3mount_agent.state.timeline import Timeline, Waiting, waiting_for
+from s3mount_agent.state.timeline import Downloading, Timeline, Waiting, waiting_for
 from s3mount_agent.system import threads
 
 AT = "2026-11-23T17:00:00Z"
@@ -47,6 +47,25 @@ def timeline_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "timeline.json"
     monkeypatch.setattr(timeline, "TIMELINE", path)
     return path
+
+
+def test_a_download_that_takes_its_time_says_how_far_and_how_fast(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now, said = [100.0], list[str]()
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    tell = Downloading(600, say=said.append)
+    for second in range(61):  # 800 kB each
+        now[0] = 100.0 + second
+        tell("mount-s3.deb", second * 800_000, 48_000_000)
+    assert len(said) == 4, said
+    assert said[0].startswith("[ wait ] mount-s3.deb: 4.0 MB of 48.0 MB, 800 kB/s (until ")
+    assert said[-1].startswith("[ wait ] mount-s3.deb: 40.0 MB of 48.0 MB, 800 kB/s (until ")
+    assert said[0].endswith(" UTC at most; Ctrl-C leaves it to the agent)")
+    # One that begins anew, and of which nobody says how long it is.
+    now[0] += 16
+    tell("mount-s3.deb", 2_000, 0)
+    assert said[-1].startswith("[ wait ] mount-s3.deb: 2 kB, 0 kB/s (until ")
 
 
 def test_each_step_is_one_line_with_its_duration(capsys: pytest.CaptureFixture[str]) -> None:

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.node
 
+REFUSED = "/var/lib/s3mount-agent/refused"
+VERIFIERS = ("/usr/bin/gpgv", "/usr/bin/sqv", "/usr/bin/gpg")
 NO_BUCKET = ("bucket-that-is-nowhere", WRITABLE, "--allow-other")
 # Holds dpkg's or rpm's lock the way they do, and says so; then once more while the agent's own
 # transaction is on its way, if there is one soon.
@@ -39,7 +41,7 @@ import fcntl, glob, sys, time
 def hold():
     fcntl.lockf(lock, fcntl.LOCK_EX)
     print("locked", flush=True)
-    time.sleep(3)
+    time.sleep(float(sys.argv[2]))
     fcntl.lockf(lock, fcntl.LOCK_UN)
 def read(path):
     try:
@@ -48,8 +50,8 @@ def read(path):
         return b""
 lock = open(sys.argv[1], "w")
 hold()
-while len(sys.argv) > 2:
-    if any(sys.argv[2].encode() in read(path) for path in glob.glob("/proc/[0-9]*/cmdline")
+while len(sys.argv) > 3:
+    if any(sys.argv[3].encode() in read(path) for path in glob.glob("/proc/[0-9]*/cmdline")
            if "/self/" not in path and b"import" not in read(path)):
         hold()
         break
@@ -127,6 +129,51 @@ def test_a_truncated_package_is_told(cluster: Cluster, bare: Node, release: str)
     require_told(attempt(cluster, bare, release), "signature-bad", release)
 
 
+def test_a_right_key_on_another_file_is_told_and_the_file_kept_for_root(
+    cluster: Cluster, bare: Node, release: str, package: Path
+) -> None:
+    cluster.mirror.replace(release, package.read_bytes() + b"\n")
+    action = attempt(cluster, bare, release)
+    require_told(action, "signature-bad", "it is kept in /var/lib/s3mount-agent/refused")
+    kept = bare.run(["ls", "-l", "/var/lib/s3mount-agent", REFUSED]).stdout
+    assert "drwx------" in kept
+    assert kept.count(f"mount-s3-{release}-") == 2  # and its signature
+    assert ".refused\n" in kept
+    # Nothing else is left of it.
+    found = bare.run(["find", "/var", "/tmp", "/root", "/opt", "-name", f"*{release}*"]).stdout
+    assert all(line.startswith(f"{REFUSED}/") for line in found.splitlines())
+    assert not bare.exists("/var/lib/s3mount-agent/downloads")
+
+
+def test_a_web_page_instead_of_a_package_is_told(
+    cluster: Cluster, bare: Node, release: str
+) -> None:
+    cluster.mirror.replace(release, b"<!DOCTYPE html><title>Sign in</title>")
+    require_told(attempt(cluster, bare, release), "package-broken", "is a web page", "proxy")
+
+
+def test_a_node_that_cannot_tell_whose_a_package_is_installs_none(
+    cluster: Cluster, bare: Node, release: str
+) -> None:
+    hidden = [path for path in VERIFIERS if bare.exists(path)]
+    assert hidden
+    for path in hidden:
+        bare.run(["mv", path, f"{path}.hidden"])
+    action = attempt(cluster, bare, release)
+    for path in hidden:
+        bare.run(["mv", f"{path}.hidden", path])
+    require_told(action, "verifier-missing", "install gpgv, sqv or gpg")
+
+
+def test_a_node_that_is_to_have_mount_s3_already_installs_none(
+    cluster: Cluster, bare: Node
+) -> None:
+    asked = len(cluster.mirror.requests)
+    action = attempt(cluster, bare, "present")
+    require_told(action, "mount-s3-missing", "bake mount-s3 into the image")
+    assert len(cluster.mirror.requests) == asked
+
+
 def test_an_older_package_under_a_newer_name_is_told(
     cluster: Cluster, bare: Node, release: str
 ) -> None:
@@ -154,19 +201,20 @@ def test_no_free_space_for_the_agent_is_told(cluster: Cluster, new_node: NewNode
 
 
 @pytest.mark.parametrize(
-    ("system", "full"),
+    ("system", "full", "size"),
     [
-        ("debian12", "/var/cache/apt"),
-        ("debian12", "/var/cache/apt/archives"),
-        ("rocky9", "/var/cache/dnf"),
+        ("debian12", "/var/cache/apt", "64k"),
+        ("debian12", "/var/cache/apt/archives", "64k"),
+        ("debian12", "/var/lib/s3mount-agent", "24k"),
+        ("rocky9", "/var/cache/dnf", "64k"),
     ],
 )
 def test_no_free_space_for_the_packages_is_told(
-    cluster: Cluster, new_node: NewNode, system: str, full: str
+    cluster: Cluster, new_node: NewNode, system: str, full: str, size: str
 ) -> None:
     node = new_node("compute", system=system)
     node.run(["mkdir", "-p", full])
-    node.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", full])
+    node.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", full])
     require_told(cluster.custom_action(node, COMPUTE), "no-space")
     node.run(["umount", full])
     assert cluster.custom_action(node, COMPUTE).returncode == 0
@@ -288,13 +336,14 @@ def test_a_head_continues_without_mount_s3_and_gets_it_later(
 
 def test_a_bootstrap_waits_for_apts_lock(cluster: Cluster, new_node: NewNode) -> None:
     node = new_node("compute")
-    with node.popen(["python3", "-c", HOLD_LOCK, "/var/lib/dpkg/lock-frontend"]) as holder:
+    with node.popen(["python3", "-c", HOLD_LOCK, "/var/lib/dpkg/lock-frontend", "30"]) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "locked\n"
         began = time.monotonic()
         action = cluster.custom_action(node, COMPUTE)
     assert action.returncode == 0, action.stderr
-    assert time.monotonic() - began > 2
+    assert time.monotonic() - began > 25
+    assert "[ wait ] packages: python3 (pid " in action.stdout
     assert states(node) == {READONLY: "ok", WRITABLE: "ok"}
     installed = node.run(["dpkg-query", "-W", "-f", "${Package} ${db:Status-Status}\n"]).stdout
     assert "fuse3 installed" in installed.splitlines()
@@ -309,7 +358,7 @@ def test_a_bootstrap_waits_for_rpms_lock_and_for_dnfs(cluster: Cluster, new_node
     # What dnf calls a lock: somebody who lives is named in a file.
     node.write("/var/lib/dnf/rpmdb_lock.pid", str(1))
     lock, ours = "/var/lib/rpm/.rpm.lock", "--comment=s3mount-agent"
-    with node.popen(["python3", "-c", HOLD_LOCK, lock, ours]) as holder:
+    with node.popen(["python3", "-c", HOLD_LOCK, lock, "3", ours]) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "locked\n"
         with cluster.start_custom_action(node, ONE) as command:

@@ -6,12 +6,13 @@ import contextlib
 import dataclasses
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.core.versions import LATEST, PINNED, PRESENT, Install, Version, shown, version_of
 from s3mount_agent.filesystem import disk, files, fuse, paths
-from s3mount_agent.mountpoint import bundle, program, releases, trust
+from s3mount_agent.mountpoint import bundle, origin, program, releases, trust
 from s3mount_agent.mountpoint.bundle import Bundle
 from s3mount_agent.mountpoint.program import Installed
 from s3mount_agent.mountpoint.releases import OFFICIAL_URL, Release
@@ -33,12 +34,13 @@ def ensure_mount_s3(
     budget: float,
     on_retry: Callable[[AgentError], None],
     on_lock: Callable[[str, float], None],
+    on_progress: origin.Tell = origin.nobody,
 ) -> tuple[Installed, bool]:
     """Returns the node's mount-s3, and whether it had to be installed; tries ``budget`` seconds.
     Which one that is, releases.py says. What runs already runs on.
 
     ``on_retry`` is told why it is tried again, ``on_lock`` who else installs something, and for how
-    many seconds he is waited for.
+    many seconds he is waited for, and ``on_progress`` how far the download is.
     """
     found, release = program.find(), planned(source)
     named = releases.asked(source)
@@ -52,7 +54,8 @@ def ensure_mount_s3(
     if holder is not None:
         on_lock(holder, LOCK_SECONDS)
     release = release or Release.chosen(source)
-    attempt = _Attempt(system, release, source, again=interrupted)
+    bring = partial(releases.fetch, seconds=budget, tell=on_progress)
+    attempt = _Attempt(system, release, source, bring, again=interrupted)
     try:
         patiently(attempt, budget=budget, on_retry=on_retry)
     finally:
@@ -128,15 +131,24 @@ def _own(system: System, source: Install) -> str | None:
 
 
 class _Attempt:
-    """Installs mount-s3 and what it needs when called; called again, it trusts less. ``version`` is
-    then the one that it has installed."""
+    """Installs mount-s3 and what it needs when called; called again, it trusts less. ``bring``
+    fetches a release; ``version`` is then the one that it has installed."""
 
-    def __init__(self, system: System, release: Release, source: Install, *, again: bool) -> None:
+    def __init__(
+        self,
+        system: System,
+        release: Release,
+        source: Install,
+        bring: Callable[[Release, str, str, Path], Path],
+        *,
+        again: bool,
+    ) -> None:
         self.version = release.version
         self._system = system
         self._manager = system.manager
         self._release = release
         self._source = source
+        self._bring = bring
         self._again = again
         # A later one gives way only to one that is named.
         self._older = releases.asked(source) is not None
@@ -228,7 +240,7 @@ class _Attempt:
         if self._bundle:
             self._bundle.require(self._release.package(architecture, kind), self._node)
         try:
-            package = releases.fetch(self._release, architecture, kind, _DOWNLOADS)
+            package = self._bring(self._release, architecture, kind, _DOWNLOADS)
             _require_version(self._manager, package, self._release)
         except AgentError as error:
             raise trust.kept_aside(error, _DOWNLOADS) from None

@@ -7,7 +7,14 @@ from s3mount_agent.core.versions import FuseConf, Install
 from s3mount_agent.filesystem import fuse
 from s3mount_agent.mountpoint import install, program
 from s3mount_agent.mountpoint.program import Installed
-from s3mount_agent.state.timeline import LEAVES, Timeline, Waiting, clock_after, waiting_for
+from s3mount_agent.state.timeline import (
+    LEAVES,
+    Downloading,
+    Timeline,
+    Waiting,
+    clock_after,
+    waiting_for,
+)
 from s3mount_agent.system import journal
 
 
@@ -30,6 +37,7 @@ def bring_mount_s3(
                 budget=budget,
                 on_retry=Waiting("mount-s3", budget, leaves=leaves),
                 on_lock=lambda holder, seconds: _tell_lock(holder, seconds, leaves),
+                on_progress=Downloading(budget, leaves=leaves),
             )
         step.result = f"mount-s3 {installed}" + ("" if new else ", already there")
         if new and before and before != installed:

@@ -29,6 +29,10 @@ Tell = Callable[[str, int, int], None]
 (0 where nobody says how many)."""
 
 
+def nobody(name: str, here: int, whole: int) -> None:
+    """Is told nothing."""
+
+
 class MissingError(AgentError):
     """The folder can be asked, and has no such file."""
 
@@ -52,7 +56,7 @@ def fetch(
     *,
     limit: int,
     seconds: float = WHOLE_SECONDS,
-    tell: Tell = lambda name, here, whole: None,
+    tell: Tell = nobody,
 ) -> None:
     """Brings the file ``name`` (``latest/arm64/mount-s3.deb``) of a folder into ``target``.
 

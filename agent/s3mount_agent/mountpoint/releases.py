@@ -10,6 +10,7 @@ import re
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.core.versions import (
@@ -114,8 +115,17 @@ def to_install(source: Install, here: Version | None) -> Release | None:
     return Release.chosen(source)
 
 
-def fetch(release: Release, architecture: str, extension: str, directory: Path) -> Path:
-    """Brings a package, its signature and the public keys, and returns the package once proven.
+def fetch(
+    release: Release,
+    architecture: str,
+    extension: str,
+    directory: Path,
+    *,
+    seconds: float = origin.WHOLE_SECONDS,
+    tell: origin.Tell = origin.nobody,
+) -> Path:
+    """Brings a package, its signature and the public keys, and returns the package once proven;
+    ``tell`` is told how far that is, which takes ``seconds`` at most.
 
     Raises what :func:`origin.fetch` and :func:`trust.verify` raise, and ``package-broken`` where a
     web page came; then no package stays in ``directory`` but one that is called ….refused.
@@ -126,19 +136,20 @@ def fetch(release: Release, architecture: str, extension: str, directory: Path) 
     signature = directory / f"{package.name}.asc"
     keys = directory / "KEYS"
     files.remove(package)
+    bring = partial(_bring, release.origin, seconds=seconds)
     wanted = (
-        (name, unproven, _LARGEST_BYTES),
-        (f"{name}.asc", signature, _LARGEST_TEXT_BYTES),
-        (KEYS, keys, _LARGEST_TEXT_BYTES),
+        partial(bring, name, unproven, limit=_LARGEST_BYTES, tell=tell),
+        partial(bring, f"{name}.asc", signature, limit=_LARGEST_TEXT_BYTES),
+        partial(bring, KEYS, keys, limit=_LARGEST_TEXT_BYTES),
     )
-    together([partial(_bring, release.origin, *each) for each in wanted], at_once=len(wanted))
+    together(wanted, at_once=len(wanted))
     trust.verify(unproven, signature, keys, release.fingerprints)
     disk.move(unproven, package)
     return package
 
 
-def _bring(folder: str, name: str, target: Path, limit: int) -> None:
-    origin.fetch(folder, name, target, limit=limit)
+def _bring(folder: str, name: str, target: Path, **how: Any) -> None:
+    origin.fetch(folder, name, target, **how)
     # Neither a package, nor a signature, nor a key begins like this; what a proxy or a portal says
     # in their place does.
     if disk.head(target, _PAGE_BYTES).lstrip().startswith(b"<"):

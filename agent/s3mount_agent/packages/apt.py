@@ -23,7 +23,13 @@ _LOCK = Path("/var/lib/dpkg/lock-frontend")
 _REFRESH_SECONDS = 240.0
 _ANSWER_SECONDS = 20
 _LOOK_SECONDS = 60.0
-_NONINTERACTIVE = {"DEBIAN_FRONTEND": "noninteractive", "NEEDRESTART_MODE": "l"}
+# A /tmp that is full, as jobs leave it, need not matter: without space in /var nothing can be
+# installed anyway.
+_ENVIRONMENT = {
+    "DEBIAN_FRONTEND": "noninteractive",
+    "NEEDRESTART_MODE": "l",
+    "TMPDIR": "/var/tmp",  # noqa: S108  for programs that know how to use it
+}
 _OPTIONS = (
     f"--option=DPkg::Lock::Timeout={LOCK_SECONDS:.0f}",
     "--option=Acquire::Retries=3",
@@ -144,7 +150,7 @@ def repair() -> None:
     process.run(
         ["dpkg", "--configure", "-a", "--force-confold"],
         timeout=_INSTALL_SECONDS,
-        extra_environment=_NONINTERACTIVE,
+        extra_environment=_ENVIRONMENT,
         check=False,
     )
 
@@ -165,6 +171,7 @@ def version_of(package: Path) -> tuple[str, str]:
     answer = process.run(
         ["dpkg-deb", "--show", "--showformat=${Package} ${Version}", str(package)],
         timeout=_LOOK_SECONDS,
+        extra_environment=_ENVIRONMENT,  # it unpacks a part of the package
         check=False,
     )
     name, _, version = answer.stdout.strip().partition(" ")
@@ -225,7 +232,7 @@ def _apt(*arguments: str, timeout: float = _INSTALL_SECONDS) -> str:
     answer = process.run(
         ["apt-get", *_OPTIONS, *arguments],
         timeout=timeout,
-        extra_environment=_NONINTERACTIVE,
+        extra_environment=_ENVIRONMENT,
         check=False,
     )
     if answer.code == 0:

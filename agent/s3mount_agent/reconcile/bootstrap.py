@@ -148,7 +148,8 @@ def _begin(session: Session, timeline: Timeline, news: str) -> _Begun:
     """All that is done under the lock."""
     context = session.context
     leftovers.sweep_files()
-    installed, missing = _install(context, timeline)
+    budget = _INSTALL_SECONDS[context.conduct.on_failure]
+    installed, missing = _install(context, timeline, budget)
     with timeline.step("config") as step:
         changed = session.desired.save()
         held_down.save(())
@@ -168,9 +169,10 @@ def _begin(session: Session, timeline: Timeline, news: str) -> _Begun:
     return begun
 
 
-def _install(context: Context, timeline: Timeline) -> tuple[Installed | None, AgentError | None]:
+def _install(
+    context: Context, timeline: Timeline, budget: float
+) -> tuple[Installed | None, AgentError | None]:
     """The node's mount-s3; on a node that continues, why there is none: the agent tries again."""
-    budget = _INSTALL_SECONDS[context.conduct.on_failure]
     source = context.configuration.install
     try:
         installed = install_steps.bring_mount_s3(source, timeline, budget=budget)
@@ -191,12 +193,13 @@ def install_only() -> None:
     down stays down, and his edit of config.yaml waits. Raises why it failed, and writes it down."""
     with node_session("install-mount-s3") as session:
         context = session.context
-        _, missing = _install(context, Timeline())
-        if missing is None:
-            agent_service.wake()  # which need not look for another one by itself
-        else:
-            failures = {mount.id: missing for mount in context.mounts}
-            remember(context, None, failures, observed=session.observed)
+        # Where there is none nobody waits for it, and the line may be slow. Else the service does,
+        # which looks after the mounts.
+        choose = min if program.find() else max
+        installed, missing = _install(context, Timeline(), choose(_INSTALL_SECONDS.values()))
+        failures = {mount.id: missing for mount in context.mounts if missing}
+        remember(context, installed, failures, tried=failures, observed=session.observed)
+        if missing is not None:
             raise missing
 
 

@@ -14,6 +14,9 @@ from s3mount_agent.system.threads import if_it_lasts
 
 # How long the same reason is not told again, at first.
 _FIRST_PAUSE_SECONDS = 60.0
+# When a download is first told of, and how often from then on.
+_FIRST_PROGRESS_SECONDS = 5.0
+_PROGRESS_SECONDS = 15.0
 LEAVES = "Ctrl-C leaves it to the agent"
 # What is said after it where that has come true.
 LEFT = "interrupted: the agent's service goes on with it; `s3mount-agent status` tells how far"
@@ -100,6 +103,41 @@ class Waiting:
         self._pause *= 2
         until = f"attempt {self._attempts}, until {self._until}; {self._leaves}"
         self._say(f"[ wait ] {self._what}: {error.message} ({until})")
+
+
+class Downloading:
+    """Says how far a download is that takes its time: how much has come, and how fast. For who
+    waits: until when, and how to leave."""
+
+    def __init__(
+        self,
+        budget: float,
+        *,
+        leaves: str = LEAVES,
+        say: Callable[[str], object] = journal.say,
+    ) -> None:
+        self._leaves = leaves
+        self._say = say
+        self._until = clock_after(budget)
+        self._told_at = time.monotonic()
+        self._told = 0
+        self._pause = _FIRST_PROGRESS_SECONDS
+
+    def __call__(self, name: str, here: int, whole: int) -> None:
+        """Called for each piece, with the bytes that are there, and of the whole (0: unknown)."""
+        seconds = time.monotonic() - self._told_at
+        if seconds < self._pause:
+            return
+        rate = size(max(0, here - self._told) / seconds)
+        self._told_at, self._told, self._pause = time.monotonic(), here, _PROGRESS_SECONDS
+        of = f" of {size(whole)}" if whole else ""
+        until = f"until {self._until} at most; {self._leaves}"
+        self._say(f"[ wait ] {name}: {size(here)}{of}, {rate}/s ({until})")
+
+
+def size(number: float) -> str:
+    """Bytes as people write them."""
+    return f"{number / 1e6:.1f} MB" if number >= 1e6 else f"{number / 1e3:.0f} kB"
 
 
 class Timeline:
