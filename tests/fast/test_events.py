@@ -33,6 +33,7 @@ GOLDEN = {
     "WRITE_FAILED": ("write", "failed", "6ccbf7984f2e1468acd18591bd8511f5"),
     "REWRITTEN": ("write", "done", "bc3cf6fac6724a8c8d62342749d5956a"),
     "CYCLE_FAILED": ("cycle", "failed", "3ccf0bf2463e89201325cb2b17b7d4f5"),
+    "BOOT_LATE": ("boot", "late", "d39654bf37a84230a021935719e61bac"),
     "BOOTSTRAP_FAILED": ("bootstrap", "failed", "8269c49b526e4d438bf5a5205d1d8744"),
     "REFRESHED": ("refresh", "done", "8e69b8a7df5306efb3ecf5bcb2cb999b"),
     "REFUSED": ("refresh", "refused", "bfadaed27ab11b3f93a9193cffcf8138"),

@@ -16,6 +16,12 @@ class Role(str, Enum):
     LOGIN = "login"
     STANDALONE = "standalone"
 
+    @property
+    def runs_jobs(self) -> bool:
+        """Whether a scheduler may start jobs on it. A node that belongs to no ParallelCluster may
+        be one of AWS PCS."""
+        return self in (Role.COMPUTE, Role.STANDALONE)
+
 
 class Mode(str, Enum):
     """Who starts mount-s3: systemd at every boot, or the agent itself."""

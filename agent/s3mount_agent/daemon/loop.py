@@ -17,6 +17,7 @@ from s3mount_agent.daemon.metrics import Recorder
 from s3mount_agent.daemon.refresher import Refresher
 from s3mount_agent.daemon.surroundings import Surroundings
 from s3mount_agent.decide.hang import Condition
+from s3mount_agent.decide.job_readiness import is_awaited
 from s3mount_agent.decide.journal_events import Event
 from s3mount_agent.decide.mount_status import MountStatus
 from s3mount_agent.decide.plan import Observed, Wanted, plan
@@ -38,7 +39,6 @@ _INSTALL_SECONDS = 120.0
 _MISSING_SECONDS = 2.0
 _ROUND_SECONDS = 60.0
 _NOTHING_TO_DO = (Problem.NOT_CONFIGURED, Problem.FOREIGN_MACHINE)
-_SETTLED = {State.OK, State.FAILED, State.FOREIGN, State.DEGRADED}
 _MOVING = {State.STARTING, State.STALE, State.HUNG}
 
 
@@ -52,7 +52,7 @@ def run() -> None:
 
 def _work(wakeups: Wakeups, around: Surroundings) -> None:
     daemon, refresher = Daemon(around), Refresher(around)
-    began = around.now()
+    deadline = around.now() + _READY_SECONDS
     ready = False
     happened = True
     while not wakeups.stopping:
@@ -61,9 +61,10 @@ def _work(wakeups: Wakeups, around: Surroundings) -> None:
             daemon.reload()
         if happened or daemon.is_due(table_changed=wakeups.take_table_change()):
             daemon.cycle()
-        if not ready and (daemon.settled or around.now() - began > _READY_SECONDS):
+        if not ready and (daemon.settled or around.now() >= deadline):
             ready = True
             around.notify("READY=1")
+            daemon.tell_late()
         asked = refresher.work(every=daemon.configuration.refresh, now=reloaded)
         news = asked and daemon.is_outdated()
         # Only here, after all the work of this round: a daemon that hangs in it is restarted.
@@ -71,6 +72,8 @@ def _work(wakeups: Wakeups, around: Surroundings) -> None:
         around.tell_lost()
         daemon.publish()
         pause = min(daemon.pause(), refresher.pause(), _ROUND_SECONDS, around.watchdog() / 3)
+        if not ready:
+            pause = min(pause, max(0.0, deadline - around.now()))
         quiet = [*daemon.health.descriptors, *refresher.descriptors]
         happened = wakeups.wait(0 if news else pause, daemon.pids, quiet) or news
     around.notify("STOPPING=1")
@@ -87,6 +90,9 @@ class Daemon:
         self._around = around
         self._lives = Lives(around)
         self._mounts: tuple[MountStatus, ...] = ()
+        # In this boot nobody has looked yet: no job runs, and slurmd waits.
+        self._boots = not around.recall()
+        self._jobs_wait = False
         self._recorder = Recorder(around)
         self._unmade = False
         self._missing = False
@@ -152,7 +158,15 @@ class Daemon:
             return
         self._due = self._around.now() + self._until_next()
         self.sentence = _sentence(self._mounts)
-        self.settled = all(mount.held or mount.state in _SETTLED for mount in self._mounts)
+        waits = self._jobs_wait
+        self.settled = not any(is_awaited(mount, by_jobs=waits) for mount in self._mounts)
+
+    def tell_late(self) -> None:
+        """Tells that the boot goes on without all mounts, if it does."""
+        if self._boots and not self.settled:
+            after = f"{_READY_SECONDS:.0f} seconds"
+            message = f"the boot goes on after {after}, and with it slurmd: {self.sentence}"
+            self._tell(Event.BOOT_LATE, message, None)
 
     def publish(self) -> None:
         """Publishes figures, if the configuration asks for them."""
@@ -177,6 +191,7 @@ class Daemon:
             self._recall(first=False)
         around = self._around
         context = around.gather(self.configuration)
+        self._jobs_wait = self._boots and context.conduct.role.runs_jobs
         installed = around.installed()
         self._missing = installed is None
         observed = around.observe(context)

@@ -1,4 +1,4 @@
-"""Whether a job may start on a node, as far as its data are concerned: the one place that says so.
+"""Whether jobs may start on a node, as far as their data are concerned: the one place that says so.
 
 What is seen now counts whoever is silent: a directory without its mount looks empty to a job. What
 only the daemon can know (whether a mount answers, whether S3 does) is not held against a node whose
@@ -48,6 +48,18 @@ def readiness(
     if strict:
         return Readiness(NodeState.FAILED, _line(f"{silent}: nobody knows how the mounts are"))
     return Readiness(NodeState.OK, _line(f"{silent}: jobs start without its word"), doubtful=True)
+
+
+def is_awaited(mount: MountStatus, *, by_jobs: bool) -> bool:
+    """Whether a boot waits for a mount, and with it slurmd (Before=slurmd.service).
+
+    What has failed may heal in time, and is waited for where jobs would miss it (``by_jobs``).
+    """
+    if mount.held or mount.state in _THERE:
+        return False
+    if mount.state in (State.FAILED, State.FOREIGN):
+        return by_jobs and mount.required
+    return True
 
 
 def _state(mount: MountStatus, *, named: bool, silent: bool) -> NodeState:

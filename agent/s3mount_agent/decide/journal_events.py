@@ -93,6 +93,12 @@ class Event(Enum):
         "3ccf0bf2463e89201325cb2b17b7d4f5",
         "the service could not look after the mounts at all",
     )
+    BOOT_LATE = (
+        "boot",
+        "late",
+        "d39654bf37a84230a021935719e61bac",
+        "a boot goes on, and slurmd starts, though not all mounts are up",
+    )
     BOOTSTRAP_FAILED = (
         "bootstrap",
         "failed",
