@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Callable
 
@@ -11,10 +13,22 @@ from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.core.versions import Install, version_of
 from s3mount_agent.mountpoint import install, program
 from s3mount_agent.packages import dnf, systems
+from s3mount_agent.packages import lock_holder as holder
 from s3mount_agent.system import process
 from s3mount_agent.system.process import Completed
 
 TABLE = """\
+================================================================================
+WARNING:
+  A newer release of "Amazon Linux" is available.
+
+  Available Versions:
+
+  Version 2023.9.20251117:
+    Run the following command to upgrade to 2023.9.20251117:
+
+      dnf upgrade --releasever=2023.9.20251117
+================================================================================
 Dependencies resolved.
 ================================================================================
  Package            Architecture  Version            Repository            Size
@@ -28,6 +42,11 @@ Installing dependencies:
  a-package-with-a-name-that-does-not-fit
                     noarch        1-1                amazonlinux           80 k
  fuse-common        x86_64        2.9.9-1            extras               280 \n
+Enabling module streams:
+ nodejs                           18
+Installing module profiles:
+ nodejs/common
+
 Transaction Summary
 ================================================================================
 Install  3 Packages
@@ -122,7 +141,7 @@ def test_a_repository_that_nobody_checks_is_refused(
 def test_what_would_take_something_away_is_refused(
     says: Callable[..., list[list[str]]], section: str, older: bool
 ) -> None:
-    says(TABLE.replace("Upgrading", section), "Operation aborted.\n", 1)
+    says(TABLE.replace("Upgrading:", f"{section}:"), "Operation aborted.\n", 1)
     with pytest.raises(AgentError, match="glibc") as caught:
         dnf.would_install(["mount-s3"], older=older)
     assert caught.value.problem is Problem.PACKAGES_FAILED
@@ -221,3 +240,46 @@ def test_the_systems_own_mount_s3_comes_first_unless_another_is_asked_for(
     # By it flags are judged before it is there.
     will_run = own or ("1.24.0" if wanted is None else wanted)
     assert install.version_to_be(asked) == version_of(will_run)
+
+
+HOLDS = """\
+import fcntl, sys
+lock = open(sys.argv[1], "w")
+fcntl.lockf(lock, fcntl.LOCK_EX)
+print("locked", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("seen", [True, False])
+def test_who_holds_the_lock_for_too_long_is_named(
+    says: Callable[..., list[list[str]]],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    seen: bool,
+) -> None:
+    """Also where it is rpm that says so, in the midst of the transaction."""
+    asked = says("", "RPM: error: can't create transaction lock on /x (Resource ...)\n", 1)
+    monkeypatch.setattr(dnf, "LOCK_SECONDS", 0.2)
+    monkeypatch.setattr(dnf, "_POLL_SECONDS", 0.05)
+    lock = tmp_path / ".rpm.lock"
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDS, str(lock)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdin is not None
+        assert other.stdout.readline() == "locked\n"
+        looks = iter([] if seen else [None])
+        monkeypatch.setattr(dnf, "lock_holder", lambda: next(looks, holder.of_file(lock)))
+        with pytest.raises(AgentError) as caught:
+            dnf.install(["fuse"])
+        other.stdin.close()
+    assert f"(pid {other.pid})" in caught.value.message
+    assert len(asked) == (0 if seen else 1)
+    assert (caught.value.problem, caught.value.retry_for) == (
+        Problem.PACKAGES_FAILED,
+        float("inf"),
+    )

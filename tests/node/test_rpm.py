@@ -36,6 +36,15 @@ pytestmark = pytest.mark.node
 BUT = ("/var/lib/rpm", "/var/lib/dnf", "/var/cache", "/etc/ld.so.cache")
 
 
+BROKEN = """\
+[theirs]
+name=theirs
+baseurl=http://127.0.0.1:9/
+metadata_expire=1
+skip_if_unavailable=False
+"""
+
+
 def packages(node: Node) -> list[str]:
     """Every package that rpm knows of, with its version."""
     return sorted(node.run(["rpm", "--query", "--all"]).stdout.split())
@@ -54,10 +63,17 @@ def test_a_head_of_one_system_serves_compute_nodes_of_others(
     """Bootstrap, a job, health, a reboot, a second bootstrap, uninstall: on each of them."""
     head = new_node("head", system="al2023")
     compute = {name: new_node("compute", system=name) for name in ("rhel8", "rocky9")}
+    # A repository of somebody else's does not answer; on another node all is known already.
+    compute["rhel8"].write("/etc/yum.repos.d/theirs.repo", BROKEN)
+    compute["rocky9"].run(["dnf", "makecache"])
     found = {node.name: (whole(node, ignoring=BUT), packages(node)) for node in compute.values()}
     for node in (head, *compute.values()):
+        asked = len(cluster.mirror.requests)
         action = cluster.custom_action(node, HEAD if node is head else COMPUTE)
         assert (action.returncode, action.stderr) == (0, ""), action.stdout
+        assert "ended with" not in action.stdout
+        lists = [path for path in cluster.mirror.requests[asked:] if "repodata" in path]
+        assert bool(lists) == (node is not compute["rocky9"])
     for name, node in compute.items():
         user = node.system.user
         node.run(["sh", "-c", f"echo {name} > {WRITABLE}/{name}"], user=user)

@@ -29,7 +29,7 @@ _POLL_SECONDS = 1.0
 _OPTIONS = (
     "--setopt=exit_on_lock=True",
     "--setopt=timeout=20",
-    "--setopt=retries=3",
+    "--setopt=retries=2",
     "--setopt=install_weak_deps=False",
     "--setopt=*.skip_if_unavailable=True",
     # What is known is asked as it is: refresh() is who asks the network.
@@ -56,8 +56,22 @@ _FULL = re.compile(r"No space left|more space needed|needs .* more space|Insuffi
 _CONF = Path("/etc/dnf/dnf.conf")
 _REPOSITORIES = (Path("/etc/yum.repos.d"), Path("/etc/distro.repos.d"), Path("/etc/yum/repos.d"))
 _TRUE = ("1", "yes", "true", "on")
-# The head of a section of the table, such as "Installing dependencies:".
-_SECTION = re.compile(r"^(?P<section>[A-Z][A-Za-z ]+):$")
+# The sections of dnf's table that are about packages, and whether they bring new ones. Others are
+# about modules and groups; and before the table Amazon Linux tells of its new releases.
+_SECTIONS = {
+    "Installing:": True,
+    "Installing group/module packages:": True,
+    "Installing dependencies:": True,
+    "Installing weak dependencies:": True,
+    "Upgrading:": False,
+    "Downgrading:": False,
+    "Reinstalling:": False,
+    "Removing:": False,
+    "Removing dependent packages:": False,
+    "Removing unused dependencies:": False,
+}
+_TABLE = "Dependencies resolved.\n"
+_SUMMARY = "\nTransaction Summary\n"
 _NEEDED = re.compile(r" is needed by \(installed\) (\S+)$", re.MULTILINE)
 _IGNORED = "Ignoring repositories: "
 
@@ -72,7 +86,7 @@ class _Step(NamedTuple):
     @property
     def is_new(self) -> bool:
         """Whether it brings a package that is not there."""
-        return self.section.startswith("Installing")
+        return _SECTIONS[self.section]
 
 
 def lock_holder() -> str | None:
@@ -149,7 +163,7 @@ def would_install(
     others = sorted(step.name for step in steps if step.section.startswith("Removing"))
     if others:
         raise AgentError(Problem.PACKAGES_FAILED, f"dnf would remove {', '.join(others)} for it")
-    later = sorted(step.name for step in steps if step.section == "Downgrading")
+    later = sorted(step.name for step in steps if step.section == "Downgrading:")
     if later and not older:
         raise AgentError(Problem.PACKAGES_FAILED, f"a later {', '.join(later)} is installed")
     if only is None:
@@ -232,12 +246,10 @@ def _interrupted() -> frozenset[str]:
 def _steps(*arguments: str) -> list[_Step]:
     """What dnf would do; raises what it would raise."""
     answer = _dnf("--assumeno", *arguments, timeout=_REFRESH_SECONDS, check=False)
-    table, summary, _ = answer.stdout.partition("\nTransaction Summary\n")
-    if not summary:
-        if answer.code:
-            raise _failure("install", answer)
-        return []
-    return list(_rows(table))
+    told, summary, _ = answer.stdout.partition(_SUMMARY)
+    if answer.code and not summary:
+        raise _failure("install", answer)
+    return list(_rows(told.rpartition(_TABLE)[2])) if summary else []
 
 
 def _rows(table: str) -> Iterator[_Step]:
@@ -249,10 +261,11 @@ def _rows(table: str) -> Iterator[_Step]:
             name, _, _, repository, *_ = fields
             yield _Step(section, name, repository)
             fields = []
-        header = _SECTION.match(line)
-        if header:
-            section = header["section"]
-        elif section and line.startswith(" "):
+        if line in _SECTIONS:
+            section = line
+        elif not line.startswith(" "):
+            section = ""
+        elif section:
             fields += line.split()
 
 
@@ -302,13 +315,20 @@ def _dnf(*arguments: str, timeout: float = _LOOK_SECONDS, check: bool = True) ->
     """Runs dnf once nobody else installs or removes something; raises ``packages-failed``, with
     who did, where that takes too long."""
     deadline = time.monotonic() + LOCK_SECONDS
+    command = ["dnf", *_OPTIONS, _PROVEN, *arguments]
     while True:
-        while lock_holder() is not None and time.monotonic() < deadline:
-            time.sleep(_POLL_SECONDS)
-        answer = process.run(["dnf", *_OPTIONS, _PROVEN, *arguments], timeout=timeout, check=False)
-        locked = _LOCKED.search(answer.stderr)
-        if not locked or time.monotonic() >= deadline:
-            break
+        held = lock_holder()
+        if held is None:
+            answer = process.run(command, timeout=timeout, check=False)
+            if not _LOCKED.search(answer.stderr):
+                break
+            held = lock_holder() or "another program"
+        if time.monotonic() >= deadline:
+            raise AgentError(
+                Problem.PACKAGES_FAILED,
+                f"{held} has been changing packages for more than {LOCK_SECONDS:.0f} s",
+                retry_for=math.inf,
+            )
         time.sleep(_POLL_SECONDS)
     if answer.code and check:
         raise _failure(next(word for word in arguments if not word.startswith("-")), answer)
