@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from s3mount_agent.core.errors import AgentError, Problem
+from s3mount_agent.system import retry
 from s3mount_agent.system.retry import patiently
 
 
@@ -56,6 +57,17 @@ class Attempt:
 
 def trouble(patience: float, problem: Problem = Problem.S3_UNREACHABLE) -> AgentError:
     return AgentError(problem, "no", retry_for=patience)
+
+
+def test_nodes_that_boot_together_begin_apart_where_that_is_asked_for(clock: Clock) -> None:
+    for _ in range(50):
+        began = clock.now
+        attempt = Attempt(clock, trouble(math.inf))
+        assert patiently(attempt, budget=10, spread=60) == "done"
+        assert clock.now - began < 61
+    begins = clock.naps[::2]
+    assert min(begins) < 20 < 40 < max(begins)
+    assert len(set(begins)) == 50
 
 
 def test_what_succeeds_is_tried_once(clock: Clock) -> None:
@@ -111,8 +123,7 @@ def test_no_attempt_begins_after_the_budget(clock: Clock, budget: float, seconds
 
 
 def test_pauses_grow_and_stay_bounded(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    longest = SimpleNamespace(uniform=lambda low, high: high)
-    monkeypatch.setattr("tenacity.wait.random", longest)
+    monkeypatch.setattr(retry, "random", SimpleNamespace(random=lambda: 1.0))
     attempt = Attempt(clock, *(trouble(math.inf) for _ in range(1000)))
     with pytest.raises(AgentError):
         patiently(attempt, budget=300)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -10,8 +11,21 @@ import pytest
 import yaml
 
 from cluster.cluster import Cluster
+from cluster.imds import Imds
 from cluster.systems import DEFAULT
-from node.article import COMPUTE, HEAD, READONLY, UNITS, WRITABLE, mounted, states, status
+from node.article import (
+    COMPUTE,
+    ENVIRONMENT,
+    FIRST,
+    HEAD,
+    READONLY,
+    SECOND,
+    UNITS,
+    WRITABLE,
+    mounted,
+    states,
+    status,
+)
 from node.conftest import NUMBERS, REPOSITORY, NewNode
 from node.listing import Listing, difference, processes, whole, written
 from node.test_install import SCRIPT, booked, packages, put_script
@@ -158,6 +172,52 @@ def test_a_node_of_the_image_installs_nothing(
     # What the image was given goes, too: nothing of the agent is left on this node.
     assert packages(node) == built.before
     assert not node.exists("/opt/s3mount-agent")
+
+
+TWO = f"""\
+refresh: 1d
+environment: {{AWS_PROFILE: mounts}}
+mounts:
+- {{bucket: {FIRST}, directory: {READONLY}, read_only: true}}
+- {{bucket: {SECOND}, directory: {WRITABLE}, allow_delete: true}}
+"""
+CONFIG = "hpc-custom-boostrap-files"
+KEYS = "[mounts]\naws_access_key_id = SIMULATIONNODE\naws_secret_access_key = simulation\n"
+
+
+def test_what_one_boot_asks_for(cluster: Cluster, new_node: NewNode, new_of_image: NewNode) -> None:
+    """The figures of docs/scale.md, and of the simulation in tests/herd.py."""
+    mounts = {FIRST: 2, SECOND: 2}
+    assert asked(cluster, new_of_image("compute")) == ({"imds": 3, CONFIG: 1, **mounts}, [])
+    # A bootstrap that puts an agent in place checks the configuration first, out of its archive.
+    counted, mirror = asked(cluster, new_node("compute"))
+    assert counted == {"imds": 6, CONFIG: 2, **mounts}
+    names = [path.rpartition("/")[2] for path in mirror if path.startswith("/mountpoint-s3")]
+    package = f"mount-s3-{cluster.version}-{os.uname().machine}.deb".replace("aarch64", "arm64")
+    assert sorted(names) == ["KEYS", "manifest.json", package, f"{package}.asc"]
+    assert len([path for path in mirror if path.endswith(".deb")]) == 2  # and libfuse2
+
+
+def asked(cluster: Cluster, node: Node) -> tuple[dict[str, int], list[str]]:
+    """How often a node's bootstrap asks IMDS and S3, by bucket, and what it asks the mirror for.
+
+    The agent's credentials are those of IMDS. mount-s3's stand-in knows no IMDS, and has others.
+    """
+    put_script(node)
+    cluster.s3.put(CONFIG, "two.yaml", TWO.encode())
+    for home in ("", "/root"):
+        node.write(f"{home}/.aws/credentials", KEYS)
+    counted = (CONFIG, FIRST, SECOND)
+    with Imds(cluster.network.address) as imds:
+        own = [line for line in node.read(ENVIRONMENT).splitlines() if "_KEY" not in line]
+        own += ["AWS_EC2_METADATA_DISABLED=false", f"AWS_EC2_METADATA_SERVICE_ENDPOINT={imds.url}"]
+        own.remove("AWS_EC2_METADATA_DISABLED=true")
+        node.write(ENVIRONMENT, "\n".join(own) + "\n", mode=0o600)
+        mirror = len(cluster.mirror.requests)
+        before = {bucket: cluster.s3.requests(bucket) for bucket in counted}
+        node.run([SCRIPT, "--config", f"s3://{CONFIG}/two.yaml"])
+        s3 = {bucket: cluster.s3.requests(bucket) - before[bucket] for bucket in counted}
+        return {"imds": len(imds.requests), **s3}, cluster.mirror.requests[mirror:]
 
 
 def test_an_image_of_amazon_linux_keeps_what_dnf_had(cluster: Cluster, new_node: NewNode) -> None:

@@ -263,6 +263,12 @@ INSTALL = Section(
             default="none: it is refused",
         ),
         Key(
+            "spread",
+            Duration(0, 600),
+            "over how long nodes that boot together begin to download, for a mirror that cannot "
+            "serve all of them at once ([scale](scale.md))",
+        ),
+        Key(
             "fuse_conf",
             one_of(FuseConf),
             "whether user_allow_other is added to /etc/fuse.conf, which root's mounts do not need",

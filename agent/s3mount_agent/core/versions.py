@@ -64,6 +64,8 @@ class Install:
     version: str | None = None
     fuse_conf: FuseConf = FuseConf.ADD
     family: str | None = None
+    spread: int = 0
+    """Over how many seconds nodes that boot together begin to download."""
 
     @property
     def version_to_be(self) -> Version:

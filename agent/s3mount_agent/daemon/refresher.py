@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from s3mount_agent.system.process import Child
 
 _LONGEST_SECONDS = 120.0
+# The part of the interval within which a source is asked for the first time.
+_SOON = 0.1
 
 
 class Refresher:
@@ -23,8 +25,7 @@ class Refresher:
     def __init__(self, around: Surroundings) -> None:
         self._around = around
         self._child: Child | None = None
-        # At once: after a boot nobody has asked yet.
-        self._asked = True
+        self._asked = False
         self._every = 0.0
         self._due = 0.0
         self._killed_at = 0.0
@@ -50,8 +51,9 @@ class Refresher:
             self._child = None
             ended = True
         if every != self._every:
-            self._every = every
-            self._due = clock + self._jittered(every)
+            # After a boot nobody has asked yet; but a thousand nodes may have booted together.
+            wait = self._jittered(every) if self._every else _SOON * every * self._around.luck()
+            self._every, self._due = every, clock + wait
         if not self._asked and clock < self._due:
             return ended
         self._asked = False

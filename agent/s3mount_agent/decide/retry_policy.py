@@ -16,6 +16,8 @@ from s3mount_agent.core.errors import AgentError, Problem
 
 # No node asks more rarely than this, whatever is wrong.
 SLOWEST_SECONDS = 300.0
+# Somebody waits for a bootstrap, and for the next attempt no longer than this.
+_BOOTSTRAP_SECONDS = 15.0
 # More would only make large numbers.
 _MOST_DOUBLINGS = 10
 
@@ -58,6 +60,13 @@ class Pace:
             return 0.0
         whole = min(bound, self.first * self.growth ** min(attempts - 1, _MOST_DOUBLINGS))
         return whole * (1 + jitter) / 2
+
+
+def pause_of_bootstrap(attempts: int, jitter: float) -> float:
+    """Seconds until a bootstrap tries again what has failed so often in a row. ``jitter``, from 0
+    to 1, chooses from the whole pause: a thousand nodes that were refused in the same second, by a
+    mirror that can serve a hundred, must not come back together."""
+    return jitter * min(_BOOTSTRAP_SECONDS, 2.0 ** min(attempts - 1, _MOST_DOUBLINGS))
 
 
 _MAY_HEAL = Pace(quick_for=math.inf)

@@ -57,7 +57,7 @@ def ensure_mount_s3(
     bring = partial(releases.fetch, seconds=budget, tell=on_progress)
     attempt = _Attempt(system, release, source, bring, again=interrupted)
     try:
-        patiently(attempt, budget=budget, on_retry=on_retry)
+        patiently(attempt, budget=budget, on_retry=on_retry, spread=source.spread)
     finally:
         disk.remove_tree(_DOWNLOADS)
     trust.forget_refused()

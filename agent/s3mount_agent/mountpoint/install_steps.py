@@ -31,7 +31,7 @@ def bring_mount_s3(
             fuse.require_device()
         before = program.find()
         what = "mount-s3: it is downloaded and installed"
-        with waiting_for(what, budget, leaves=leaves):
+        with waiting_for(what, source.spread + budget, leaves=leaves):
             installed, new = install.ensure_mount_s3(
                 source,
                 budget=budget,

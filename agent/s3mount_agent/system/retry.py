@@ -1,14 +1,15 @@
-"""Trying again while somebody waits for it: with growing, jittered pauses that are decided here,
-for as long as decide/retry_policy.py says. The daemon's pauses are in that table."""
+"""Trying again while somebody waits for it, with the pauses, and for as long, as
+decide/retry_policy.py says."""
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Callable
 from typing import TypeVar
 
 from s3mount_agent.core.errors import AgentError
-from s3mount_agent.decide.retry_policy import pace_of
+from s3mount_agent.decide.retry_policy import pace_of, pause_of_bootstrap
 
 _Result = TypeVar("_Result")
 
@@ -18,11 +19,15 @@ def patiently(
     *,
     budget: float,
     on_retry: Callable[[AgentError], None] = lambda error: None,
+    spread: float = 0.0,
 ) -> _Result:
-    """Calls ``attempt`` until it succeeds, for at most ``budget`` seconds of trying.
+    """Calls ``attempt`` until it succeeds, for at most ``budget`` seconds of trying, which begin
+    somewhere within the next ``spread`` seconds.
 
     Whether to try again is said by the table of :mod:`core.retry_policy`; the last error is raised.
     """
+    if spread:
+        time.sleep(spread * random.random())  # noqa: S311
     began = time.monotonic()
     try:
         return attempt()
@@ -51,7 +56,7 @@ def patiently(
     retrying = tenacity.Retrying(
         retry=tenacity.retry_if_exception(may_heal),
         stop=tenacity.stop_before_delay(budget - (time.monotonic() - began)),
-        wait=tenacity.wait_random_exponential(multiplier=1, max=15),
+        wait=lambda state: pause_of_bootstrap(state.attempt_number, random.random()),  # noqa: S311
         before_sleep=report,
         reraise=True,
     )
