@@ -119,7 +119,7 @@ def test_no_attempt_begins_after_the_budget(clock: Clock, budget: float, seconds
         patiently(attempt, budget=budget)
     assert sum(clock.naps) <= budget
     assert clock.now - 1000 <= budget + seconds
-    assert attempt.made > 2
+    assert attempt.made >= 2
 
 
 def test_pauses_grow_and_stay_bounded(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,15 +127,15 @@ def test_pauses_grow_and_stay_bounded(clock: Clock, monkeypatch: pytest.MonkeyPa
     attempt = Attempt(clock, *(trouble(math.inf) for _ in range(1000)))
     with pytest.raises(AgentError):
         patiently(attempt, budget=300)
-    assert clock.naps[:5] == [1, 2, 4, 8, 15]
+    assert clock.naps[:5] == [2, 4, 8, 15, 15]
     assert max(clock.naps) == 15
 
 
 def test_pauses_are_not_the_same_on_every_node(clock: Clock) -> None:
     for _ in range(5):
         with pytest.raises(AgentError):
-            patiently(Attempt(clock, *(trouble(math.inf) for _ in range(9))), budget=1.5)
-    assert len(set(clock.naps)) == len(clock.naps)
+            patiently(Attempt(clock, *(trouble(math.inf) for _ in range(9))), budget=5)
+    assert len(set(clock.naps)) == len(clock.naps) > 5
 
 
 def test_a_fault_of_ours_is_not_tried_again(clock: Clock) -> None:

@@ -66,7 +66,7 @@ def pause_of_bootstrap(attempts: int, jitter: float) -> float:
     """Seconds until a bootstrap tries again what has failed so often in a row. ``jitter``, from 0
     to 1, chooses from the whole pause: a thousand nodes that were refused in the same second, by a
     mirror that can serve a hundred, must not come back together."""
-    return jitter * min(_BOOTSTRAP_SECONDS, 2.0 ** min(attempts - 1, _MOST_DOUBLINGS))
+    return jitter * min(_BOOTSTRAP_SECONDS, 2.0 ** min(attempts, _MOST_DOUBLINGS))
 
 
 _MAY_HEAL = Pace(quick_for=math.inf)
