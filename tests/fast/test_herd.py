@@ -1,4 +1,4 @@
-"""A thousand nodes that boot in the same second do not ask together: make herd prints the figures."""
+"""A thousand nodes that boot in the same second do not ask together (`make herd`)."""
 
 from __future__ import annotations
 
