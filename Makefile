@@ -7,7 +7,7 @@ export AWS_EC2_METADATA_DISABLED = true
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast test-node lint lint-workflows bootstrap bundle release check-tag bench clean
+.PHONY: help demo test test-fast test-node lint lint-workflows bootstrap bundle release check-tag bench herd clean
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-14s %s\n", $$1, $$2}'
@@ -49,6 +49,9 @@ check-tag: ## check that TAG=v1.2.3 is the package's version
 
 bench: $(STAMP) machine bootstrap ## measure, side by side with the article's scripts
 	@PYTHONPATH=agent:tests $(BIN)/python tests/bench.py
+
+herd: $(STAMP) ## simulate how the requests of a thousand nodes spread
+	@PYTHONPATH=agent:tests $(BIN)/python tests/herd.py
 
 clean: ## remove what was built (the image of the simulated nodes stays in its cache)
 	rm -rf dist build $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
