@@ -190,6 +190,18 @@ def test_every_python_refuses_bad_arguments(
     assert answer.stderr.startswith(f"s3mount-agent: error [{code}]: ")
 
 
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
+def test_the_command_takes_what_is_compiled_for_its_processor(
+    bootstrap: Path, tmp_path: Path, machine: str
+) -> None:
+    uname = f"os.uname = lambda: type('', (), {{'machine': '{machine}'}})"
+    code = INSTALL.replace("os.umask", f"{uname}; os.umask")
+    answer = run(sys.executable, "-I", "-c", code, bootstrap, tmp_path)
+    assert answer.returncode == 0, answer.stderr
+    launcher = (tmp_path / "usr/bin/s3mount-agent").read_text()
+    assert f'sys.path += [root + "/lib", root + "/lib-{machine}"]' in launcher
+
+
 def test_help_and_refusals_leave_no_trace(bootstrap: Path, tmp_path: Path) -> None:
     before = Path("/opt/s3mount-agent").exists()
     home = tmp_path / "home"

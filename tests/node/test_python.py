@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import struct
+import zipfile
 from typing import TYPE_CHECKING
 
 import pytest
@@ -80,6 +82,16 @@ def test_parallelclusters_own_python_is_good_enough(node: Node, place: str) -> N
     again = bootstrap(node, *COMPUTE)
     assert "nothing to change" in again.stdout
     assert "error" not in node.run(["s3mount-agent", "uninstall"]).stderr
+
+
+def test_what_is_compiled_is_there_for_both_processors(cluster: Cluster) -> None:
+    """By the machine that stands in the head of each file (e_machine in elf.h)."""
+    with zipfile.ZipFile(BOOTSTRAP) as archive:
+        compiled = [name for name in archive.namelist() if name.endswith(".so")]
+        found = {name.split("/")[1]: archive.read(name)[:20] for name in compiled}
+    machines = {place: struct.unpack("<16xHH", head)[1] for place, head in found.items()}
+    assert machines == {"lib-x86_64": 62, "lib-aarch64": 183}
+    assert all(".abi3.so" in name for name in compiled), "one file for every Python"
 
 
 def test_on_el8_the_agent_goes_with_parallelcluster_from_one_python_to_the_next(
