@@ -156,7 +156,7 @@ def _signature(package: Path) -> Path:
 
 def _architecture(package: Path) -> str:
     if package.suffix == ".rpm":
-        return run("rpm", "--query", "--package", "--queryformat=%{ARCH}", str(package)).strip()
+        return package.name.split(".")[-2]
     return run("dpkg-deb", "--field", str(package), "Architecture").strip()
 
 

@@ -50,6 +50,8 @@ For tests only.
 {scripts}
 """
 MACROS = (
+    # Else each of rpm's programs makes a database in the home of who builds.
+    ("_dbpath", "%{_topdir}/database"),
     ("_build_id_links", "none"),
     ("_buildhost", "localhost"),
     ("__os_install_post", "%{nil}"),
@@ -116,7 +118,12 @@ def trust(root: Path, key: Path) -> None:
 
 def sign(package: Path, key: Path, fingerprint: str) -> None:
     """Put the signature into an rpm, as distributions do (AWS does not)."""
-    macros = (("__gpg", shutil.which("gpg")), ("_gpg_path", key), ("_gpg_name", fingerprint))
+    macros = (
+        ("__gpg", shutil.which("gpg")),
+        ("_gpg_path", key),
+        ("_gpg_name", fingerprint),
+        ("_dbpath", key / "rpm"),
+    )
     defines = [word for name, value in macros for word in ("--define", f"{name} {value}")]
     run("rpmsign", *defines, "--addsign", str(package), timeout=BUILD_SECONDS)
 

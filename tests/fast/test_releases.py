@@ -386,6 +386,7 @@ def test_no_other_way_is_gone(tmp_path: Path, url: str) -> None:
 )
 def test_packages_lie_where_aws_puts_them(version: str, name: str) -> None:
     assert Release(version=version).package("arm64", "deb") == name
+    assert Release(version=version).package("arm64", "rpm") == name[:-3] + "rpm"
 
 
 def test_aws_and_its_keys_are_the_default(monkeypatch: pytest.MonkeyPatch) -> None:

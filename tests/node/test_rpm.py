@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import TYPE_CHECKING
 
 import pytest
 
-from cluster import mount_s3_rpm
+from cluster import mount_s3_rpm, rpms
 from cluster.cluster import Cluster
 from node.article import (
     COMPUTE,
@@ -96,6 +97,25 @@ def test_a_head_of_one_system_serves_compute_nodes_of_others(
         disk, known = found[node.name]
         assert difference(disk, whole(node, ignoring=BUT)) == {}, name
         assert packages(node) == known
+
+
+def test_what_somebody_else_needs_or_wants_stays(
+    cluster: Cluster, new_node: NewNode, tmp_path: Path
+) -> None:
+    node = new_node("compute", system="rocky8")
+    assert cluster.custom_action(node, ONE).returncode == 0
+    site = rpms.pack("site-tool", "1", tmp_path, requires=("fuse-libs >= 2.9",))
+    shutil.copy(site, node.root / "root")
+    node.run(["rpm", "--install", f"/root/{site.name}"])
+    node.run(["dnf", "mark", "install", "fuse-common"])
+    told = node.run(["s3mount-agent", "uninstall", "--dry-run"]).stdout
+    assert "remove the packages fuse, mount-s3\n" in told
+    assert "fuse-libs stays: site-tool needs it" in told
+    assert "fuse-common stays: somebody has asked for it by name since" in told
+    before = packages(node)
+    node.run(["s3mount-agent", "uninstall"])
+    gone = {name.rsplit("-", 2)[0] for name in set(before).difference(packages(node))}
+    assert gone == {"fuse", "mount-s3"}
 
 
 def test_an_interrupted_transaction_is_made_good(

@@ -193,7 +193,9 @@ def would_remove(names: Sequence[str]) -> frozenset[str]:
     going = present(names)
     while going:
         answer = process.run(
-            ["rpm", "--erase", "--test", "--", *sorted(going)], timeout=_LOOK_SECONDS, check=False
+            ["rpm", "--erase", "--test", "--allmatches", "--", *sorted(going)],
+            timeout=_LOOK_SECONDS,
+            check=False,
         )
         needing = set(_NEEDED.findall(answer.stderr))
         if not needing:
