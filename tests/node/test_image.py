@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Iterator
@@ -183,6 +184,20 @@ mounts:
 """
 CONFIG = "hpc-custom-boostrap-files"
 KEYS = "[mounts]\naws_access_key_id = SIMULATIONNODE\naws_secret_access_key = simulation\n"
+
+
+def test_an_image_is_built_in_a_chroot_too(cluster: Cluster) -> None:
+    """Without systemd, /proc and /dev/fuse, and with a /run that is on the image's disk."""
+    with contextlib.closing(cluster.node(f"chroot-{next(NUMBERS)}", "standalone")) as node:
+        put_script(node)
+        answer = node.run([SCRIPT, "install"])
+        assert answer.stderr == ""
+        assert "[ skip ] service" in answer.stdout
+        assert "this machine can become an image" in answer.stdout
+        state = node.root / "var/lib/s3mount-agent"
+        assert [path.name for path in state.iterdir()] == ["made.json"]
+        assert not (node.root / "run/s3mount-agent").exists()
+        assert naming((node.name, node.address), node.written) == []
 
 
 def test_what_one_boot_asks_for(cluster: Cluster, new_node: NewNode, new_of_image: NewNode) -> None:

@@ -9,7 +9,7 @@ from s3mount_agent.config import environment
 from s3mount_agent.console.parser import Given
 from s3mount_agent.core.errors import AgentError, Exit, Problem
 from s3mount_agent.core.versions import Install
-from s3mount_agent.system import journal, node
+from s3mount_agent.system import journal, node, systemd
 
 # Nobody waits for an image's build but who builds it.
 _INSTALL_SECONDS = 900.0
@@ -87,8 +87,12 @@ def _install(source: Install) -> None:
         needrestart.leave_mounts_alone()
         selinux.restore_all()
         step.result = "in place, with nothing configured"
+        if not systemd.runs():
+            step.skip("systemd does not run here: a bootstrap puts it in place")
     leftovers.sweep_builds()
     # An earlier attempt at a bootstrap has written down things of this machine. What was installed
     # stays known, so that `uninstall` takes it back on every machine of the image.
     disk.empty_but(paths.STATE, inventory.PATH)
+    # In a chroot that is on the image's disk. Who waits for the lock sees that it is another one.
+    disk.remove_tree(paths.RUN)
     journal.say(f"this machine can become an image: mount-s3 {installed}, and nothing to install")
