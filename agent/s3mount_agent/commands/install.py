@@ -69,7 +69,6 @@ def _require_possible(source: Install) -> None:
 
 def _install(source: Install) -> None:
     from s3mount_agent.filesystem import disk, leftovers, paths
-    from s3mount_agent.mountpoint import program
     from s3mount_agent.mountpoint.install_steps import allow_other, bring_mount_s3
     from s3mount_agent.packages import systems
     from s3mount_agent.state import inventory
@@ -77,7 +76,7 @@ def _install(source: Install) -> None:
     from s3mount_agent.supervisor import agent_service, needrestart, selinux
 
     timeline, family = Timeline(), systems.family_of_this_node()
-    with disk.kept_as_found(family.caches if family and program.find() is None else ()):
+    with disk.kept_as_found(family.caches if family else ()):
         installed = bring_mount_s3(
             source, timeline, budget=_INSTALL_SECONDS, mounts=False, leaves=_LEAVES
         )

@@ -145,8 +145,21 @@ def _put_back(copy: Path, directory: Path) -> None:
             path = directory / found.relative_to(copy)
             if found.is_dir() and not found.is_symlink():
                 path.mkdir(exist_ok=True)
-            else:
+            elif not _is_same(found, path):
                 found.replace(path)
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    """Whether a file and its copy are as they were when it was made."""
+    try:
+        here, there = one.lstat(), other.lstat()
+    except FileNotFoundError:
+        return False
+    return (here.st_mode, here.st_size, here.st_mtime_ns) == (
+        there.st_mode,
+        there.st_size,
+        there.st_mtime_ns,
+    )
 
 
 def remove_if_empty(path: Path) -> None:
