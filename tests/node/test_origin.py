@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from typing import TYPE_CHECKING
 
 import pytest
 
+from cluster import mount_s3_rpm
 from cluster.cluster import Cluster
 from cluster.mirror import Trouble
 from node.article import ONE, WRITABLE, pids, set_environment, states, status
 from node.conftest import NewNode
 from node.live_site import Site, document, until
-from node.test_install import COUNTED
+from node.test_install import COUNTED, MADE, booked
 from standin.package import RELEASES, build_package
 
 if TYPE_CHECKING:
@@ -105,11 +107,46 @@ def test_another_version_is_installed_where_it_is_asked_for_and_no_mount_feels_i
     back = f"running {other}, installed {here}: takes effect at the next mount"
     assert back in site.agent("status").stdout
 
+    # The power went while dpkg was at work on another one. It is made good, and not ours by that.
+    node.write(MADE, json.dumps({**json.loads(node.read(MADE)), "installing": True}), mode=0o600)
+    lying = [path for path in folder.rglob(f"mount-s3-{other}-*.deb") if path.is_file()]
+    node.run(["dpkg", "--unpack", "/" + str(lying[0].relative_to(node.root))])
+    site.agent("apply")
+    assert installed(node).startswith(here)
+    assert node.run(["dpkg", "--audit"]).stdout == ""
+    assert booked(node) == set()
+
     # Nothing was missing, so that nobody was asked what there is.
     assert "update" not in node.read("/var/log/apt-get.count").split()
     # It was there before us; which version it has now is what was asked for.
     site.agent("uninstall")
     assert installed(node).startswith(here)
+
+
+def test_rpm_takes_a_later_and_an_earlier_one_where_it_is_asked_for(
+    cluster: Cluster, new_node: NewNode, tmp_path: Path
+) -> None:
+    node, here = new_node("compute", system="rocky9"), cluster.version
+    other = next(version for version in RELEASES if version != here)
+    deb = build_package(tmp_path, other)
+    cluster.mirror.publish(mount_s3_rpm.like_aws(deb, tmp_path), other)
+    assert cluster.custom_action(node, ONE).returncode == 0
+    before = pids(node)
+    mine = booked(node)
+    for version, left in ((other, here), (here, other)):
+        set_environment(node, S3MOUNT_RELEASE_VERSION=version)
+        action = cluster.custom_action(node, ONE)
+        assert (action.returncode, action.stderr) == (0, ""), action.stdout
+        assert f"mount-s3 {version} in the place of {left}" in action.stdout
+        assert node.run(["rpm", "--query", "mount-s3"]).stdout.startswith(f"mount-s3-{version}-")
+        assert pids(node) == before
+        told = node.run(["s3mount-agent", "status"]).stdout
+        assert (f"running {here}, installed {other}: takes effect" in told) == (version == other)
+    # What was ours stays ours, in whatever version.
+    assert booked(node) == mine
+    assert "mount-s3" in mine
+    node.run(["s3mount-agent", "uninstall"])
+    assert node.run(["rpm", "--query", "mount-s3"], check=False).returncode == 1
 
 
 def put(path: Path, content: bytes) -> None:
