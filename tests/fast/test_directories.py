@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
+import subprocess
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -26,12 +30,19 @@ from s3mount_agent.system import probe
 
 
 @pytest.fixture(autouse=True)
-def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A made.json of the test's own."""
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A made.json of the test's own; what was closed is opened again, to be cleaned up."""
     path = tmp_path / "var/made.json"
     monkeypatch.setattr(inventory.load, "__defaults__", (path,))
     monkeypatch.setattr(inventory.save, "__defaults__", (path,))
-    return path
+    yield path
+    for each in (each for each in tmp_path.rglob("*") if each.is_dir()):
+        open_again(each)
+
+
+def open_again(directory: Path) -> None:
+    """What somebody does who wants to write there all the same."""
+    subprocess.run(["chattr", "-i", directory], capture_output=True, check=False)
 
 
 @pytest.fixture
@@ -51,6 +62,45 @@ def refused(directory: Path, table: dict[str, Entry], *, own: bool = False) -> P
         directories.require_usable(str(directory), table, own=own)
     assert str(directory) in caught.value.message
     return caught.value.problem
+
+
+def is_closed(directory: Path) -> bool:
+    """Whether even root cannot make anything in it. As another user no directory is closed."""
+    try:
+        (directory / "file").touch()
+    except PermissionError:
+        return True
+    (directory / "file").unlink()
+    return False
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may close a directory")
+def test_root_cannot_write_beneath_a_mount_in_a_directory_that_the_agent_made(home: Path) -> None:
+    theirs, ours = home / "theirs", home / "a/ours"
+    theirs.mkdir()
+    for directory in (theirs, ours):
+        for _ in range(2):
+            directories.make(str(directory))
+    assert (is_closed(theirs), is_closed(ours), is_closed(home / "a")) == (False, True, False)
+    # What was one of ours is the way to the next: it is open again.
+    directories.make(str(ours / "below"))
+    assert (is_closed(ours), is_closed(ours / "below")) == (False, True)
+    assert directories.remove([str(ours / "below"), str(theirs)])
+    assert [each.name for each in home.iterdir()] == ["theirs"]
+    assert inventory.load().directories == ()
+
+
+def test_where_a_file_system_cannot_close_a_directory_all_goes_on(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ioctl(*arguments: object) -> int:
+        raise OSError(errno.ENOTTY, "it cannot")
+
+    monkeypatch.setattr(fcntl, "ioctl", ioctl)
+    directories.make(str(home / "ours"))
+    assert not is_closed(home / "ours")
+    assert directories.remove([str(home / "ours")])
+    assert list(home.iterdir()) == []
 
 
 def test_an_empty_or_missing_directory_is_usable(home: Path) -> None:
@@ -127,6 +177,7 @@ def test_what_was_there_before_stays(home: Path) -> None:
 @pytest.mark.parametrize("name", ["a/b/file", "a/file"])
 def test_what_is_not_empty_stays_and_stays_written_down(home: Path, name: str) -> None:
     directories.make(str(home / "a/b"))
+    open_again(home / "a/b")
     (home / name).write_text("precious")
     directories.remove([str(home / "a/b")])
     assert (home / name).read_text() == "precious"
@@ -135,6 +186,7 @@ def test_what_is_not_empty_stays_and_stays_written_down(home: Path, name: str) -
 
 def test_a_directory_that_somebody_removed_is_forgotten_with_its_parents(home: Path) -> None:
     directories.make(str(home / "a/b"))
+    open_again(home / "a/b")
     (home / "a/b").rmdir()
     directories.remove([str(home / "a/b")])
     assert not (home / "a").exists()

@@ -85,6 +85,7 @@ def test_a_wrong_clock_and_a_wrong_key_are_not_called_a_missing_permission(
 def test_a_directory_that_was_not_empty_is_looked_at_again(site: Healing) -> None:
     # Written in the root directory below all mounts, as somebody did before the boot.
     site.node.run(["systemctl", "stop", "s3mount-agent", UNIT[WRITABLE]])
+    site.node.run(["chattr", "-i", WRITABLE])  # else nobody could
     site.node.run(["touch", f"{WRITABLE}/{HIDDEN}"])
     site.node.run(["systemctl", "start", "--no-block", "s3mount-agent"])
     site.await_reason("not empty")

@@ -40,8 +40,8 @@ for number in range(times):
     last = pid
 """
 # The capabilities that the daemon may have, by their numbers in linux/capability.h: CHOWN,
-# DAC_OVERRIDE, DAC_READ_SEARCH, FOWNER, KILL, SYS_PTRACE.
-CAPABILITIES = {0, 1, 2, 3, 5, 19}
+# DAC_OVERRIDE, DAC_READ_SEARCH, FOWNER, KILL, LINUX_IMMUTABLE, SYS_PTRACE.
+CAPABILITIES = {0, 1, 2, 3, 5, 9, 19}
 
 
 @pytest.fixture(scope="module", params=["head", "compute"])

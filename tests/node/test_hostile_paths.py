@@ -149,6 +149,7 @@ def test_who_is_quicker_than_a_start_by_systemd_gains_nothing(site: Site, node: 
     start = f"systemctl reset-failed {unit}; systemctl start {unit}"
     node.run(["mkdir", victim])
     node.run(["systemctl", "stop", "s3mount-agent", unit])
+    node.run(["chattr", "-i", target])
     node.run(["rmdir", target])
     node.run(["sh", "-c", start], check=False)
     told = node.run(["journalctl", "--no-pager", "-u", unit, "-n", "20"]).stdout

@@ -83,6 +83,20 @@ def test_a_restart_of_the_daemon_does_not_bring_an_unmounted_mount_back(node: No
     assert states(node) == {READONLY: "ok", WRITABLE: "missing"}
 
 
+def test_where_a_mount_is_missing_nobody_fills_the_disk_beneath_it_not_even_root(
+    node: Node,
+) -> None:
+    for _ in range(2):
+        node.run(["systemctl", "stop", AGENT_UNIT, UNIT[WRITABLE]])
+        for user in ("root", "ubuntu"):
+            refused = node.run(["cp", "/bin/ls", f"{WRITABLE}/result"], user=user, check=False)
+            assert (refused.returncode, listed(node, WRITABLE)) == (1, [])
+        # Open, as an older agent has left it: the daemon closes it with the next start.
+        node.run(["chattr", "-i", WRITABLE])
+        node.run(["systemctl", "start", AGENT_UNIT])
+        assert states(node, wait=15) == BOTH_OK
+
+
 def test_apply_brings_an_unmounted_mount_back(node: Node) -> None:
     before = pids(node)
     node.run(["s3mount-agent", "unmount", WRITABLE])

@@ -6,13 +6,16 @@ import contextlib
 import errno
 import fcntl
 import os
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from s3mount_agent.core.errors import AgentError, Problem
 
 # What a file is called until it is whole: .NAME.PID.THREAD and this.
 _SUFFIX = ".s3mount-new"
+# linux/fs.h: the same numbers on x86_64 and arm64.
+_GET_FLAGS, _SET_FLAGS, _IMMUTABLE = 0x80086601, 0x40086602, 0x10
 
 
 @contextlib.contextmanager
@@ -33,6 +36,13 @@ def read(path: Path) -> str | None:
             return path.read_bytes().decode("utf-8", errors="surrogateescape")
         except FileNotFoundError:
             return None
+
+
+def lines(paths: Iterable[Path]) -> Iterator[str]:
+    """The lines of those files that are there and may be read."""
+    for path in paths:
+        with contextlib.suppress(AgentError):
+            yield from (read(path) or "").splitlines()
 
 
 def modified(path: Path) -> int:
@@ -133,6 +143,24 @@ def require_writable(directory: Path) -> None:
             cause="its file system is read-only, or the directory is immutable",
             hint="see `findmnt -T DIRECTORY` and `lsattr -d DIRECTORY`, then run again",
         )
+
+
+def make_immutable(name: str, parent: int, *, immutable: bool = True) -> None:
+    """Has nobody make anything in a directory of an open one, root included, or lets them again:
+    `chattr +i`, FS_IOC_SETFLAGS(2const). Where the file system cannot do that, or we may not,
+    nothing happens. Raises OSError where there is no such directory."""
+    way = os.O_RDONLY | os.O_NOFOLLOW | os.O_DIRECTORY | os.O_CLOEXEC
+    directory = os.open(name, way, dir_fd=parent)
+    try:
+        with contextlib.suppress(OSError):
+            before = bytearray(8)
+            fcntl.ioctl(directory, _GET_FLAGS, before)
+            flags = int.from_bytes(before[:4], sys.byteorder)
+            wanted = flags | _IMMUTABLE if immutable else flags & ~_IMMUTABLE
+            if wanted != flags:
+                fcntl.ioctl(directory, _SET_FLAGS, wanted.to_bytes(8, sys.byteorder))
+    finally:
+        os.close(directory)
 
 
 def remove(path: Path) -> bool:

@@ -13,7 +13,7 @@ import errno
 import os
 import posixpath
 import stat
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable
@@ -83,13 +83,14 @@ def require(directory: str, *, there: bool = False) -> None:
     asked(_require, directory, there)
 
 
-def make(directory: str, mode: int = 0o755) -> None:
+def make(directory: str, own: Collection[str] = ()) -> None:
     """Makes a directory, and those that are missing on the way to it, for root alone to change.
 
-    All by descriptor: whatever happens to the names meanwhile, no mode of anything else changes.
-    Raises as :func:`survey` does, and ``no-space``.
+    ``own`` are those that are ours to close: if the directory is one, nobody can write in it, root
+    included, where its file system can do that. All by descriptor: whatever happens to the names
+    meanwhile, no mode of anything else changes. Raises as :func:`survey` does, and ``no-space``.
     """
-    asked(_make, directory, mode)
+    asked(_make, directory, frozenset(own))
 
 
 def make_store(directory: str, mode: int) -> None:
@@ -145,17 +146,11 @@ def _search_path() -> list[str]:
 
 def _searched() -> list[str]:
     libraries = [Path("/etc/ld.so.conf"), *Path("/etc/ld.so.conf.d").glob("*.conf")]
-    places = [line.strip() for line in _lines(libraries) if line.startswith("/")]
+    places = [line.strip() for line in files.lines(libraries) if line.startswith("/")]
     sources = [Path(each) for each in PATH_FILES]
     sources += [each for folder in PATH_FOLDERS for each in Path(folder).glob("*")]
-    named = {*places, *in_search_path(os.environ.get("PATH", ""), _lines(sources))}
+    named = {*places, *in_search_path(os.environ.get("PATH", ""), files.lines(sources))}
     return sorted(named | set(map(os.path.realpath, named)))
-
-
-def _lines(paths: Iterable[Path]) -> Iterator[str]:
-    for path in paths:
-        with contextlib.suppress(AgentError):  # not everybody may read sudoers
-            yield from (files.read(path) or "").splitlines()
 
 
 def asked(function: Callable[..., Any], path: str, *arguments: object) -> Any:
@@ -205,9 +200,13 @@ def _require(directory: str, there: bool = False) -> None:  # noqa: FBT001, FBT0
             raise AgentError(Problem.PATH_MISSING, f"there is no directory {directory}")
 
 
-def _make(directory: str, mode: int) -> None:
+def _make(directory: str, own: Collection[str]) -> None:
     with _open(directory, "mount there") as place:
-        _make_missing(place, mode)
+        if place.missing and place.path in own:  # there was a mount once, on what is a parent now
+            files.make_immutable(".", place.descriptor, immutable=False)
+        _make_missing(place, 0o755)
+        if directory in own:
+            files.make_immutable(".", place.descriptor)
 
 
 def _make_store(directory: str, mode: int) -> None:
@@ -238,6 +237,8 @@ def _remove_one(directory: str) -> bool:
     try:
         with _open(parent, "remove it", kept=True) as place, contextlib.suppress(FileNotFoundError):
             if not place.missing:
+                if directory not in mountinfo.read():
+                    files.make_immutable(name, place.descriptor, immutable=False)
                 os.rmdir(name, dir_fd=place.descriptor)
     except AgentError:  # which _open makes of every other OSError
         return False

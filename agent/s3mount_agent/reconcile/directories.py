@@ -58,13 +58,14 @@ def _require_free(directory: str) -> list[str]:
 def make(directory: str) -> None:
     """Makes a directory and its parents where they are missing, and writes down which were.
 
-    They belong to root: while nothing is mounted, nobody fills the node's disk by mistake.
+    They belong to root, and the one that is to be mounted on is closed to root, too, if the agent
+    has made it: while nothing is mounted, nobody fills the node's disk by mistake.
     """
     if mountinfo.presence(directory) is not Presence.ABSENT:
         return  # to look at what is mounted might hang, and a dead mount seems not to exist
     # It may have changed since the configuration was accepted.
     _write_down(_require_free(directory))
-    safe_path.make(directory)
+    safe_path.make(directory, own=inventory.load().directories)
 
 
 def make_stores(definition: Definition) -> None:
