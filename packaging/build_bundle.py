@@ -113,7 +113,12 @@ def _add_fuse(target: Target, folder: Path) -> None:
     mirror = _mirror(target)
     print(f"FUSE of {target}: {mirror}", flush=True)
     repository = _REPOSITORIES[target.system.family.kind]
-    repository.copy(partial(_fetch, mirror), *target, folder / fuse_folder(str(target)))
+    try:
+        repository.copy(partial(_fetch, mirror), *target, folder / fuse_folder(str(target)))
+    except origin.MissingError as error:
+        raise AgentError(
+            error.problem, error.message, cause=error.cause, hint=_say(target)
+        ) from None
 
 
 def _mirror(target: Target) -> str:
@@ -126,10 +131,16 @@ def _mirror(target: Target) -> str:
         raise AgentError(
             Problem.USAGE,
             f"where the packages of {system.name} are, this machine does not know",
-            hint=f"say it in `make bundle SYSTEMS={target} {variables[1]}=URL`: "
-            f"{repository.named(system)}",
+            hint=_say(target),
         )
     return mirror
+
+
+def _say(target: Target) -> str:
+    """How to say where a system's packages are."""
+    system, architecture = target
+    command = f"make bundle SYSTEMS={target} MIRROR_{system.name}_{architecture}=URL"
+    return f"say it with `{command}`: {_REPOSITORIES[system.family.kind].named(system)}"
 
 
 def _fetch(mirror: str, name: str, target: Path) -> None:
@@ -182,13 +193,23 @@ def _to_folder(folder: Path, place: str) -> None:
 def _to_s3(folder: Path, place: str) -> None:
     """The manifest last: what it lists is there."""
     import boto3
+    from boto3.exceptions import Boto3Error
+    from botocore.exceptions import BotoCoreError, ClientError
 
     bucket, _, prefix = place[len("s3://") :].rstrip("/").partition("/")
     client = boto3.client("s3")
     files = [path for path in folder.rglob("*") if path.is_file()]
     for path in sorted(files, key=lambda path: (path.name == MANIFEST, path)):
         key = "/".join(filter(None, [prefix, path.relative_to(folder).as_posix()]))
-        client.upload_file(str(path), bucket, key)
+        try:
+            client.upload_file(str(path), bucket, key)
+        except (Boto3Error, BotoCoreError, ClientError) as error:
+            raise AgentError(
+                Problem.SOURCE_FAILED,
+                f"s3://{bucket}/{key} could not be written",
+                cause=" ".join(str(error).split()),
+                hint="check the bucket's name, and that your credentials allow s3:PutObject there",
+            ) from None
 
 
 if __name__ == "__main__":

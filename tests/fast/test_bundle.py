@@ -105,6 +105,7 @@ class Maker:
         for name in ("s3mount-bootstrap", "SHA256SUMS"):
             write(self.repository / "dist" / name, name.encode())
         self.place = folder / "bundle"
+        self.to = str(self.place)
         self.environment = {
             **os.environ,
             "PYTHONPATH": str(REPOSITORY / "agent"),
@@ -116,7 +117,7 @@ class Maker:
     def __call__(self, systems: str = "ubuntu2404:arm64") -> subprocess.CompletedProcess[str]:
         script = self.repository / "packaging/build_bundle.py"
         return subprocess.run(
-            [sys.executable, str(script), f"--systems={systems}", f"--to={self.place}"],
+            [sys.executable, str(script), f"--systems={systems}", f"--to={self.to}"],
             env=self.environment,
             capture_output=True,
             text=True,
@@ -215,9 +216,19 @@ def test_systems_that_there_are_not_are_refused(maker: Maker, systems: str) -> N
 
 def test_a_system_of_which_nobody_says_where_it_is_is_refused(maker: Maker) -> None:
     said = maker.refused("usage", "ubuntu2404:arm64,ubuntu2204")
-    assert "make bundle SYSTEMS=ubuntu2204:x86_64 MIRROR_ubuntu2204=URL" in said
+    assert "make bundle SYSTEMS=ubuntu2204:x86_64 MIRROR_ubuntu2204_x86_64=URL" in said
     maker.environment["MIRROR_ubuntu2204"] = maker.environment["MIRROR_ubuntu2404"]
-    assert "dists/jammy/InRelease" in maker.refused("download-failed", "ubuntu2204:arm64")
+    said = maker.refused("download-failed", "ubuntu2204:arm64")
+    assert "dists/jammy/InRelease" in said
+    assert "MIRROR_ubuntu2204_arm64=URL" in said
+
+
+def test_a_bucket_that_cannot_be_written_to_is_told(maker: Maker) -> None:
+    maker.to = "s3://nowhere/offline"
+    maker.environment.update(
+        AWS_ENDPOINT_URL="http://127.0.0.1:9", AWS_ACCESS_KEY_ID="x", AWS_SECRET_ACCESS_KEY="x"
+    )
+    assert "s3://nowhere/offline/" in maker.refused("source-failed")
 
 
 # Amazon Linux's, as far as it matters: name, architecture, when it was built, what it needs and
@@ -306,7 +317,7 @@ def test_an_rpm_that_its_index_does_not_speak_of_is_not_bundled(
 
 def test_where_rpms_come_from_has_to_be_said(maker: Maker) -> None:
     said = maker.refused("usage", "rhel9")
-    assert "make bundle SYSTEMS=rhel9:x86_64 MIRROR_rhel9=URL" in said
+    assert "make bundle SYSTEMS=rhel9:x86_64 MIRROR_rhel9_x86_64=URL" in said
     assert "dnf download --resolve --destdir=FOLDER fuse fuse-libs" in said
 
 
