@@ -12,7 +12,9 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ import pytest
 from cluster.signing import Signer
 from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.mountpoint import bundle
-from s3mount_agent.mountpoint.bundle import Bundle
+from s3mount_agent.mountpoint.bundle import Bundle, Manifest, Piece
 
 pytestmark = pytest.mark.skipif(
     not (shutil.which("gpg") and shutil.which("gpgv")), reason="GnuPG is not installed"
@@ -234,9 +236,10 @@ def test_a_bucket_that_cannot_be_written_to_is_told(maker: Maker) -> None:
 # Amazon Linux's, as far as it matters: name, architecture, when it was built, what it needs and
 # provides.
 RPMS = (
-    ("fuse", "aarch64", 2, ("fuse-common", "libfuse.so.2()(64bit)", "/bin/sh", "gone"), ()),
     ("fuse", "aarch64", 1, ("old",), ()),
-    ("fuse", "x86_64", 3, ("old",), ()),
+    ("fuse", "aarch64", 3, ("fuse-common", "libfuse.so.2()(64bit)", "/bin/sh", "gone"), ()),
+    ("fuse", "aarch64", 2, ("old",), ()),
+    ("fuse", "x86_64", 4, ("old",), ()),
     ("old", "noarch", 1, (), ()),
     ("fuse-libs", "aarch64", 1, ("libc.so.6()(64bit)",), ("libfuse.so.2()(64bit)",)),
     ("fuse-common", "noarch", 1, ("/usr/bin/which",), ()),
@@ -294,12 +297,12 @@ def test_rpms_come_with_what_the_smallest_system_lacks_and_an_index_of_their_own
     piece = maker.place / "fuse/al2023/arm64"
     taken = {path.name for path in piece.glob("*.rpm")}
     assert taken == {
-        "fuse-2.aarch64.rpm",
+        "fuse-3.aarch64.rpm",
         "fuse-libs-1.aarch64.rpm",
         "fuse-common-1.noarch.rpm",
         "which-1.aarch64.rpm",
     }
-    assert (piece / "fuse-2.aarch64.rpm").read_bytes() == b"fuse aarch64 2"
+    assert (piece / "fuse-3.aarch64.rpm").read_bytes() == b"fuse aarch64 3"
     index = gzip.decompress((piece / "repodata/primary.xml.gz").read_bytes()).decode()
     assert set(re.findall(r'<location href="([^"]*)"', index)) == taken
     assert "<rpm:provides>" in index
@@ -396,3 +399,52 @@ def test_a_manifest_that_no_bundle_has_is_refused(tmp_path: Path, changed: Any) 
         bundle.find(str(place), tmp_path)
     assert told.value.problem is Problem.BUNDLE_INCOMPLETE
     assert told.value.cause
+
+
+class Web(BaseHTTPRequestHandler):
+    """Refuses everything with the status that its server has, and keeps what it was asked for."""
+
+    def do_GET(self) -> None:
+        self.server.asked.append(self.path)  # type: ignore[attr-defined]
+        self.send_error(self.server.status)  # type: ignore[attr-defined]
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def web() -> Iterator[Any]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Web) as server:
+        made: Any = server
+        made.asked, made.url = [], f"http://127.0.0.1:{server.server_port}/offline"
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        yield made
+        server.shutdown()
+
+
+@pytest.mark.parametrize("status", [403, 404])
+def test_a_place_that_may_not_be_listed_need_not_have_a_manifest(
+    web: Any, tmp_path: Path, status: int
+) -> None:
+    """S3 denies what is not there to a role that may only read."""
+    web.status = status
+    assert bundle.find(web.url, tmp_path) is None
+
+
+def test_a_place_that_does_not_answer_is_not_taken_for_one_without(
+    web: Any, tmp_path: Path
+) -> None:
+    web.status = 503
+    with pytest.raises(AgentError) as told:
+        bundle.find(web.url, tmp_path)
+    assert told.value.problem is Problem.DOWNLOAD_FAILED
+
+
+def test_a_plus_is_a_plus_in_a_url_too(web: Any, tmp_path: Path) -> None:
+    """S3 takes it for a blank otherwise."""
+    web.status = 404
+    name = "fuse/debian12/x86_64/pool/main/f/fuse/libfuse2_2.9.9-6+b1_amd64.deb"
+    made = Bundle(web.url, Manifest(("debian12:x86_64",), {name: Piece(1, "")}))
+    with pytest.raises(AgentError, match="lacks the file"):
+        made.fetch_fuse("debian12:x86_64", ["libfuse2"], tmp_path / "fuse")
+    assert web.asked == [f"/offline/{name.replace('+', '%2B')}"]
