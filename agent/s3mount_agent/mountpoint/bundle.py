@@ -87,7 +87,7 @@ class Bundle(NamedTuple):
 
     def refused(self, error: AgentError) -> AgentError:
         """Why a package manager has not taken what is from here."""
-        if error.problem is not Problem.PACKAGES_FAILED:
+        if error.problem not in (Problem.PACKAGES_FAILED, Problem.SIGNATURE_BAD):
             return error
         return AgentError(
             Problem.BUNDLE_REFUSED,
