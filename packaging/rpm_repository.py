@@ -6,12 +6,13 @@ whole one may be a hundred times as large as the packages.
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import hashlib
 import io
 import lzma
 import xml.etree.ElementTree as ET
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,6 +27,14 @@ _REPO, _COMMON, _RPM = (f"{{{_NAMESPACE}/{name}}}" for name in ("repo", "common"
 _REPOMD = "repodata/repomd.xml"
 # What the agent installs with is on each node, and what that needs.
 _SMALLEST = ("dnf",)
+# Today's createrepo_c packs with zstd, which Python reads from 3.14 on only.
+_MAKE_INDEX = "createrepo_c --general-compress-type=gz FOLDER"
+_UNPACK: dict[str, Callable[[bytes], bytes]] = {
+    ".gz": gzip.decompress,
+    ".xz": lzma.decompress,
+    ".bz2": bz2.decompress,
+    ".xml": bytes,
+}
 
 
 class _Package(NamedTuple):
@@ -48,7 +57,7 @@ def named(system: System) -> str:
     packages = " ".join((system.fuse, *system.libraries))
     return (
         "a repository with repodata/, or a folder that `dnf download --resolve --destdir=FOLDER "
-        f"{packages}` and `createrepo_c FOLDER` have filled on such a machine"
+        f"{packages}` and `{_MAKE_INDEX}` have filled on such a machine"
     )
 
 
@@ -85,7 +94,11 @@ def _index(fetch: Fetch, folder: Path) -> bytes:
     """The repository's list of packages."""
     repomd = folder / _REPOMD
     fetch(_REPOMD, repomd)
-    for data in ET.fromstring(repomd.read_bytes()):  # noqa: S314 expat knows such bombs
+    try:
+        rows = list(ET.fromstring(repomd.read_bytes()))  # noqa: S314 expat knows such bombs
+    except ET.ParseError as error:
+        raise AgentError(Problem.PACKAGE_BROKEN, f"{_REPOMD} cannot be read: {error}") from None
+    for data in rows:
         if data.get("type") == "primary":
             href = _attribute(data, f"{_REPO}location", "href")
             file = repomd.parent / "whole"
@@ -93,8 +106,22 @@ def _index(fetch: Fetch, folder: Path) -> bytes:
             require_digest(file, *_digest(data, _REPO))
             packed = file.read_bytes()
             file.unlink()
-            return lzma.decompress(packed) if href.endswith(".xz") else gzip.decompress(packed)
+            return _unpacked(href, packed)
     raise AgentError(Problem.PACKAGES_FAILED, f"{_REPOMD} names no list of packages")
+
+
+def _unpacked(name: str, packed: bytes) -> bytes:
+    ending = Path(name).suffix
+    if ending not in _UNPACK:
+        raise AgentError(
+            Problem.PACKAGES_FAILED,
+            f"{name} is compressed in a way that this Python cannot read",
+            hint=f"have the index made anew: `{_MAKE_INDEX}`",
+        )
+    try:
+        return _UNPACK[ending](packed)
+    except (OSError, EOFError, lzma.LZMAError) as error:
+        raise AgentError(Problem.PACKAGE_BROKEN, f"{name} is no {ending}: {error}") from None
 
 
 def _elements(index: bytes) -> Iterator[ET.Element]:

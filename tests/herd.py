@@ -21,8 +21,9 @@ from s3mount_agent.decide.retry_policy import pace_of, pause_of_bootstrap
 
 NODES = 1000
 MOUNTS = 2
-# AWS's release folder, a file each: the manifest, the keys, the package and its signature.
-DOWNLOADS = 4
+# Of a folder of releases: the keys, the package and its signature, and of any but AWS's own whether
+# it is an offline bundle.
+DOWNLOADS, OF_AWS = 4, 3
 REFRESH_SECONDS = 300
 LONGEST_PAUSE_SECONDS = 30
 BUDGET_SECONDS = 600.0
@@ -51,7 +52,9 @@ class Spread(NamedTuple):
         return sorted(self.served)[at] if len(self.served) > at else float("inf")
 
 
-def downloads(luck: Luck, *, each_second: int, spread: float = 0.0) -> Spread:
+def downloads(
+    luck: Luck, *, each_second: int, spread: float = 0.0, files: int = DOWNLOADS
+) -> Spread:
     """Nodes download from a server that answers so many requests a second, and 503 beyond that.
 
     An attempt of which one request was refused is made again, all of it, as a bootstrap does.
@@ -62,7 +65,7 @@ def downloads(luck: Luck, *, each_second: int, spread: float = 0.0) -> Spread:
     while due:
         now, node, attempt = heapq.heappop(due)
         second = int(now)
-        found.requests[second] += DOWNLOADS
+        found.requests[second] += files
         if found.requests[second] <= each_second:
             found.served.append(now)
             continue
@@ -152,7 +155,7 @@ def main() -> None:
     print("| they download mount-s3 from | busiest second | requests | half have it | all have |")
     print("|---|---|---|---|---|")
     rows = (
-        ("AWS's bucket", downloads(luck, each_second=S3_EACH_SECOND)),
+        ("AWS's bucket", downloads(luck, each_second=S3_EACH_SECOND, files=OF_AWS)),
         ("a mirror, 200 requests a second", downloads(luck, each_second=200)),
         ("the same, were there no jitter", downloads(same, each_second=200)),
         ("the same, `spread: 60s`", downloads(luck, each_second=200, spread=60)),

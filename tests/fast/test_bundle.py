@@ -318,6 +318,21 @@ def test_an_rpm_that_its_index_does_not_speak_of_is_not_bundled(
     assert "no package fuse-libs" in maker.refused("packages-failed", "al2023:x86_64")
 
 
+def test_an_index_that_cannot_be_read_is_told(tmp_path: Path, maker: Maker) -> None:
+    place = amazon(tmp_path / "amazon")
+    maker.environment["MIRROR_al2023"] = str(place)
+    repomd = place / "repodata/repomd.xml"
+    whole = repomd.read_text()
+    (place / "repodata/x-primary.xml.gz").rename(place / "repodata/x-primary.xml.zst")
+    repomd.write_text(whole.replace(".xml.gz", ".xml.zst"))
+    assert "createrepo_c --general-" in maker.refused("packages-failed", "al2023:arm64")
+    (place / "repodata/x-primary.xml.zst").rename(place / "repodata/x-primary.xml.xz")
+    repomd.write_text(whole.replace(".xml.gz", ".xml.xz"))
+    assert "x-primary.xml.xz is no .xz" in maker.refused("package-broken", "al2023:arm64")
+    repomd.write_text("<html>not here<br>")
+    assert "repomd.xml cannot be read" in maker.refused("package-broken", "al2023:arm64")
+
+
 def test_where_rpms_come_from_has_to_be_said(maker: Maker) -> None:
     said = maker.refused("usage", "rhel9")
     assert "make bundle SYSTEMS=rhel9:x86_64 MIRROR_rhel9_x86_64=URL" in said

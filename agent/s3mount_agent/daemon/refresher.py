@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from s3mount_agent.system.process import Child
 
 _LONGEST_SECONDS = 120.0
-# The part of the interval within which a source is asked for the first time.
-_SOON = 0.1
+# Within which part of the interval, and how many seconds, a source is asked for the first time.
+_SOON, _SOON_SECONDS = 0.1, 30.0
 
 
 class Refresher:
@@ -52,7 +52,8 @@ class Refresher:
             ended = True
         if every != self._every:
             # After a boot nobody has asked yet; but a thousand nodes may have booted together.
-            wait = self._jittered(every) if self._every else _SOON * every * self._around.luck()
+            soon = min(_SOON * every, _SOON_SECONDS) * self._around.luck()
+            wait = self._jittered(every) if self._every else soon
             self._every, self._due = every, clock + wait
         if not self._asked and clock < self._due:
             return ended
