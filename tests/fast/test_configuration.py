@@ -280,6 +280,15 @@ def test_every_error_has_its_place_and_quotes_the_line(
 
 
 @pytest.mark.parametrize(
+    "source", ["https://a:hunter2@x/y", "https://x/y?signature=hunter2", "https://x#h"]
+)
+def test_a_source_has_no_password_and_no_query(source: str) -> None:
+    error = refusal(f"mounts: []\ninstall: {{source: '{source}'}}")
+    assert error.problem is Problem.CONFIG_INVALID
+    assert "hunter2" not in f"{error.message} {error.cause}"
+
+
+@pytest.mark.parametrize(
     ("key", "accepted", "refused"),
     [
         ("memory_percent: {}", ["1", "90", "'50'"], ["0", "91", "-1", "1.5", "50%", "", "1e1"]),

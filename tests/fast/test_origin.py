@@ -6,6 +6,7 @@ import errno
 import itertools
 import math
 import os
+import random
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -186,14 +187,29 @@ def test_a_redirect_is_followed(web: Web, bring: Bring) -> None:
 
 @pytest.mark.parametrize("validator", [("ETag", '"v1"'), ("Last-Modified", "yesterday")])
 def test_what_breaks_off_is_gone_on_with(
-    web: Web, bring: Bring, validator: tuple[str, str]
+    web: Web, bring: Bring, monkeypatch: pytest.MonkeyPatch, validator: tuple[str, str]
 ) -> None:
-    web.validator, web.cuts = validator, [3_000_000, 1_000_000, 5]
+    monkeypatch.setattr(random, "random", lambda: 0.0)
+    web.validator, web.cuts = validator, [3_000_000, 1_000_000, 70_000]
     told: list[tuple[str, int, int]] = []
     assert bring(web.url, tell=lambda *line: told.append(line)) == CONTENT
-    assert web.asked == [None, "bytes=3000000-", "bytes=4000000-", "bytes=4000005-"]
+    assert web.asked == [None, "bytes=3000000-", "bytes=4000000-", "bytes=4070000-"]
     assert told[-1] == ("mount-s3.deb", LIMIT, LIMIT)
     assert {whole for _, _, whole in told} == {LIMIT}
+
+
+def test_what_comes_in_crumbs_is_left_to_another_attempt(web: Web, bring: Bring) -> None:
+    """A thousand nodes would ask such a server as fast as it lets them."""
+    web.validator, web.cuts = ("ETag", '"v1"'), [3_000_000, 5, 5, 5]
+    with pytest.raises(AgentError, match="could not be downloaded"):
+        bring(web.url)
+    assert web.asked == [None, "bytes=3000000-"]
+
+
+def test_a_password_in_a_url_is_not_shown(bring: Bring) -> None:
+    with pytest.raises(AgentError) as caught:
+        bring("http://bob:hunter2@127.0.0.1/releases")
+    assert "hunter2" not in str(caught.value.cause)
 
 
 @pytest.mark.parametrize("how", ["no ranges", "another file", "nothing to tell it by"])

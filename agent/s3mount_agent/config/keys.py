@@ -31,7 +31,7 @@ from s3mount_agent.core.buckets import Bucket, parse_bucket
 from s3mount_agent.core.directory_rules import may_be_read, parse_directory
 from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.core.node_roles import Mode, OnFailure, Role
-from s3mount_agent.core.versions import OFFICIAL, VERSION_PATTERN, FuseConf, Install
+from s3mount_agent.core.versions import SOURCE_PATTERN, VERSION_PATTERN, FuseConf, Install
 from s3mount_agent.mountpoint.flag_check import parse_options
 
 # As ParallelCluster calls them, in its node types and in its configuration.
@@ -223,10 +223,7 @@ def _is_unread(value: Any) -> bool:
 
 # A folder with AWS's layout. What lies there is installed only if it is signed by a key that is
 # pinned on the node.
-SOURCE = Text(
-    "official, or a place (https://…, s3://bucket/prefix, /path)",
-    rf"{OFFICIAL}|https?://[!-~]+|s3://[0-9a-z][0-9a-z.-]{{2,62}}(?:/[!-~]*)?|/[!-~]+",
-)
+SOURCE = Text("official, or a place (https://…, s3://bucket/prefix, /path)", SOURCE_PATTERN)
 
 
 def _install(values: dict[str, Any]) -> Install:

@@ -23,6 +23,12 @@ PRESENT = "present"
 VERSION_PATTERN = rf"\d+\.\d+\.\d+|{LATEST}|{PRESENT}"
 OFFICIAL = "official"
 """In the place of a source: AWS's own release bucket."""
+# A URL without a name and a password, which would not be sent, and without a query, since the names
+# of files are put behind it.
+SOURCE_PATTERN = (
+    rf"{OFFICIAL}|https?://(?![^/]*@)(?!.*[?#])[!-~]+"
+    r"|s3://[0-9a-z][0-9a-z.-]{2,62}(?:/[!-~]*)?|/[!-~]+"
+)
 
 
 def version_of(parts: str | Iterable[str]) -> Version:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import re
+import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 from s3mount_agent.core.errors import AgentError, Problem
@@ -26,6 +26,8 @@ from s3mount_agent.system.threads import together
 
 _DOWNLOADS = paths.STATE / "downloads"
 _PLACES = "/usr/bin:/bin"
+# What the last attempt has for its download, however late it begins.
+_LEAST_SECONDS = 30.0
 
 
 def ensure_mount_s3(
@@ -54,7 +56,12 @@ def ensure_mount_s3(
     if holder is not None:
         on_lock(holder, LOCK_SECONDS)
     release = release or Release.chosen(source)
-    bring = partial(releases.fetch, seconds=budget, tell=on_progress)
+    until = time.monotonic() + source.spread + budget
+
+    def bring(release: Release, architecture: str, kind: str, folder: Path) -> Path:
+        left = max(until - time.monotonic(), _LEAST_SECONDS)
+        return releases.fetch(release, architecture, kind, folder, seconds=left, tell=on_progress)
+
     attempt = _Attempt(system, release, source, bring, again=interrupted)
     try:
         patiently(attempt, budget=budget, on_retry=on_retry, spread=source.spread)

@@ -30,14 +30,14 @@ def bring_mount_s3(
         if mounts:
             fuse.require_device()
         before = program.find()
-        what = "mount-s3: it is downloaded and installed"
-        with waiting_for(what, source.spread + budget, leaves=leaves):
+        what, longest = "mount-s3: it is downloaded and installed", source.spread + budget
+        with waiting_for(what, longest, leaves=leaves):
             installed, new = install.ensure_mount_s3(
                 source,
                 budget=budget,
-                on_retry=Waiting("mount-s3", budget, leaves=leaves),
+                on_retry=Waiting("mount-s3", longest, leaves=leaves),
                 on_lock=lambda holder, seconds: _tell_lock(holder, seconds, leaves),
-                on_progress=Downloading(budget, leaves=leaves),
+                on_progress=Downloading(longest, leaves=leaves),
             )
         step.result = f"mount-s3 {installed}" + ("" if new else ", already there")
         if new and before and before != installed:

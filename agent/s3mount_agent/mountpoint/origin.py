@@ -7,7 +7,9 @@ What comes through it is as untrusted as its way: trust.py proves it.
 from __future__ import annotations
 
 import errno
+import itertools
 import math
+import random
 import time
 import urllib.parse
 from collections.abc import Callable, Mapping
@@ -15,13 +17,15 @@ from pathlib import Path
 from typing import IO
 
 from s3mount_agent.core.errors import AgentError, Problem
-from s3mount_agent.decide.retry_policy import is_lasting, pace_of
+from s3mount_agent.decide.retry_policy import is_lasting, pace_of, pause_of_bootstrap
 from s3mount_agent.filesystem import disk, files
 from s3mount_agent.mountpoint import messages
 from s3mount_agent.system import aws, probe
 
 WHOLE_SECONDS = 300.0
 _PIECE_BYTES = 1 << 20
+# What an attempt has to bring at least for another one to go on with it.
+_PROGRESS_BYTES = 1 << 16
 _WEB = ("https://", "http://")
 
 Tell = Callable[[str, int, int], None]
@@ -132,13 +136,18 @@ def _download(place: str, part: _Part) -> None:
         read = _from_web
     else:
         raise _failed(place, "it is no https:// or s3:// URL and no absolute path", retry_for=0)
-    while True:
+    for attempts in itertools.count(1):
         before = part.received
         try:
             read(place, part)
         except AgentError as error:
-            if part.received <= before or is_lasting(error) or part.seconds <= 0:
+            if part.received < before + _PROGRESS_BYTES or is_lasting(error):
                 raise
+            # Others may have been cut off in the same second.
+            pause = pause_of_bootstrap(attempts, random.random())  # noqa: S311
+            if part.seconds <= pause:
+                raise
+            time.sleep(pause)
         else:
             return
 

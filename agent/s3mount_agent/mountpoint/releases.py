@@ -18,6 +18,7 @@ from s3mount_agent.core.versions import (
     OFFICIAL,
     PINNED,
     PRESENT,
+    SOURCE_PATTERN,
     VERSION_PATTERN,
     Install,
     Version,
@@ -38,7 +39,7 @@ _LARGEST_BYTES = 200 << 20
 _LARGEST_TEXT_BYTES = 1 << 20
 _PAGE_BYTES = 100
 KEYS = "public_keys/KEYS"
-_VERSION = "S3MOUNT_RELEASE_VERSION"
+_VERSION, _URL = "S3MOUNT_RELEASE_VERSION", "S3MOUNT_RELEASE_URL"
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class Release:
         writes the configuration must not be able to install anything as root."""
         named = os.environ.get("S3MOUNT_RELEASE_FINGERPRINTS", "")
         fingerprints = tuple(re.sub(r"[\s:]", "", f).upper() for f in named.split(",") if f)
-        folder = os.environ.get("S3MOUNT_RELEASE_URL") or source.source or OFFICIAL
+        folder = _own(_URL, SOURCE_PATTERN, "a place", OFFICIAL_URL) or source.source or OFFICIAL
         version = asked(source)
         return Release(
             OFFICIAL_URL if folder == OFFICIAL else folder.rstrip("/"),
@@ -77,14 +78,19 @@ class Release:
 def asked(source: Install) -> str | None:
     """The version that a node is to have, by its own environment file or the configuration: a
     number, "latest" or "present"; None where nobody says. Raises ``environment-invalid``."""
-    own = os.environ.get(_VERSION)
-    if own and not re.fullmatch(VERSION_PATTERN, own, re.ASCII):
+    return _own(_VERSION, VERSION_PATTERN, "a version", PINNED) or source.version
+
+
+def _own(variable: str, pattern: str, what: str, example: str) -> str | None:
+    """What the node's own environment file says, if it does; raises ``environment-invalid``."""
+    own = os.environ.get(variable)
+    if own and not re.fullmatch(pattern, own, re.ASCII):
         raise AgentError(
             Problem.ENVIRONMENT_INVALID,
-            f"{_VERSION} is {own!r} instead of a version",
-            hint=f"give {_VERSION} a version such as {PINNED}, latest, or present",
+            f"{variable} is not {what} such as {example}",
+            hint=f"correct it in /etc/s3mount-agent/environment, or where {variable} is set",
         )
-    return own or source.version
+    return own
 
 
 def is_elsewhere(source: Install) -> bool:

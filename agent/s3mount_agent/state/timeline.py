@@ -119,12 +119,14 @@ class Downloading:
         self._leaves = leaves
         self._say = say
         self._until = clock_after(budget)
-        self._told_at = time.monotonic()
+        self._told_at: float | None = None
         self._told = 0
         self._pause = _FIRST_PROGRESS_SECONDS
 
     def __call__(self, name: str, here: int, whole: int) -> None:
         """Called for each piece, with the bytes that are there, and of the whole (0: unknown)."""
+        if self._told_at is None:
+            self._told_at = time.monotonic()
         seconds = time.monotonic() - self._told_at
         if seconds < self._pause:
             return

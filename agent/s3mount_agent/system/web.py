@@ -64,8 +64,9 @@ def get(
     except urllib.error.HTTPError as error:
         final = 400 <= error.code < 500 and error.code not in _BUSY
         raise WebError(str(error), error.code, final=final) from None
-    except http.client.InvalidURL as error:
-        raise WebError(str(error), final=True) from None
+    except http.client.InvalidURL:
+        # What it says of a URL may have the password that was written into that.
+        raise WebError("it is no URL that can be asked", final=True) from None
     except (urllib.error.URLError, http.client.HTTPException, ConnectionError) as error:
         raise WebError(str(error)) from None
     except (TimeoutError, ValueError) as error:
