@@ -241,6 +241,7 @@ def test_what_is_left_where_nothing_answers_keeps_the_mounts_waiting_once(
         around.tidy(())
     assert len(asked) == 1
     fuse.go_on()
+    monkeypatch.setattr(safe_path, "_SECONDS", 20.0)
     assert directories.tidy(())
     assert not (home / "empty").exists()
     assert str(home / "empty") not in inventory.load().directories
