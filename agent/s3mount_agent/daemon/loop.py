@@ -35,6 +35,7 @@ _BLIND_SECONDS = 2.0
 # What no event tells is found by a look now and then.
 _CYCLE_SECONDS = 300.0
 _INSTALL_SECONDS = 120.0
+_LONGEST_INSTALL_SECONDS = 3600.0
 # How often it is looked whether somebody has installed mount-s3, which costs next to nothing.
 _MISSING_SECONDS = 2.0
 _ROUND_SECONDS = 60.0
@@ -104,6 +105,7 @@ class Daemon:
         self._edited = 0
         self._due = 0.0
         # The bootstrap has just tried.
+        self._install_pause = _INSTALL_SECONDS
         self._install_due = around.now() + _INSTALL_SECONDS
 
     @property
@@ -202,8 +204,9 @@ class Daemon:
             failures = {mount.id: known.get(mount.id, later) for mount in context.mounts}
         else:
             wanted, failures = around.want(context, installed, observed)
+            # Each attempt keeps the node's lock, and so the mounts from being looked after.
             if around.is_to_install(self.configuration):
-                self._install_later()
+                self._install_later(growth=2)
         down = around.held()
         up = tuple(each for each in wanted if each.mount.id not in down)
         self._reconcile(up, observed, context, keep=failures)
@@ -219,11 +222,12 @@ class Daemon:
         around.tell_neighbours(context, mounts)
         return mounts
 
-    def _install_later(self) -> AgentError:
+    def _install_later(self, growth: int = 1) -> AgentError:
         """Has another attempt made to install mount-s3, now and then; what to say meanwhile."""
         now = self._around.now()
         if now >= self._install_due:
-            self._install_due = now + _INSTALL_SECONDS
+            self._install_due = now + self._install_pause
+            self._install_pause = min(_LONGEST_INSTALL_SECONDS, self._install_pause * growth)
             self._around.install_later()
         return AgentError(
             Problem.PACKAGES_FAILED, "mount-s3 could not be installed yet", retry_for=math.inf
@@ -301,6 +305,8 @@ class Daemon:
             self._recall(first=True)
         elif not again:
             self._lives.wake(Wake.CONFIGURATION)
+            self._install_pause = _INSTALL_SECONDS
+            self._install_due = min(self._install_due, self._around.now() + _INSTALL_SECONDS)
 
     def _tell_edit(self) -> None:
         """Tells once that config.yaml is not what is in force."""

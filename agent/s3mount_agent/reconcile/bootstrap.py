@@ -44,6 +44,8 @@ _STOP_SECONDS = 60.0
 # stack waiting, since the daemon goes on trying; a compute node has no better use for its time,
 # within ParallelCluster's own limit of half an hour.
 _INSTALL_SECONDS = {OnFailure.CONTINUE: 180.0, OnFailure.FAIL: 600.0}
+# As long as mounts may be left alone for another mount-s3.
+_MOMENT_SECONDS = 60.0
 _BUDGET_SECONDS = {OnFailure.CONTINUE: 60.0, OnFailure.FAIL: 300.0}
 
 
@@ -195,8 +197,8 @@ def install_only() -> None:
         context = session.context
         # Where there is none nobody waits for it, and the line may be slow. Else the service does,
         # which looks after the mounts.
-        choose = min if program.find() else max
-        installed, missing = _install(context, Timeline(), choose(_INSTALL_SECONDS.values()))
+        budget = _MOMENT_SECONDS if program.find() else max(_INSTALL_SECONDS.values())
+        installed, missing = _install(context, Timeline(), budget)
         failures = {mount.id: missing for mount in context.mounts if missing}
         remember(context, installed, failures, tried=failures, observed=session.observed)
         if missing is not None:
