@@ -11,7 +11,7 @@ import pytest
 
 from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.core.versions import Install, version_of
-from s3mount_agent.mountpoint import install, program
+from s3mount_agent.mountpoint import choice, program
 from s3mount_agent.packages import dnf, systems
 from s3mount_agent.packages import lock_holder as holder
 from s3mount_agent.system import process
@@ -233,13 +233,13 @@ def test_the_systems_own_mount_s3_comes_first_unless_another_is_asked_for(
     monkeypatch.setattr(dnf, "version_offered", lambda name: offered)
     (al2023,) = (each for each in systems.SYSTEMS if each.own)
     asked = Install(source, wanted)
-    assert install._own(al2023, asked) == own
-    assert install._own(al2023._replace(own=False), asked) is None
+    assert choice.own(al2023, asked) == own
+    assert choice.own(al2023._replace(own=False), asked) is None
     monkeypatch.setattr(systems, "of_this_node", lambda assumed: al2023)
     monkeypatch.setattr(program, "find", lambda: None)
     # By it flags are judged before it is there.
     will_run = own or ("1.24.0" if wanted is None else wanted)
-    assert install.version_to_be(asked) == version_of(will_run)
+    assert choice.version_to_be(asked) == version_of(will_run)
 
 
 HOLDS = """\

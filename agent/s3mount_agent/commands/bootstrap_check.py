@@ -29,11 +29,11 @@ def as_user(given: Given, overrides: dict[str, str]) -> None:
 
 def on_node(given: Given, context: Context) -> None:
     """Says what the node, which has been checked, would mount."""
-    from s3mount_agent.mountpoint import install
+    from s3mount_agent.mountpoint import choice
 
     conduct = context.conduct
     who = f"this node (role {conduct.role.value}, mode {conduct.mode.value})"
-    version = install.version_to_be(context.configuration.install)
+    version = choice.version_to_be(context.configuration.install)
     _say(given, mount_list.lines(context.mounts, ""), context.configuration, who, version)
 
 

@@ -22,7 +22,7 @@ from s3mount_agent.decide.journal_events import Event
 from s3mount_agent.decide.mount_status import MountStatus
 from s3mount_agent.decide.plan import Observed, Plan, Wanted
 from s3mount_agent.filesystem import files, lock, metrics_file, mountinfo, paths
-from s3mount_agent.mountpoint import install, program
+from s3mount_agent.mountpoint import choice, program
 from s3mount_agent.mountpoint.program import Installed
 from s3mount_agent.reconcile import context, directories, execute, observe
 from s3mount_agent.reconcile.context import Context
@@ -120,7 +120,7 @@ class Surroundings:
         """Whether the node is to have another mount-s3 than it has."""
         environment.load()  # the node's own file may be newer than this process
         try:
-            return install.planned(configuration.install) is not None
+            return choice.planned(configuration.install) is not None
         except AgentError:  # told by who installs
             return False
 

@@ -10,9 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from s3mount_agent.core.errors import AgentError, Problem
-from s3mount_agent.core.versions import LATEST, PINNED, PRESENT, Install, Version, shown, version_of
+from s3mount_agent.core.versions import LATEST, PINNED, PRESENT, Install, shown, version_of
 from s3mount_agent.filesystem import disk, files, fuse, paths
-from s3mount_agent.mountpoint import bundle, origin, program, releases, trust
+from s3mount_agent.mountpoint import bundle, choice, origin, program, releases, trust
 from s3mount_agent.mountpoint.bundle import Bundle
 from s3mount_agent.mountpoint.program import Installed
 from s3mount_agent.mountpoint.releases import OFFICIAL_URL, Release
@@ -44,7 +44,7 @@ def ensure_mount_s3(
     ``on_retry`` is told why it is tried again, ``on_lock`` who else installs something, and for how
     many seconds he is waited for, and ``on_progress`` how far the download is.
     """
-    found, release = program.find(), planned(source)
+    found, release = program.find(), choice.planned(source)
     named = releases.asked(source)
     interrupted = named != PRESENT and _is_half_done(source.family)
     if found and release is None and not interrupted:
@@ -107,36 +107,6 @@ def _is_half_done(family: str | None) -> bool:
     return bool(half)
 
 
-def planned(source: Install) -> Release | None:
-    """What is to be installed on this node; None where what is there stays. Raises
-    ``mount-s3-missing``."""
-    found = program.find()
-    return releases.to_install(source, found.version if found else None)
-
-
-def version_to_be(source: Install) -> Version:
-    """The version of mount-s3 that this node has once it is installed as ``source`` says."""
-    found = program.find()
-    if found is not None and planned(source) is None:
-        return found.version
-    own = None
-    with contextlib.suppress(AgentError):  # what it is about is told by the installation
-        own = _own(systems.of_this_node(source.family), source)
-    return version_of(own or Release.chosen(source).version)
-
-
-def _own(system: System, source: Install) -> str | None:
-    """The version of mount-s3 in the system's own repositories, if it is the one to install: no
-    other one is asked for, by its version or by where it comes from."""
-    version = releases.asked(source)
-    if not system.own or version == LATEST or releases.is_elsewhere(source):
-        return None
-    offered = system.manager.version_offered("mount-s3")
-    if offered and (version is None or version_of(version) == version_of(offered)):
-        return offered
-    return None
-
-
 class _Attempt:
     """Installs mount-s3 and what it needs when called; called again, it trusts less. ``bring``
     fetches a release; ``version`` is then the one that it has installed."""
@@ -186,15 +156,15 @@ class _Attempt:
     def _from_own(self) -> tuple[Path | str, AgentError | None]:
         """What to install of the system's own, or else of AWS's."""
         trouble = self._refresh()
-        own = _own(self._system, self._source)
+        own = choice.own(self._system, self._source)
         if own is None:
-            return self._from_release()
+            self.version = self._release.version
+            return self._fetch(), trouble
         self.version = own
         return f"mount-s3-{own}", trouble
 
     def _from_release(self) -> tuple[Path | str, AgentError | None]:
         """The lists and the package at the same time, then everything in one go."""
-        self.version = self._release.version
         package, trouble = together([self._fetch, self._refresh], at_once=2)
         return package, trouble
 
@@ -207,9 +177,10 @@ class _Attempt:
         """Has the package manager know what is needed; returns what went wrong with that."""
         if self._bundle and self._take_fuse(self._bundle):
             return None
-        if self._first and self._manager.can_have_any(self._system.libraries):
-            return None
-        return self._manager.refresh()
+        known = self._manager.can_have_any(self._system.libraries)
+        if self._system.own:
+            known = known and self._manager.version_offered("mount-s3") is not None
+        return None if self._first and known else self._manager.refresh()
 
     def _take_fuse(self, source: Bundle) -> bool:
         """Brings what the node lacks of FUSE from a bundle, and has the package manager know only

@@ -18,7 +18,7 @@ from s3mount_agent.core.states import few_files
 from s3mount_agent.decide.journal_events import Event
 from s3mount_agent.decide.plan import Action, Kind, Observed, Placed, Plan, Wanted
 from s3mount_agent.filesystem import mountinfo, procfs
-from s3mount_agent.mountpoint import install
+from s3mount_agent.mountpoint import choice
 from s3mount_agent.mountpoint.flag_check import require_known_to
 from s3mount_agent.mountpoint.program import Installed
 from s3mount_agent.reconcile import directories
@@ -163,7 +163,7 @@ def require_divisible(context: Context) -> None:
     divide(
         context.mounts,
         capacity.read(),
-        install.version_to_be(configuration.install),
+        choice.version_to_be(configuration.install),
         percent=configuration.memory_percent,
         gbps=configuration.bandwidth_gbps,
     )

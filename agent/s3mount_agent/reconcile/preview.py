@@ -8,10 +8,12 @@ from collections.abc import Callable
 from s3mount_agent.config import desired
 from s3mount_agent.config.configuration import Configuration
 from s3mount_agent.core.errors import together
+from s3mount_agent.core.versions import LATEST
 from s3mount_agent.decide.plan import Kind, Observed, Plan, plan
-from s3mount_agent.mountpoint import install, program
+from s3mount_agent.mountpoint import choice, program
 from s3mount_agent.mountpoint.flag_check import require_known_to
 from s3mount_agent.mountpoint.program import Installed
+from s3mount_agent.mountpoint.releases import Release
 from s3mount_agent.reconcile import execute
 from s3mount_agent.reconcile.context import Context, gather
 from s3mount_agent.reconcile.observe import observe
@@ -30,8 +32,8 @@ def preview(url: str | None = None, say: Callable[[str], None] = journal.say) ->
     configuration = (desired.from_source(url, {}, say) if url else desired.on_disk()).configuration
     context = gather(configuration)
     source, here = configuration.install, program.find()
-    release = install.planned(source)
-    to_be = Installed(here.program if here else _PROGRAM, install.version_to_be(source))
+    release = choice.planned(source)
+    to_be = Installed(here.program if here else _PROGRAM, choice.version_to_be(source))
     directories = [mount.directory for mount in context.mounts]
     observed = observe(context.supervisor, also=directories)
     wanted, failures = execute.want(context, to_be, observed)
@@ -45,8 +47,13 @@ def preview(url: str | None = None, say: Callable[[str], None] = journal.say) ->
         todo,
         write_files=tuple((directory, number) for directory, number in files if number is not None),
         warnings=execute.warnings(wanted),
-        installs=(release.version, str(here or "")) if release else None,
+        installs=(_shown(release, to_be), str(here or "")) if release else None,
     )
+
+
+def _shown(release: Release, to_be: Installed) -> str:
+    """Which one that is, as far as is known before: the system's own may be another release."""
+    return LATEST if release.version == LATEST else str(to_be)
 
 
 def check(configuration: Configuration) -> Context:
@@ -61,7 +68,7 @@ def require_doable(context: Context, observed: Observed) -> None:
     """Refuses what :func:`execute.require_possible` does, and options that the mount-s3 which will
     be installed does not know."""
     execute.require_possible(context, observed)
-    version = install.version_to_be(context.configuration.install)
+    version = choice.version_to_be(context.configuration.install)
     for mount in context.mounts:
         require_known_to(version, mount.options)
 
