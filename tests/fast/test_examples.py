@@ -60,3 +60,26 @@ def test_build_image_names_the_component() -> None:
     name = yaml.safe_load((AMI / "component.yaml").read_text(encoding="utf-8"))["name"]
     assert component["Type"] == "arn"
     assert f":component/{name}/" in component["Value"]
+
+
+SLURM = AMI.with_name("slurm")
+
+
+def test_the_page_on_slurm_shows_the_example_as_it_is() -> None:
+    page = (AMI.parents[1] / "docs/slurm.md").read_text(encoding="utf-8")
+    shown = yaml.safe_load(page.partition("```yaml\n")[2].partition("```")[0])
+    example = yaml.safe_load((SLURM / "cluster.yaml").read_text(encoding="utf-8"))
+    settings = example["Scheduling"]["SlurmSettings"]
+    assert shown["Scheduling"]["SlurmSettings"] == settings
+    (program, *_) = settings["CustomSlurmSettings"]
+    assert (SLURM / Path(program["HealthCheckProgram"]).name).stat().st_mode & 0o111
+    for path in re.findall(r"\(\.\./(examples/slurm[^)]*)\)", page):
+        assert (AMI.parents[1] / path).exists(), path
+
+
+@pytest.mark.parametrize("name", ["s3mount-health-check", "50_s3mount", "job.sbatch"])
+def test_a_script_for_slurm_is_one(name: str) -> None:
+    answer = subprocess.run(
+        ["sh", "-n", SLURM / name], capture_output=True, text=True, timeout=10, check=False
+    )
+    assert (answer.returncode, answer.stderr) == (0, "")

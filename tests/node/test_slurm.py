@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING, Callable, NamedTuple
 
 import pytest
@@ -20,6 +21,16 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.node
 
+# As examples/slurm/ has them, but that the check comes more often.
+EXAMPLES = Path(__file__).parents[2] / "examples/slurm"
+SCRIPTS = "/opt/slurm/etc/scripts"
+HEALTH_CHECK, PROLOG = f"{SCRIPTS}/s3mount-health-check", f"{SCRIPTS}/prolog.d/50_s3mount"
+SETTINGS = f"""\
+HealthCheckProgram={HEALTH_CHECK}
+HealthCheckInterval=2
+HealthCheckNodeState=ANY
+Prolog={SCRIPTS}/prolog.d/*
+"""
 JOB = f"""\
 #!/bin/sh
 s3mount-agent check {READONLY} {WRITABLE} || exit 9
@@ -40,7 +51,10 @@ def site(cluster: Cluster, new_module_node: NewNode, new_ready_module_node: NewN
     """The compute node has the article's mounts, and joined once its bootstrap had ended."""
     head = new_module_node("head", system=SYSTEM)
     node = new_ready_module_node("compute", system=SYSTEM)
-    slurm = Slurm(head, node)
+    slurm = Slurm(head, node, settings=SETTINGS)
+    for path in (HEALTH_CHECK, PROLOG):
+        text = (EXAMPLES / Path(path).name).read_text(encoding="utf-8")
+        node.write(path, text, mode=0o755)
     action = cluster.custom_action(node, COMPUTE)
     assert action.returncode == 0, action.stdout + action.stderr
     slurm.finalize(node)
@@ -138,3 +152,67 @@ def test_after_a_reboot_a_job_waits_for_its_mounts_and_the_reason_can_be_read(
     units = ("s3mount-agent.service", "slurmd.service", "cloud-final.service")
     verified = node.run(["systemd-analyze", "verify", "--man=no", *units], check=False)
     assert "cycle" not in verified.stderr
+
+
+def take_down(site: Site) -> None:
+    """An administrator's unmount: the node lacks a mount until `apply`."""
+    site.node.run(["s3mount-agent", "unmount", WRITABLE])
+
+
+def apply(site: Site) -> None:
+    """Has the node as its configuration says."""
+    site.node.run(["s3mount-agent", "apply"])
+
+
+def test_a_node_that_lacks_a_mount_is_drained_with_the_reason_until_it_is_well(site: Site) -> None:
+    _, slurm, node = site
+    take_down(site)
+    until(lambda: slurm.state(node) == "drained", lambda: slurm.state(node))
+    reason = slurm.reason(node)
+    assert reason.startswith(f"s3mount-agent: failed on {node.name}: {WRITABLE} (s3://{SECOND})")
+    assert "an administrator unmounted it; `s3mount-agent apply`" in reason
+    number = slurm.submit(JOB, "/tmp/third.out")
+    apply(site)
+    assert run(site, number, "/tmp/third.out").startswith("ok: ")
+    assert slurm.job(number, "Restarts") == "0"
+    assert slurm.reason(node) == ""
+
+
+def test_an_administrators_own_drain_is_never_touched(site: Site) -> None:
+    _, slurm, node = site
+    mine = ("scontrol", "update", f"NodeName={node.name}", "State=DRAIN", "Reason=a new disk")
+    slurm.ask(*mine)
+    for change in (take_down, apply):
+        change(site)
+        node.run([HEALTH_CHECK])
+        assert (slurm.state(node), slurm.reason(node)) == ("drained", "a new disk")
+    slurm.ask("scontrol", "update", f"NodeName={node.name}", "State=RESUME")
+    until(lambda: slurm.state(node) == "idle")
+
+
+def test_the_prolog_keeps_a_job_away_where_nobody_has_looked_yet(site: Site) -> None:
+    _, slurm, node = site
+    node.run(["mv", HEALTH_CHECK, f"{HEALTH_CHECK}.away"])
+    until(lambda: node.run(["pgrep", "-f", HEALTH_CHECK], check=False).returncode == 1)
+    take_down(site)
+    number = slurm.submit(JOB, "/tmp/fourth.out")
+    until(lambda: "Prolog error" in slurm.reason(node), lambda: slurm.reason(node))
+    assert (slurm.job(number), slurm.job(number, "Restarts")) == ("PENDING", "1")
+    slurm.ask("scancel", number)
+    apply(site)
+    # Where nobody knows better a job starts: one that is stricter would say so.
+    node.run(["systemctl", "stop", "s3mount-agent"])
+    slurm.ask("scontrol", "update", f"NodeName={node.name}", "State=RESUME")
+    number = slurm.submit(JOB, "/tmp/fifth.out")
+    assert run(site, number, "/tmp/fifth.out").startswith("s3mount-agent: warning on ")
+    assert slurm.job(number) == "COMPLETED"
+    node.run(["systemctl", "start", "s3mount-agent"])
+    node.run(["mv", f"{HEALTH_CHECK}.away", HEALTH_CHECK])
+
+
+def test_slurm_out_of_reach_is_no_failure_of_the_check(site: Site) -> None:
+    site.slurm.head.run(["systemctl", "stop", "slurmctld"])
+    take_down(site)
+    assert site.node.run([HEALTH_CHECK], check=False).returncode == 0
+    apply(site)
+    site.slurm.head.run(["systemctl", "start", "slurmctld"])
