@@ -13,11 +13,23 @@ variable "parent" {
   description = "ParallelCluster's own image of your system, or one that pcluster build-image made"
 }
 
+variable "user" {
+  type        = string
+  description = "the first user of that system: ubuntu, ec2-user (Amazon Linux, Red Hat), rocky"
+  default     = "ubuntu"
+}
+
+variable "instance_type" {
+  type        = string
+  description = "of the parent's processor: c5.xlarge is x86_64, c7g.xlarge is arm64"
+  default     = "c5.xlarge"
+}
+
 source "amazon-ebs" "node" {
   ami_name      = "hpc-with-s3-{{timestamp}}"
-  instance_type = "c5.xlarge"
+  instance_type = var.instance_type
   source_ami    = var.parent
-  ssh_username  = "ubuntu"
+  ssh_username  = var.user
 }
 
 build {

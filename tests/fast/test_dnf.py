@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -283,3 +284,16 @@ def test_who_holds_the_lock_for_too_long_is_named(
         Problem.PACKAGES_FAILED,
         float("inf"),
     )
+
+
+def test_a_pid_file_that_was_left_behind_names_nobody(tmp_path: Path) -> None:
+    """The number may be another program's by now, which has nothing to do with packages."""
+    file = tmp_path / "rpmdb_lock.pid"
+    file.write_text(f"{os.getpid()}\n")
+    named = holder.of_pid_files([tmp_path / "none", file])
+    assert named is not None
+    assert named.endswith(f"(pid {os.getpid()})")
+    os.utime(file, (1_000_000, 1_000_000))
+    assert holder.of_pid_files([file]) is None
+    file.write_text("4194305\n")
+    assert holder.of_pid_files([file]) is None

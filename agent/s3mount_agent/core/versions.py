@@ -14,8 +14,8 @@ MEMORY_TARGET: Version = (1, 24)
 
 
 PINNED = "1.24.0"
-"""What is installed where there is none, and none is asked for. Named, not "latest": all nodes of a
-cluster run the same mount-s3, today and next year."""
+"""What is installed where there is none, and none is asked for, but for systems that have one of
+their own. Named, not "latest": nodes run the same mount-s3, today and next year."""
 _LATEST: Version = (999,)
 LATEST = "latest"
 PRESENT = "present"

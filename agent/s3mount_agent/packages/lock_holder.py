@@ -9,8 +9,12 @@ import struct
 from collections.abc import Iterable
 from pathlib import Path
 
+from s3mount_agent.filesystem import procfs
+
 # struct flock of fcntl(2): l_type, l_whence, l_start, l_len, l_pid.
 _FLOCK = "hhqqi4x"
+# By how much the clocks of a file system and of the kernel may differ.
+_CLOCK_SECONDS = 2.0
 
 
 def of_file(path: Path) -> str | None:
@@ -25,10 +29,15 @@ def of_file(path: Path) -> str | None:
 
 
 def of_pid_files(paths: Iterable[Path]) -> str | None:
-    """The program, with its pid, that one of some files names; None where it has ended."""
+    """The program, with its pid, that one of some files names; None where it has ended, also if
+    another one has its pid by now."""
     for path in paths:
         with contextlib.suppress(OSError, ValueError):
-            return _program(int(path.read_text()))
+            pid = int(path.read_text())
+            start = procfs.started(pid)
+            written = path.stat().st_mtime + _CLOCK_SECONDS
+            if start is not None and procfs.moment(start) <= written:
+                return _program(pid)
     return None
 
 
