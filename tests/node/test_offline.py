@@ -87,7 +87,7 @@ def test_a_node_that_reaches_s3_alone_gets_all_from_a_bundle(
     script = f"{SOURCE}/s3mount-bootstrap"
     action = cluster.custom_action(node, ["--config", DOCUMENT], script)
     assert (action.returncode, action.stderr) == (0, ""), action.stdout
-    assert states(node) == {READONLY: "ok", WRITABLE: "ok"}
+    assert states(node, wait=45) == {READONLY: "ok", WRITABLE: "ok"}
     assert listed(node, WRITABLE)
     assert cluster.mirror.requests[asked:] == []
     assert not node.exists("/var/lib/s3mount-agent/downloads")
@@ -216,7 +216,7 @@ def test_a_node_installs_from_a_path(isolated: Node, cluster: Cluster) -> None:
     asked = len(cluster.mirror.requests)
     action = cluster.custom_action(isolated, ["--config", DOCUMENT])
     assert (action.returncode, action.stderr) == (0, ""), action.stdout
-    assert states(isolated) == {READONLY: "ok", WRITABLE: "ok"}
+    assert states(isolated, wait=45) == {READONLY: "ok", WRITABLE: "ok"}
     assert cluster.mirror.requests[asked:] == []
 
 
@@ -257,7 +257,7 @@ def test_rpms_come_from_a_bundle_if_the_distribution_has_signed_them(
     asked = len(cluster.mirror.requests)
     action = cluster.custom_action(node, ["--config", DOCUMENT])
     assert (action.returncode, action.stderr) == (0, ""), action.stdout
-    assert states(node) == {READONLY: "ok", WRITABLE: "ok"}
+    assert states(node, wait=45) == {READONLY: "ok", WRITABLE: "ok"}
     assert cluster.mirror.requests[asked:] == []
 
 
