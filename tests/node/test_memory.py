@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cluster.cluster import Cluster
-from node.article import COMPUTE, READONLY, UNIT, WRITABLE, main_pid, pids, show, status
+from node.article import (
+    COMPUTE,
+    READONLY,
+    UNIT,
+    WRITABLE,
+    main_pid,
+    pids,
+    set_environment,
+    show,
+    status,
+)
 from node.conftest import NewNode
 from node.live_site import until
 from standin.package import build_package
@@ -43,6 +53,7 @@ def node(
         shutil.copyfile(build_package(packages, version), made.root / f"root/{version}.deb")
     made.run(["apt-get", "-qq", "--yes", "update"])
     install(made, OLD)
+    set_environment(made, S3MOUNT_RELEASE_VERSION="")  # nobody asks for another one
     action = cluster.custom_action(made, COMPUTE)
     assert action.returncode == 0, action.stdout + action.stderr
     assert status(made)["node"]["mount_s3"] == OLD
