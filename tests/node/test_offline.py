@@ -5,6 +5,7 @@ The bundle is a real one: FUSE from this machine's own repository, as the distri
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import lzma
@@ -25,6 +26,8 @@ from node.article import COMPUTE, ENVIRONMENT, READONLY, WRITABLE, listed, state
 from node.conftest import REPOSITORY, NewNode
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from cluster.cluster import Cluster
     from cluster.node import Node
 
@@ -110,6 +113,18 @@ def isolated(
     return node
 
 
+@contextlib.contextmanager
+def somebody() -> Iterator[tuple[Signer, Path]]:
+    """Somebody with a key of his own, and where that is."""
+    home = Path(tempfile.mkdtemp(prefix="gpg-"))
+    signer = Signer(home / "key", "somebody@example.com")
+    try:
+        yield signer, home / "key"
+    finally:
+        signer.close()
+        shutil.rmtree(home)
+
+
 def bundle_of(node: Node) -> Path:
     return node.root / PLACE.lstrip("/")
 
@@ -167,11 +182,8 @@ def another_distribution(node: Node) -> None:
     row = f" {hashlib.sha256(packed).hexdigest()} {len(packed)} main/binary-amd64/Packages.xz\n"
     release = node.root / "root/Release"
     release.write_text(f"Codename: bookworm\nComponents: main\nSHA256:\n{row}")
-    home = Path(tempfile.mkdtemp(prefix="gpg-"))
-    signer = Signer(home / "key", "somebody@example.com")
-    signer.clearsign(release, folder / "InRelease")
-    signer.close()
-    shutil.rmtree(home)
+    with somebody() as (signer, _):
+        signer.clearsign(release, folder / "InRelease")
     list_all(bundle_of(node))
 
 
@@ -232,14 +244,13 @@ def test_rpms_come_from_a_bundle_if_the_distribution_has_signed_them(
     offline(node, PLACE)
     before = node.run(["rpm", "-qa"]).stdout
     piece = place / "fuse/al2023/x86_64"
-    home = Path(tempfile.mkdtemp(prefix="gpg-"))
-    signer = Signer(home / "key", "somebody@example.com")
     other = rpms.pack("fuse-libs", "99", tmp_path)
     genuine = one(node, "fuse-libs-*.rpm")
     kept = genuine.read_bytes()
     for signed in (False, True):
         if signed:
-            rpms.sign(other, home / "key", signer.fingerprint)
+            with somebody() as (signer, key):
+                rpms.sign(other, key, signer.fingerprint)
         shutil.copyfile(other, genuine)
         rpms.index(piece)
         list_all(place)
@@ -249,8 +260,6 @@ def test_rpms_come_from_a_bundle_if_the_distribution_has_signed_them(
         assert "GPG check FAILED" in action.stderr
         assert "fuse-libs-" in action.stderr
         assert node.run(["rpm", "-qa"]).stdout == before
-    signer.close()
-    shutil.rmtree(home)
     genuine.write_bytes(kept)
     rpms.index(piece)
     list_all(place)
