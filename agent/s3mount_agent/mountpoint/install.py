@@ -132,11 +132,12 @@ class _Attempt:
         self._first = True
         self._bundle: Bundle | None = None
         self._only: Path | None = None
+        self._theirs: frozenset[str] = frozenset()
         self._node = f"{system.name}:{node.architecture()}"
 
     def __call__(self) -> None:
         if self._again or not self._first:
-            self._manager.repair()
+            self._repair()
         if self._release.origin != OFFICIAL_URL:
             self._bundle = bundle.find(self._release.origin, _DOWNLOADS)
         own = self._system.own and not self._bundle
@@ -152,6 +153,13 @@ class _Attempt:
             # A repository that cannot be read may be why, or have nothing to do with it.
             causes = filter(None, [error.cause, trouble.cause])
             raise error.caused_by("\n".join(causes)) from None
+
+    def _repair(self) -> None:
+        """What was there before us, and is known to be before the package manager may forget it,
+        does not become ours by coming anew."""
+        names = {*self._system.named, *self._system.libraries}
+        self._theirs |= self._manager.present(names).difference(inventory.load().packages)
+        self._manager.repair()
 
     def _from_own(self) -> tuple[Path | str, AgentError | None]:
         """What to install of the system's own, or else of AWS's."""
@@ -203,6 +211,7 @@ class _Attempt:
         brought = self._manager.would_install(
             names, again=self._again, older=self._older, only=self._only
         )
+        brought -= self._theirs
         _book(brought)
         try:
             self._manager.install(names, again=self._again, older=self._older, only=self._only)
