@@ -24,7 +24,7 @@ from node.article import (
 from node.conftest import NewNode
 from node.listing import difference, whole, written
 from node.live_site import until
-from standin.package import build_package
+from standin.package import RELEASES, build_package
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -118,11 +118,19 @@ def test_what_somebody_else_needs_or_wants_stays(
     assert gone == {"fuse", "mount-s3"}
 
 
+@pytest.mark.parametrize("upgrade", [False, True])
 def test_an_interrupted_transaction_is_made_good(
-    cluster: Cluster, new_node: NewNode, package: Path, tmp_path: Path
+    cluster: Cluster, new_node: NewNode, package: Path, tmp_path: Path, upgrade: bool
 ) -> None:
-    """The power goes while a script of mount-s3's package runs: rpm knows it already."""
+    """The power goes while a script of mount-s3's package runs: rpm knows it already. An upgrade
+    of what was there does not make that ours."""
     node = new_node("compute", system="rhel9")
+    if upgrade:
+        other = next(version for version in RELEASES if version != cluster.version)
+        theirs = mount_s3_rpm.like_aws(build_package(tmp_path, other), tmp_path)
+        shutil.copy(theirs, node.root / "root")
+        node.run(["dnf", "--assumeyes", "install", f"/root/{theirs.name}"])
+        set_environment(node, S3MOUNT_RELEASE_VERSION=cluster.version)
     before = packages(node)
     hang = "if test -e /root/hang; then touch /root/hangs; sleep 60; fi; touch /root/has-run"
     slow = mount_s3_rpm.like_aws(package, tmp_path, first=hang)
@@ -135,16 +143,24 @@ def test_an_interrupted_transaction_is_made_good(
             command.kill()
         node.boot()
         assert "mount-s3" in " ".join(packages(node))
-        node.run(["rm", "/root/hang"])
+        # Python takes what it has compiled of a file for that of another one as old and as large.
+        node.run(["sh", "-c", "rm -rf /root/hang /opt/aws/mountpoint-s3/lib/*/__pycache__"])
         action = cluster.custom_action(node, ONE)
     finally:
         cluster.mirror.publish(cluster.rpm, cluster.version)
-    assert (action.returncode, action.stderr) == (0, ""), action.stdout
+    assert (action.returncode, action.stderr) == (0, ""), action.stdout + action.stderr
     assert node.exists("/root/has-run")
     assert states(node) == {WRITABLE: "ok"}
     node.run(["rpm", "--verify", "mount-s3", "fuse", "fuse-libs"])
     node.run(["s3mount-agent", "uninstall"])
-    assert packages(node) == before
+    left = packages(node)
+    if upgrade:
+        assert {name.rsplit("-", 2)[0] for name in left} == {
+            name.rsplit("-", 2)[0] for name in before
+        }
+        assert any(name.startswith(f"mount-s3-{cluster.version}-") for name in left)
+    else:
+        assert left == before
 
 
 def test_amazon_linux_has_a_mount_s3_of_its_own(
