@@ -7,15 +7,15 @@ import itertools
 import math
 import os
 import random
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from fast import small_web
 from fast.small_fuse import MAY_MOUNT, SmallFuse
 from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.mountpoint import origin
@@ -78,56 +78,17 @@ def web() -> Iterator[Web]:
             self.end_headers()
             self.wfile.write(rest[: site.cuts.pop(0)] if site.cuts else rest)
 
-        def log_message(self, *arguments: object) -> None:
-            pass
-
-    class Quiet(ThreadingHTTPServer):
-        def handle_error(self, *arguments: object) -> None:
-            pass
-
-    server = Quiet(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    site.url = f"http://127.0.0.1:{server.server_address[1]}/releases"
-    yield site
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
-@pytest.fixture(scope="module")
-def s3_address() -> Iterator[str]:
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
+    with small_web.serving(Handler) as address:
+        site.url = f"{address}/releases"
+        yield site
 
 
 @pytest.fixture
-def s3(s3_address: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+def s3(aws: Any) -> Any:
     """S3 as a node sees it, and who may fill it."""
-    for name in ("AWS_PROFILE", "AWS_REGION", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL_S3"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in {
-        "AWS_ENDPOINT_URL": s3_address,
-        "AWS_ACCESS_KEY_ID": "testing",
-        "AWS_SECRET_ACCESS_KEY": "testing",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_EC2_METADATA_DISABLED": "true",
-        "AWS_CONFIG_FILE": str(tmp_path / "config"),
-        "AWS_SHARED_CREDENTIALS_FILE": str(tmp_path / "credentials"),
-        "NO_PROXY": "127.0.0.1",
-    }.items():
-        monkeypatch.setenv(name, value)
-    import boto3
-
-    client = boto3.client("s3")
-    client.create_bucket(Bucket="offline")
-    client.put_object(Bucket="offline", Key=f"mount-s3/{NAME}", Body=CONTENT)
-    return client
+    aws["s3"].create_bucket(Bucket="offline")
+    aws["s3"].put_object(Bucket="offline", Key=f"mount-s3/{NAME}", Body=CONTENT)
+    return aws["s3"]
 
 
 @pytest.fixture

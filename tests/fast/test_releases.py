@@ -9,15 +9,15 @@ import socket
 import struct
 import subprocess
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
 
+from fast import small_web
 from s3mount_agent.core.errors import AgentError, Problem
 from s3mount_agent.core.versions import PINNED, Install, version_of
 from s3mount_agent.decide.retry_policy import is_lasting
@@ -123,21 +123,8 @@ def mirror() -> Iterator[Mirror]:
                 self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
                 self.connection.close()
 
-        def log_message(self, *arguments: object) -> None:
-            pass
-
-    class Quiet(ThreadingHTTPServer):
-        def handle_error(self, *arguments: object) -> None:
-            pass
-
-    server = Quiet(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    content.url = f"http://127.0.0.1:{server.server_address[1]}"
-    yield content
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with small_web.serving(Handler) as content.url:
+        yield content
 
 
 @pytest.fixture(autouse=True)

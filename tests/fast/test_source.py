@@ -9,12 +9,13 @@ import socket
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from fast import small_web
 from fast.small_fuse import MAY_MOUNT, SmallFuse
 from s3mount_agent.config import source
 from s3mount_agent.config.source import Fetched
@@ -183,29 +184,16 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body[:-3] if content.how == "cut" else body)
 
-    def log_message(self, *arguments: object) -> None:
-        pass
-
-
-class Quiet(ThreadingHTTPServer):
-    def handle_error(self, *arguments: object) -> None:
-        pass
-
 
 @pytest.fixture
 def web() -> Iterator[Web]:
     content = Web()
     done = threading.Event()
     handler = type("OneHandler", (Handler,), {"content": content, "done": done})
-    server = Quiet(("127.0.0.1", 0), handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    content.url = f"http://127.0.0.1:{server.server_address[1]}/s3mount.yaml"
-    yield content
-    done.set()
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with small_web.serving(handler) as address:
+        content.url = f"{address}/s3mount.yaml"
+        yield content
+        done.set()
 
 
 def test_a_web_server_is_asked_with_the_version_that_is_known(web: Web) -> None:
@@ -302,40 +290,6 @@ def test_what_is_not_utf8_is_refused(web: Web) -> None:
         Problem.CONFIG_INVALID,
         f"{web.url}:2:2: the byte 0xE9 is not UTF-8 text (in Latin-1 it is 'é')",
     )
-
-
-@pytest.fixture(scope="module")
-def aws_address() -> Iterator[str]:
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
-
-
-@pytest.fixture
-def aws(aws_address: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
-    """AWS as a node sees it, and a way to fill it."""
-    for name in ("AWS_PROFILE", "AWS_REGION", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL_S3"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in {
-        "AWS_ENDPOINT_URL": aws_address,
-        "AWS_ACCESS_KEY_ID": "testing",
-        "AWS_SECRET_ACCESS_KEY": "testing",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_EC2_METADATA_DISABLED": "true",
-        "AWS_CONFIG_FILE": str(tmp_path / "config"),
-        "AWS_SHARED_CREDENTIALS_FILE": str(tmp_path / "credentials"),
-        "NO_PROXY": "127.0.0.1",
-    }.items():
-        monkeypatch.setenv(name, value)
-    import boto3
-
-    clients = {name: boto3.client(name) for name in ("s3", "ssm")}
-    clients["s3"].create_bucket(Bucket="configurations")
-    return clients
 
 
 def test_s3_is_asked_with_the_version_that_is_known(aws: Any) -> None:
