@@ -44,12 +44,14 @@ Row = Mapping[str, object]
 
 
 def until(true: Callable[[], bool], what: Callable[[], object] = lambda: "") -> None:
-    """Waits for something to become true; ``what`` tells what is there instead."""
-    deadline = time.monotonic() + PATIENCE
+    """Waits for something to become true; ``what`` tells what is there instead. To ask again takes
+    a processor that others need: what takes long is asked for less often."""
+    began = time.monotonic()
     while not true():
-        if time.monotonic() > deadline:
+        waited = time.monotonic() - began
+        if waited > PATIENCE:
             raise AssertionError(f"not within {PATIENCE:.0f} seconds: {what()}")
-        time.sleep(0.2)
+        time.sleep(min(0.2 + waited / 20, 0.5))
 
 
 def document(*rows: Row, **top: object) -> str:
