@@ -149,13 +149,13 @@ def test_who_is_quicker_than_a_start_by_systemd_gains_nothing(site: Site, node: 
     site.await_mounts(OTHER, target)
     unit = site.unit(target)
     start = f"systemctl reset-failed {unit}; systemctl start {unit}"
-    node.run(["mkdir", victim])
+    node.run(["mkdir", "-p", victim])
     node.run(["systemctl", "stop", "s3mount-agent", unit])
     node.run(["chattr", "-i", target])
     node.run(["rmdir", target])
     node.run(["sh", "-c", start], check=False)
-    told = node.run(["journalctl", "--no-pager", "-u", unit, "-n", "20"]).stdout
-    assert f"there is no directory {target}" in told
+    journal = ["journalctl", "--no-pager", "-u", unit, "-n", "30"]
+    until(lambda: f"there is no directory {target}" in node.run(journal).stdout)
     assert not node.exists(target)  # and nothing that a link could take the place of
     with racing(node, target, victim):
         for _ in range(10):

@@ -110,8 +110,8 @@ def test_secrets_are_seen_by_nobody_else(cluster: Cluster, node: Node, proxy: Pr
     row = site.row("/mnt/followed")
     bare = proxy.url.partition("//")[2]
     named = {"HTTPS_PROXY": bare, "HTTP_PROXY": proxy.url}
-    mirror, figures = f"http://mirror:{SECRET}@mirror.example.org", "/run/figures.prom"
-    more = {"install": {"url": mirror}, "metrics": {"prometheus": figures}}
+    figures = "/run/figures.prom"
+    more = {"metrics": {"prometheus": figures}}
     text = document(row, environment=named, **more)
     site.source.put(text)
     signed = f"{cluster.s3.url.replace(cluster.network.address, '127.0.0.1')}"
@@ -137,7 +137,9 @@ def test_secrets_are_seen_by_nobody_else(cluster: Cluster, node: Node, proxy: Pr
         site.await_mounts("/mnt/followed", "/mnt/more")
         assert site.pids()["/mnt/followed"] != before["/mnt/followed"]  # another environment
         # It is refused with its lines.
-        bad = f"environment: {{HTTPS_PROXY: {proxy.url}}}\nmounts: [{{bucket: x}}]\n"
+        mirror = f"http://mirror:{SECRET}@mirror.example.org"
+        bad = f"environment: {{HTTPS_PROXY: {proxy.url}}}\ninstall: {{source: '{mirror}'}}\n"
+        bad += "mounts: [{bucket: x}]\n"
         site.source.put(bad)
         for words in (["apply", "--now"], ["apply"], ["plan", "--config", url], ["plan", "--json"]):
             answer = node.run(["s3mount-agent", *words], check=False)
