@@ -4,8 +4,8 @@
 set -eu
 
 # debootstrap needs the keyring to check Debian's signatures on Ubuntu; rpm and createrepo-c make the
-# packages of nodes that get theirs from dnf.
-packages="debootstrap debian-archive-keyring systemd-container iproute2 gnupg util-linux python3-venv locales rpm createrepo-c"
+# packages of nodes that get theirs from dnf; sqv verifies signatures where there is no gpgv.
+packages="debootstrap debian-archive-keyring systemd-container iproute2 gnupg util-linux python3-venv locales rpm createrepo-c sqv"
 
 missing=""
 for package in $packages; do

@@ -133,36 +133,25 @@ def test_a_source_out_of_reach_is_told_once_and_forgotten_when_it_is_back(place:
     assert [kind for kind, _ in place.told] == [Event.UNREACHABLE, Event.UNREACHABLE]
 
 
+@pytest.mark.parametrize("boots", [False, True])
 def test_what_is_wrong_with_a_version_is_known_again_when_the_source_is_back(
-    place: Place,
+    place: Place, boots: bool
 ) -> None:
     place.begin()
     place.source.now = Fetched(BAD, '"2"')
     refresh.refresh()
     wrong = place.origin_now()
     place.source.now = AWAY
-    refresh.refresh()
+    if boots:
+        place.begin()
+    else:
+        refresh.refresh()
     assert place.origin_now().problem == AWAY.message
     place.source.now = Fetched(BAD, '"2"')
     refresh.refresh()
     refresh.refresh()
     assert place.origin_now() == wrong
     assert place.bucket == "bucket-one"
-
-
-def test_what_is_wrong_with_a_version_is_known_again_after_a_boot_without_the_source(
-    place: Place,
-) -> None:
-    place.begin()
-    place.source.now = Fetched(BAD, '"2"')
-    refresh.refresh()
-    wrong = place.origin_now()
-    place.source.now = AWAY
-    place.begin()
-    assert place.origin_now().problem == AWAY.message
-    place.source.now = Fetched(BAD, '"2"')
-    refresh.refresh()
-    assert place.origin_now() == wrong
 
 
 def test_a_source_that_comes_back_with_news_is_followed(place: Place) -> None:
